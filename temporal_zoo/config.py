@@ -1,0 +1,227 @@
+"""Frozen configuration records: typed options with a doc line, strict conversion from and to plain values.
+
+`Config` is the base of every record.  A field is declared with `option(default, "doc")`; types and bounds are checked
+when a record is made, so that a wrong value is refused with the field's name wherever it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+
+class ConfigError(ValueError):
+    """A configuration value that cannot be used; the message names the field and what would be accepted."""
+
+
+def option(default: Any, doc: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """A field of a `Config`: its default, one line of documentation and, for numbers, its bounds (inclusive)."""
+    facts = {"doc": doc, "least": least, "most": most}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: type(default)(default), metadata=facts)
+    return field(default=default, metadata=facts)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """' (did you mean "x"?)' when some word is close to `word`, else an empty string."""
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Base of all configuration records; subclasses are frozen, keyword-only dataclasses."""
+
+    # Option texts ("state=8:conv=2") that the contract and the tests run beside the defaults; mixers list theirs.
+    examples: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for name, kind in hints(type(self)).items():
+            spot = f"{type(self).__qualname__}.{name}"
+            object.__setattr__(self, name, _checked(getattr(self, name), kind, spot))
+            facts = type(self).__dataclass_fields__[name].metadata
+            for number in _numbers(getattr(self, name)):
+                if (least := facts.get("least")) is not None and number < least:
+                    raise ConfigError(f"{spot} is {number}; it must be at least {least}")
+                if (most := facts.get("most")) is not None and number > most:
+                    raise ConfigError(f"{spot} is {number}; it must be at most {most}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values (numbers, strings, lists, dicts), such as JSON can hold; `from_dict` reads them back."""
+        return {name: _plain(getattr(self, name)) for name in hints(type(self))}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Reads `to_dict`'s output; unknown names are refused."""
+        known = hints(cls)
+        for name in values:
+            if name not in known:
+                raise ConfigError(_unknown(cls, name, known))
+        return cls(**{name: _parsed(value, known[name], f"{cls.__qualname__}.{name}") for name, value in values.items()})
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def override(self, assignments: Iterable[str]) -> Self:
+        """A copy after assignments such as "model.width=32"; values are read as the field's type."""
+        config = self
+        for text in assignments:
+            path, equals, value = text.partition("=")
+            if not equals:
+                raise ConfigError(f"{text!r} is not an assignment; write name=value, such as model.width=32")
+            config = config._assign(path.strip().split("."), value.strip())
+        return config
+
+    def _assign(self, path: list[str], value: str) -> Self:
+        known = hints(type(self))
+        name, *rest = path
+        if name not in known:
+            raise ConfigError(_unknown(type(self), name, known))
+        if rest:
+            inner = getattr(self, name)
+            if not isinstance(inner, Config):
+                raise ConfigError(f"{type(self).__qualname__}.{name} has no parts; {'.'.join(path)!r} names one")
+            return self.replace(**{name: inner._assign(rest, value)})
+        return self.replace(**{name: from_text(value, known[name], f"{type(self).__qualname__}.{name}")})
+
+
+def hints(cls: type[Config]) -> dict[str, Any]:
+    """Field name -> resolved type, in order of declaration."""
+    resolved = typing.get_type_hints(cls)
+    return {f.name: resolved[f.name] for f in dataclasses.fields(cls)}
+
+
+def describe(cls: type[Config]) -> list[tuple[str, str, str, str]]:
+    """(name, type, default, doc) of every field, for `zoo info` and for error messages."""
+    rows = []
+    for f in dataclasses.fields(cls):
+        default = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+        rows.append((f.name, type_name(hints(cls)[f.name]), to_text(default), f.metadata.get("doc", "")))
+    return rows
+
+
+def to_text(value: Any) -> str:
+    """The text of one value on a command line; `from_text` reads it back."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(map(to_text, value))
+    if isinstance(value, (dict, Config)):
+        return json.dumps(_plain(value))
+    return "none" if value is None else str(value)
+
+
+def from_text(text: str, kind: Any, spot: str) -> Any:
+    """Reads `text` as a value of type `kind`; `spot` names the place in error messages."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if text.lower() == "none" and type(None) in args:
+            return None
+        return from_text(text, next(a for a in args if a is not type(None)), spot)
+    if kind is bool:
+        if text.lower() in ("yes", "true", "on", "1"):
+            return True
+        if text.lower() in ("no", "false", "off", "0"):
+            return False
+    elif kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    elif kind is str:
+        return text
+    elif origin is typing.Literal:
+        for choice in args:
+            if text == str(choice):
+                return choice
+    elif origin is tuple:
+        stripped = text.strip("[]() ")
+        return tuple(from_text(part.strip(), args[0], spot) for part in stripped.split(",") if part.strip())
+    elif hasattr(kind, "parse"):
+        return kind.parse(text)
+    elif origin is dict or (isinstance(kind, type) and issubclass(kind, Config)):
+        try:
+            return _parsed(json.loads(text), kind, spot)
+        except json.JSONDecodeError:
+            pass
+    raise ConfigError(f"{spot} cannot be {text!r}; it takes {type_name(kind)}")
+
+
+def type_name(kind: Any) -> str:
+    """A type in words: "whole number", "one of a, b", ..."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join("none" if a is type(None) else type_name(a) for a in args)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin is tuple:
+        return f"list of {type_name(args[0])}s"
+    if origin is dict:
+        return f"mapping of names to {type_name(args[1])}s"
+    return {int: "whole number", float: "number", bool: "yes or no", str: "text"}.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _unknown(cls: type[Config], name: str, known: Iterable[str]) -> str:
+    return f"{cls.__qualname__} has no option {name!r}{nearest(name, known)}; its options are {', '.join(known) or 'none'}"
+
+
+def _numbers(value: Any) -> Iterable[float]:
+    values = value if isinstance(value, tuple) else (value,)
+    return (v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool))
+
+
+def _checked(value: Any, kind: Any, spot: str) -> Any:
+    """`value` if it is of type `kind` (whole numbers pass as numbers, lists as tuples), else an error."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _checked(value, next(a for a in args if a is not type(None)), spot)
+    if origin is typing.Literal:
+        good = any(value == choice and type(value) is type(choice) for choice in args)
+    elif origin is tuple and isinstance(value, (tuple, list)):
+        return tuple(_checked(v, args[0], spot) for v in value)
+    elif origin is dict and isinstance(value, Mapping):
+        return {k: _checked(v, args[1], f"{spot}[{k}]") for k, v in value.items()}
+    elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(kind, type):
+        good = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    else:
+        good = False
+    if not good:
+        raise ConfigError(f"{spot} cannot be {value!r}; it takes {type_name(kind)}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
+
+
+def _parsed(value: Any, kind: Any, spot: str) -> Any:
+    """The inverse of `_plain` for a field of type `kind`."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union) and value is not None:
+        return _parsed(value, next(a for a in args if a is not type(None)), spot)
+    if isinstance(kind, type) and issubclass(kind, Config) and isinstance(value, Mapping):
+        return kind.from_dict(value)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_parsed(v, args[0], spot) for v in value)
+    if origin is dict and isinstance(value, Mapping):
+        return {k: _parsed(v, args[1], spot) for k, v in value.items()}
+    if hasattr(kind, "parse") and isinstance(value, str):
+        return kind.parse(value)
+    return value

@@ -1,0 +1,131 @@
+"""Which mixers exist.  A mixer is found, never listed: by its file in `mixers/`, by an entry point, or by `@register`."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from temporal_zoo.config import nearest
+from temporal_zoo.spec import MixerSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from temporal_zoo.interface import Mixer
+
+GROUP = "temporal_zoo.mixers"
+
+Growth = Literal["1", "T", "T log T", "T^2"]
+
+
+class UnknownMixer(LookupError, ValueError):
+    """No mixer has that name; the message gives the nearest one and the full list."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What the registry knows of a mixer; `time` and `memory` declare its growth with the number of frames T."""
+
+    name: str
+    mixer: type[Mixer]
+    summary: str
+    paper: str
+    time: Growth
+    memory: Growth
+    home: str
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(name: str, *, summary: str, paper: str, time: Growth, memory: Growth) -> Callable[[type[Mixer]], type[Mixer]]:
+    """Class decorator: enters a mixer under `name`.
+
+    Args:
+        name: lower case, no underscores; for a file in `temporal_zoo/mixers/`, the file's name.
+        summary: one line for tables.
+        paper: arXiv id or other source of the equation.
+        time, memory: declared growth in frames, "1", "T", "T log T" or "T^2"; the bench prints the measured one beside it.
+    """
+
+    def enter(mixer: type[Mixer]) -> type[Mixer]:
+        home = f"{mixer.__module__}.{mixer.__qualname__}"
+        if name != name.lower() or "_" in name or ":" in name or "," in name or not name:
+            raise ValueError(f"{name!r} cannot name a mixer: lower case, without underscores, colons and commas")
+        owner = _entries[name].home if name in _entries else _owner(name)
+        # Re-running a notebook cell or reloading a module enters the same class again: that is no clash.
+        if owner is not None and owner not in (home, mixer.__module__):
+            raise ValueError(f"two mixers are named {name!r}: {owner} and {home}; rename one")
+        _entries[name] = Entry(
+            name=name, mixer=mixer, summary=summary, paper=paper, time=time, memory=memory, home=home
+        )
+        return mixer
+
+    return enter
+
+
+def names() -> list[str]:
+    """Names of all mixers, sorted; imports none of them."""
+    return sorted({*_files(), *_plugins(), *_entries})
+
+
+def get(name: str) -> Entry:
+    """The entry of one mixer; imports its module.
+
+    Raises:
+        UnknownMixer: with the nearest name and the full list.
+    """
+    if name not in _entries:
+        if (home := _owner(name)) is None:
+            raise UnknownMixer(f"no mixer is named {name!r}{nearest(name, names())}; there are {', '.join(names())}")
+        if name in _files() and name in _plugins():
+            raise ValueError(f"two mixers are named {name!r}: temporal_zoo.mixers.{name} and {_plugins()[name].value}")
+        import_module(home)
+        if name not in _entries:
+            raise ValueError(f"{home} registers no mixer named {name!r}; its @register must carry that name")
+    return _entries[name]
+
+
+def build(spec: str | MixerSpec, dim: int, *, shared: nn.Module | None = None) -> Mixer:
+    """A mixer of width `dim` from its name or its spec: `build("bimamba:state=32", dim=64)`.
+
+    Args:
+        spec: a name, a text such as "bimamba:state=32:conv=4", or a `MixerSpec`.
+        dim: width of the frames that the mixer will see.
+        shared: what several mixers of one network have in common (`Mixer.make_shared`); without it the mixer owns its own.
+    Raises:
+        UnknownMixer: no such mixer.
+        ConfigError: an option that the mixer does not have, or a value that it does not take.
+    """
+    spec = MixerSpec.parse(spec) if isinstance(spec, str) else spec
+    if not isinstance(dim, int) or dim < 1:
+        raise ValueError(f"dim is {dim!r}; a mixer's width is a whole number of at least 1")
+    return get(spec.name).mixer(dim, spec.config(), shared=shared)
+
+
+def _owner(name: str) -> str | None:
+    if name in _files():
+        return f"temporal_zoo.mixers.{name}"
+    plugin = _plugins().get(name)
+    return plugin.module if plugin else None
+
+
+def _files() -> list[str]:
+    folder = Path(__file__).parent / "mixers"
+    return [module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")]
+
+
+@cache
+def _plugins() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        if point.name in found and found[point.name].value != point.value:
+            raise ValueError(f"two packages ship a mixer named {point.name!r}: {found[point.name].value} and {point.value}")
+        found[point.name] = point
+    return found
