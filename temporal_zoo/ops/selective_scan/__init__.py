@@ -1,0 +1,114 @@
+"""The selective scan of Mamba, for one or two directions at once, gated; see `selective_scan`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Names and not the module: the body `torch` beside this file would take the name `torch` here.
+from torch import Tensor, int64
+
+from temporal_zoo.ops._dispatch import op
+
+__all__ = ["Direction", "selective_scan"]
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """What one direction of a selective scan reads; any float dtypes, any strides.
+
+    Args:
+        u: (rows, frames, channels), the input.
+        dt: (rows, frames, channels), the step before bias and softplus.
+        A: (channels, state), negative.
+        B: (rows, frames, state).
+        C: (rows, frames, state).
+        skip: (channels,), the weight of u in the output (D in the paper), or None for zero.
+        dt_bias: (channels,), or None for zero.
+        reverse: run from the last real frame to the first.
+    """
+
+    u: Tensor
+    dt: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    skip: Tensor | None = None
+    dt_bias: Tensor | None = None
+    reverse: bool = False
+
+
+@op("reference")
+def selective_scan(
+    directions: Sequence[Direction],
+    gate: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    initial: Sequence[Tensor | None] | None = None,
+    return_final: bool = False,
+):
+    """Runs one or two selective state space recurrences over the frames, adds them up, and gates the sum.
+
+        delta = softplus(dt + dt_bias)
+        h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t]        (h[t+1] instead of h[t-1] where `reverse`)
+        y = silu(gate) sum over directions (C[t] h[t] + skip u[t])
+
+    arXiv:2312.00752, equation 2, with A discretised by zero-order hold and B by one Euler step, as in its kernels.
+    The state is float32 whatever comes in (float64 for float64), under autocast too.
+
+    Args:
+        directions: one or two `Direction`, of the same rows, frames and channels; the sizes of their states may differ.
+        gate: (rows, frames, channels), or None for an ungated sum.
+        lengths: (rows,) int64: the first lengths[i] frames of row i are real; None when all are.  A padded frame leaves
+            the state as it is, its y is zero, and no value or gradient depends on what it holds.
+        initial: per direction the state (rows, channels, state) before the first frame that it visits, or None for zero.
+        return_final: also return the states after the last frame that each direction visits.
+    Returns:
+        y: (rows, frames, channels), dtype of the first direction's u;
+        with `return_final` the pair (y, final), final a tuple of one (rows, channels, state) float32 per direction.
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit together.
+        BackendError: the pinned body cannot run these inputs; the message lists why.
+    Gradients: of y and final, with respect to every tensor but `lengths`; twice only through `reference`.
+    """
+    if not 1 <= len(directions) <= 2:
+        raise ValueError(f"selective_scan runs one or two directions, not {len(directions)}")
+    first = directions[0].u
+    if first.ndim != 3 or not first.shape[1]:
+        raise ValueError(f"u is {tuple(first.shape)}; expected (rows, frames, channels) with at least one frame")
+    rows, frames, channels = first.shape
+    starts = [None] * len(directions) if initial is None else initial
+    if len(starts) != len(directions):
+        raise ValueError(f"initial has {len(starts)} entries for {len(directions)} directions; give one each, or None")
+    for place, (direction, start) in enumerate(zip(directions, starts, strict=True)):
+        if direction.A.ndim != 2 or not direction.A.shape[1]:
+            raise ValueError(f"direction {place}: A is {tuple(direction.A.shape)}; expected (channels, state)")
+        state = direction.A.shape[1]
+        for name, value, shape in (
+            ("u", direction.u, (rows, frames, channels)),
+            ("dt", direction.dt, (rows, frames, channels)),
+            ("A", direction.A, (channels, state)),
+            ("B", direction.B, (rows, frames, state)),
+            ("C", direction.C, (rows, frames, state)),
+            ("skip", direction.skip, (channels,)),
+            ("dt_bias", direction.dt_bias, (channels,)),
+            ("initial", start, (rows, channels, state)),
+        ):
+            _require(f"direction {place}: {name}", value, shape, first)
+    _require("gate", gate, (rows, frames, channels), first)
+    if lengths is not None and (lengths.shape != (rows,) or lengths.dtype != int64 or lengths.device != first.device):
+        raise ValueError(
+            f"lengths is {tuple(lengths.shape)} {lengths.dtype} on {lengths.device}; "
+            f"expected ({rows},) int64 on {first.device}"
+        )
+
+
+def _require(name: str, value: Tensor | None, shape: tuple[int, ...], like: Tensor) -> None:
+    if value is None:
+        return
+    if value.shape != shape:
+        raise ValueError(f"{name} is {tuple(value.shape)}; expected {tuple(shape)}")
+    if not value.is_floating_point():
+        raise ValueError(f"{name} is {value.dtype}; expected a real floating dtype")
+    if value.device != like.device:
+        raise ValueError(f"{name} is on {value.device}; expected {like.device}, where u is")
