@@ -1,0 +1,124 @@
+"""The optional packages: what each is for, how to tell whether it works, and how to get it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """One optional package.
+
+    `probe` is a statement that succeeds where the package can be used; it runs after the import, in its own process.
+    """
+
+    module: str
+    distribution: str
+    purpose: str
+    extra: str
+    probe: str = "pass"
+    needs_cuda: bool = False
+
+
+OPTIONAL = (
+    Package(
+        module="mamba_ssm",
+        distribution="mamba-ssm",
+        purpose="CUDA body of selective_scan",
+        extra="mamba",
+        # Recent builds leave the Mamba-1 kernel out, and importing mamba_ssm alone does not show it.
+        probe="import torch, selective_scan_cuda; torch.zeros(1, device='cuda')",
+        needs_cuda=True,
+    ),
+    Package(
+        module="causal_conv1d",
+        distribution="causal-conv1d",
+        purpose="CUDA body of causal_conv",
+        extra="mamba",
+        probe="import torch; torch.zeros(1, device='cuda')",
+        needs_cuda=True,
+    ),
+    Package(
+        module="flash_attn",
+        distribution="flash-attn",
+        purpose="CUDA body of attention",
+        extra="flash",
+        probe="import torch; flash_attn.flash_attn_func; torch.zeros(1, device='cuda')",
+        needs_cuda=True,
+    ),
+    Package(
+        module="xformers",
+        distribution="xformers",
+        purpose="CUDA body of attention",
+        extra="xformers",
+        probe="import torch, xformers.ops; torch.zeros(1, device='cuda')",
+        needs_cuda=True,
+    ),
+    Package(
+        module="triton",
+        distribution="triton",
+        purpose="GPU kernels of our own, and torch.compile on GPUs",
+        extra="test",
+        probe="triton.runtime.driver.active.get_current_target()",
+        needs_cuda=True,
+    ),
+    Package(
+        module="torchvision",
+        distribution="torchvision",
+        purpose="video classifiers as feature extractors",
+        extra="vision",
+        probe="import torchvision.models.video",
+    ),
+    Package(
+        module="av",
+        distribution="av",
+        purpose="reading and writing video files",
+        extra="train",
+        probe="av.codec.Codec('mpeg4', 'w')",
+    ),
+    Package(
+        module="PIL",
+        distribution="pillow",
+        purpose="reading and writing pictures",
+        extra="train",
+        probe="import PIL.Image; PIL.Image.new('RGB', (1, 1))",
+    ),
+    Package(
+        module="matplotlib",
+        distribution="matplotlib",
+        purpose="plots",
+        extra="bench",
+        probe="import matplotlib.figure; matplotlib.figure.Figure()",
+    ),
+    Package(
+        module="psutil",
+        distribution="psutil",
+        purpose="memory of the process during a benchmark",
+        extra="bench",
+        probe="psutil.Process().memory_info()",
+    ),
+)
+
+
+def package(module: str) -> Package | None:
+    """The optional package that a module (such as "PIL.Image") belongs to."""
+    top = module.partition(".")[0]
+    return next((p for p in OPTIONAL if p.module == top), None)
+
+
+def install_command(wanted: Package, *, torch_version: str | None = None, cuda: bool = False) -> str:
+    """The one command that installs `wanted` beside an installed torch without replacing that torch."""
+    if wanted.module == "torchvision" and torch_version:
+        major, minor, *_ = torch_version.split(".")
+        # torchvision 0.(N + 15) is the partner of torch 2.N; the wheels of the package index need a CUDA torch.
+        exact = f"torchvision==0.{int(minor) + 15}.*" if major == "2" else "torchvision"
+        index = "" if cuda else " --index-url https://download.pytorch.org/whl/cpu"
+        return f'pip install --no-deps "{exact}"{index}'
+    if wanted.module == "triton":
+        return "pip install triton"
+    if wanted.extra in ("mamba", "flash"):
+        keep = "MAMBA_KEEP_CUDA_BUILD=TRUE " if wanted.extra == "mamba" else ""
+        return f'{keep}MAX_JOBS=4 pip install --no-build-isolation "temporal-zoo[{wanted.extra}]"'
+    if wanted.extra == "xformers":
+        return 'pip install --no-deps "xformers>=0.0.35"'
+    return f'pip install "temporal-zoo[{wanted.extra}]"'

@@ -1,0 +1,121 @@
+"""Records: append-only JSON lines that say what was done, where, and how it ended.
+
+A `Session` begins with one line of kind "environment"; every later line carries that environment's id:
+
+    {"schema": 1, "kind": "environment", "id": "a91f...", "time": "2026-11-20T13:30:00+00:00", "machine": {...}, ...}
+    {"schema": 1, "kind": "measurement", "environment": "a91f...", "time": "...", "case": {...}, "outcome": "ok", ...}
+
+A line is written whole by one call, so several processes may append to one file.  A process that is killed while it
+writes leaves at most one damaged line, which `read` reports and steps over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("temporal_zoo.record")
+
+SCHEMA = 1
+
+
+class RecordError(ValueError):
+    """A record that cannot be written or a file that cannot be read as records."""
+
+
+class Session:
+    """A stretch of records made in one environment; the constructor writes that environment's line.
+
+    Args:
+        path: the file to append to; its folder is made.
+        environment: what `temporal_zoo.environment.environment()` returned.
+    Raises:
+        OSError: the file cannot be written; better now than after the first hour.
+    """
+
+    def __init__(self, path: str | Path, environment: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.environment_id: str = environment["id"]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._append({"schema": SCHEMA, "kind": "environment", "id": self.environment_id, "time": _now()}, environment)
+
+    def write(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Appends one record of some kind ("measurement", "step", ...) that refers to this session's environment."""
+        head = {"schema": SCHEMA, "kind": kind, "environment": self.environment_id, "time": _now()}
+        self._append(head, fields)
+
+    def _append(self, head: dict[str, Any], fields: Mapping[str, Any]) -> None:
+        if taken := [name for name in fields if name in head and fields[name] != head[name]]:
+            raise RecordError(f"a record's own fields cannot be named {', '.join(taken)}")
+        try:
+            line = json.dumps(head | dict(fields), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"a {head['kind']} record must hold plain finite values: {error}") from error
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            # A damaged last line is closed first; otherwise this record would be lost with it.
+            if os.fstat(descriptor).st_size:
+                os.lseek(descriptor, -1, os.SEEK_END)
+                line = line if os.read(descriptor, 1) == b"\n" else b"\n" + line
+            if os.write(descriptor, line) != len(line):
+                raise OSError(f"{self.path}: the record was not written whole; the disk may be full")
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a file holds: its records, its environments by id, and the lines that could not be read."""
+
+    records: tuple[dict[str, Any], ...]
+    environments: dict[str, dict[str, Any]]
+    damaged: tuple[tuple[int, str], ...]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The records of one kind, in the order of the file."""
+        return [record for record in self.records if record["kind"] == kind]
+
+
+def read(path: str | Path) -> Reading:
+    """Reads a file of records; damaged lines are stepped over, logged as a warning and returned with their numbers.
+
+    Raises:
+        RecordError: the file holds no record at all, or records of a newer schema.
+    """
+    records, damaged = [], []
+    # Bytes, because a line may be cut within a character.
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        record = _parsed(line)
+        if record is None:
+            damaged.append((number, line.decode(errors="replace")))
+            continue
+        if record["schema"] > SCHEMA:
+            raise RecordError(f"{path}:{number} has schema {record['schema']}; this version reads up to {SCHEMA}")
+        records.append(record)
+    for number, text in damaged:
+        log.warning("%s:%d is damaged and was left out: %.60r", path, number, text)
+    if damaged and not records:
+        raise RecordError(f"{path} is no file of records: not one of its {len(damaged)} lines could be read")
+    environments = {record["id"]: record for record in records if record["kind"] == "environment"}
+    return Reading(tuple(records), environments, tuple(damaged))
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:  # of which both JSON and UTF-8 errors are
+        return None
+    good = isinstance(record, dict) and isinstance(record.get("schema"), int) and isinstance(record.get("kind"), str)
+    return record if good else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
