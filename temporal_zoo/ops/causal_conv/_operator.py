@@ -1,0 +1,120 @@
+"""The custom operator `temporal_zoo::causal_conv`, behind which every body but the reference runs.
+
+A body is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
+
+    forward(x, weights, biases, initials, lengths, reverse, silu) -> ys
+    backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> [dx, *dweights, *dbiases, *dinitials]
+
+with x (rows, frames, channels); `weights` a list of (channels, width) and `reverse` a list of bool, one per filter;
+`biases` and `initials` lists of the same length, or empty when no filter has any; `lengths` (rows,) int64 or None; `ys`
+and `dys` lists of (rows, frames, channels), one per filter.  Tensors come as the caller has them, in any float dtype
+and any strides, frames behind `lengths` may hold NaN (also in `dys`), and rows or frames may be none.  Results are new
+tensors: ys in the dtype of x, contiguous, zero at padded frames; every gradient in the shape and dtype of its tensor,
+contiguous.  Gradient tracking and autocast are off.  A body keeps nothing from forward to backward: what backward sees
+are the inputs, so that they are all that a training step stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+from temporal_zoo.ops.causal_conv import Filter
+from temporal_zoo.ops.causal_conv.reference import final_inputs
+
+
+def run(
+    body: str,
+    x: Tensor,
+    filters: Sequence[Filter],
+    *,
+    silu: bool = False,
+    lengths: Tensor | None = None,
+    initial: Sequence[Tensor | None] | None = None,
+    return_final: bool = False,
+):
+    """`causal_conv` by the named body."""
+    weights = [taps.weight for taps in filters]
+    biases, initials = [], []
+    if any(taps.bias is not None for taps in filters):
+        zeros = [weight.new_zeros(weight.shape[0]) for weight in weights]
+        biases = [zero if taps.bias is None else taps.bias for zero, taps in zip(zeros, filters, strict=True)]
+    if initial is not None and any(start is not None for start in initial):
+        shapes = [(x.shape[0], w.shape[1] - 1, x.shape[2]) for w in weights]
+        initials = [x.new_zeros(s) if start is None else start for s, start in zip(shapes, initial, strict=True)]
+    ys = tuple(_forward(x, weights, biases, initials, lengths, [taps.reverse for taps in filters], silu, body))
+    return (ys, final_inputs(x, filters, lengths, initial)) if return_final else ys
+
+
+@torch.library.custom_op("temporal_zoo::causal_conv", mutates_args=())
+def _forward(
+    x: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    initials: list[Tensor],
+    lengths: Tensor | None,
+    reverse: list[bool],
+    silu: bool,
+    body: str,
+) -> list[Tensor]:
+    with torch.autocast(x.device.type, enabled=False):
+        return _body(body).forward(x, weights, biases, initials, lengths, reverse, silu)
+
+
+@torch.library.custom_op("temporal_zoo::causal_conv_backward", mutates_args=())
+def _backward(
+    dys: list[Tensor],
+    x: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    initials: list[Tensor],
+    lengths: Tensor | None,
+    reverse: list[bool],
+    silu: bool,
+    body: str,
+) -> list[Tensor]:
+    with torch.autocast(x.device.type, enabled=False):
+        return _body(body).backward(dys, x, weights, biases, initials, lengths, reverse, silu)
+
+
+def _body(name: str):
+    return import_module(f"{__package__}.{name}")
+
+
+@_forward.register_fake
+def _(x, weights, biases, initials, lengths, reverse, silu, body):
+    return [x.new_empty(x.shape) for _ in weights]
+
+
+@_backward.register_fake
+def _(dys, x, weights, biases, initials, lengths, reverse, silu, body):
+    return [tensor.new_empty(tensor.shape) for tensor in (x, *weights, *biases, *initials)]
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, weights, biases, initials, lengths, ctx.reverse, ctx.silu, ctx.body = inputs
+    ctx.sizes = [len(weights), len(biases), len(initials)]
+    ctx.save_for_backward(x, lengths, *weights, *biases, *initials)
+
+
+def _differentiate(ctx, dys):
+    x, lengths, *rest = ctx.saved_tensors
+    lists = _split(rest, ctx.sizes)
+    dx, *grads = _backward(list(dys), x, *lists, lengths, ctx.reverse, ctx.silu, ctx.body)
+    return dx, *_split(grads, ctx.sizes), None, None, None, None
+
+
+def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]]:
+    tensors = iter(tensors)
+    return [[next(tensors) for _ in range(size)] for size in sizes]
+
+
+def _differentiate_twice(ctx, grads):
+    raise RuntimeError("causal_conv can be differentiated once only; backend='reference' can be differentiated twice")
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+_backward.register_autograd(_differentiate_twice)

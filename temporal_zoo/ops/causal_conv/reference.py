@@ -1,0 +1,95 @@
+"""The definition of `causal_conv`, and the layout of a row's surroundings that the bodies share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from temporal_zoo.ops.causal_conv import Filter
+
+NEEDS = None
+
+
+def refuses(*args, **kwargs) -> list[str]:
+    return []
+
+
+def run(
+    x: Tensor,
+    filters: Sequence[Filter],
+    *,
+    silu: bool = False,
+    lengths: Tensor | None = None,
+    initial: Sequence[Tensor | None] | None = None,
+    return_final: bool = False,
+):
+    frames, precision = x.shape[1], summing_dtype(x)
+    ys = []
+    for taps, start in zip(filters, initial or [None] * len(filters), strict=True):
+        inputs = surround(x.to(precision), taps.weight.shape[1], start, lengths, taps.reverse)
+        weight = in_order_of_time(taps.weight, taps.reverse).to(precision)
+        y = sum(inputs[:, j : j + frames] * weight[:, j] for j in range(weight.shape[1]))
+        if taps.bias is not None:
+            y = y + taps.bias.to(precision)
+        ys.append(fill_padding(F.silu(y) if silu else y, lengths).to(x.dtype))
+    if not return_final:
+        return tuple(ys)
+    return tuple(ys), final_inputs(x, filters, lengths, initial)
+
+
+def summing_dtype(x: Tensor) -> torch.dtype:
+    """float64 for float64 inputs, else float32."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def in_order_of_time(weight: Tensor, reverse: bool) -> Tensor:
+    """(channels, width) taps such that y[t] = sum_j taps[:, j] surround(...)[t + j], for both directions."""
+    return weight.flip(1) if reverse else weight
+
+
+def fill_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """`x` with zero in the frames that are not real."""
+    if lengths is None:
+        return x
+    return x.masked_fill((torch.arange(x.shape[1], device=x.device) >= lengths[:, None]).unsqueeze(-1), 0)
+
+
+def surround(x: Tensor, width: int, start: Tensor | None, lengths: Tensor | None, reverse: bool) -> Tensor:
+    """The width - 1 neighbouring inputs before x or, with `reverse`, right after its last real frame.
+
+    Returns:
+        (rows, frames + width - 1, channels), dtype of x, with zero behind the real frames.
+    """
+    rows, _, channels = x.shape
+    x = fill_padding(x, lengths)
+    start = x.new_zeros(rows, width - 1, channels) if start is None else start.to(x.dtype)
+    if not reverse:
+        return torch.cat([start, x], dim=1)
+    if lengths is None:
+        return torch.cat([x, start], dim=1)
+    return torch.cat([x, torch.zeros_like(start)], dim=1).scatter(1, after_last(start, lengths), start)
+
+
+def after_last(start: Tensor, lengths: Tensor) -> Tensor:
+    """Index of the width - 1 frames from `lengths` on, expanded to the shape of `start`, for gather and scatter."""
+    return (lengths[:, None] + torch.arange(start.shape[1], device=start.device)).unsqueeze(-1).expand_as(start)
+
+
+def final_inputs(
+    x: Tensor, filters: Sequence[Filter], lengths: Tensor | None, initial: Sequence[Tensor | None] | None
+) -> tuple[Tensor, ...]:
+    """Per filter the (rows, width - 1, channels) inputs that the next chunk takes as `initial`; dtype of x."""
+    finals = []
+    for taps, start in zip(filters, initial or [None] * len(filters), strict=True):
+        size = taps.weight.shape[1] - 1
+        inputs = surround(x, size + 1, start, lengths, taps.reverse)
+        if taps.reverse:
+            finals.append(inputs[:, :size].clone())
+        elif lengths is None:
+            finals.append(inputs[:, inputs.shape[1] - size :].clone())
+        else:
+            finals.append(inputs.gather(1, after_last(inputs[:, :size], lengths)))
+    return tuple(finals)
