@@ -40,6 +40,8 @@ class Config:
 
     # Option texts ("state=8:conv=2") that the contract and the tests run beside the defaults; mixers list theirs.
     examples: ClassVar[tuple[str, ...]] = ()
+    # Names for sets of options, as texts: "flavour=vim" in a spec stands for its options, and prints as them.
+    flavours: ClassVar[dict[str, str]] = {}
 
     def __post_init__(self) -> None:
         for name, kind in hints(type(self)).items():

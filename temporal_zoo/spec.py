@@ -5,10 +5,11 @@ Colons separate the options, so that commas can separate specs and no shell need
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from temporal_zoo.config import ConfigError
+from temporal_zoo.config import ConfigError, from_text, hints, nearest, to_text
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,12 @@ class MixerSpec:
 
     def config(self):
         """The options as the mixer's `Config`, checked; imports the mixer."""
-        from temporal_zoo.config import from_text, hints, nearest
         from temporal_zoo.registry import get
 
         kind = get(self.name).mixer.Config
         known = hints(kind)
         values = {}
-        for key, text in self.options:
+        for key, text in self._without_flavour(kind.flavours):
             if key not in known:
                 raise ConfigError(
                     f"mixer {self.name!r} has no option {key!r}{nearest(key, known)}; "
@@ -54,10 +54,19 @@ class MixerSpec:
             values[key] = from_text(text, known[key], f"{self.name}:{key}")
         return kind(**values)
 
+    def _without_flavour(self, flavours: dict[str, str]) -> Iterable[tuple[str, str]]:
+        """The options with `flavour=name` replaced by the options that it stands for; what is written beside it wins."""
+        options = dict(self.options)
+        if not flavours or (name := options.pop("flavour", None)) is None:
+            return self.options
+        if name not in flavours:
+            raise ConfigError(
+                f"mixer {self.name!r} has no flavour {name!r}{nearest(name, flavours)}; it has {', '.join(flavours)}"
+            )
+        return (dict(self.parse(f"{self.name}:{flavours[name]}").options) | options).items()
+
     def canonical(self) -> Self:
         """The same choice with defaults dropped and options in the order of the mixer's `Config`; imports the mixer."""
-        from temporal_zoo.config import to_text
-
         config = self.config()
         default = type(config)()
         kept = [(k, getattr(config, k)) for k in config.to_dict() if getattr(config, k) != getattr(default, k)]

@@ -1,0 +1,82 @@
+"""Mamba over frames, in time order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from temporal_zoo.interface import StatefulMixer
+from temporal_zoo.mixers import _selective
+from temporal_zoo.registry import register
+
+
+@register(
+    "mamba",
+    summary="selective state space model, in time order only",
+    paper="arXiv:2312.00752; as a temporal layer arXiv:2403.07711",
+    time="T",
+    memory="T",
+)
+class Mamba(StatefulMixer):
+    """A gated selective scan in time order (arXiv:2312.00752; the one-directional layer of arXiv:2403.07711, table 4).
+
+        [a, z] = in_proj x;  u = silu(conv a);  y = out_proj( S6(u) * silu(z) )
+
+    The default is the video paper's: projections with biases, step sizes of rank 2 dim / 16 (33,984 parameters at width
+    64).  The flavour `literal` is the layer of mamba_ssm: no such biases, rank dim / 16 (32,640 parameters).
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(_selective.Options):
+        """Options of `mamba`."""
+
+        flavours: ClassVar[dict[str, str]] = {
+            "paper": "dt_rank=inner:projection_bias=yes",
+            "literal": "dt_rank=dim:projection_bias=no",
+        }
+        examples: ClassVar[tuple[str, ...]] = (flavours["literal"], "state=8:conv=2", "state=3:conv=1:expand=1")
+
+    causal = True
+    passes = (False,)
+    no_decay = ("core.A_log", "core.D", "core.dt_proj.bias")
+
+    def __init__(self, dim: int, config: Config, shared: nn.Module | None = None) -> None:
+        super().__init__(dim, config, shared)
+        inner = config.inner(dim)
+        self.in_proj = nn.Linear(dim, 2 * inner, bias=config.projection_bias)
+        self.conv1d = _selective.short_conv(inner, config.conv)
+        self.core = _selective.Core(inner, config.state, config.rank(dim))
+        self.out_proj = nn.Linear(inner, dim, bias=config.projection_bias)
+
+    def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        a, z = self.in_proj(x).chunk(2, dim=-1)
+        return self.out_proj(_selective.run(a, z, [self._branch()], lengths))
+
+    def mix_chunk(
+        self, x: Tensor, state: _selective.State | None, *, reverse: bool = False
+    ) -> tuple[Tensor, _selective.State]:
+        if reverse:
+            raise ValueError("mamba has no backward sweep; its passes are (False,)")
+        a, z = self.in_proj(x).chunk(2, dim=-1)
+        y, state = _selective.run_chunk(a, z, self._branch(), state)
+        return self.out_proj(y), state
+
+    def _branch(self) -> _selective.Branch:
+        return _selective.Branch(self.conv1d, self.core, reverse=False)
+
+
+def to_mamba_ssm(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict of a `Mamba` under the names of mamba_ssm's layer, whose class loads it as it is.
+
+    The flavour `literal` fits `mamba_ssm.Mamba(dim)`, the default fits `mamba_ssm.Mamba(dim, bias=True, dt_rank=...)`.
+    """
+    return _selective.renamed(state, lambda name: name.removeprefix("core."))
+
+
+def from_mamba_ssm(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `to_mamba_ssm`: what `Mamba.load_state_dict` takes."""
+    core = ("x_proj.", "dt_proj.", "A_log", "D")
+    return _selective.renamed(state, lambda name: f"core.{name}" if name.startswith(core) else name)
