@@ -55,8 +55,7 @@ class Op:
     def __call__(self, *args, backend: str | None = None, **kwargs):
         self._check(*args, **kwargs)
         name = self.choose(*args, backend=backend, **kwargs)
-        if (trace := _trace.get()) is not None:
-            trace.setdefault(self.name, set()).add(name)
+        _note(self.name, name)
         return self._modules[name].run(*args, **kwargs)
 
     def choose(self, *args, backend: str | None = None, **kwargs) -> str:
@@ -65,7 +64,7 @@ class Op:
         Raises:
             BackendError: a pinned body cannot run these inputs.
         """
-        asked = backend or _pins.get().get(self.name) or _from_environment(self.name)
+        asked = backend or _pinned(self.name)
         if asked is not None:
             if asked not in self.bodies:
                 raise BackendError(f"{self.name} has no body {asked!r}{nearest(asked, self.bodies)}; it has {', '.join(self.bodies)}")
@@ -156,9 +155,17 @@ def pins_from_text(text: str) -> dict[str, str]:
     return pins
 
 
+# Dynamo cannot follow context variables and the environment; it calls these two while it traces, and takes the answer as
+# a constant: a compiled function keeps the body that it was compiled with.
 @torch.compiler.assume_constant_result
-def _from_environment(op_name: str) -> str | None:
-    return pins_from_text(os.environ.get("ZOO_BACKEND", "")).get(op_name)
+def _pinned(op_name: str) -> str | None:
+    return _pins.get().get(op_name) or pins_from_text(os.environ.get("ZOO_BACKEND", "")).get(op_name)
+
+
+@torch.compiler.assume_constant_result
+def _note(op_name: str, body: str) -> None:
+    if (trace := _trace.get()) is not None:
+        trace.setdefault(op_name, set()).add(body)
 
 
 @torch.compiler.assume_constant_result

@@ -61,7 +61,7 @@ def selective_scan(
         gate: (rows, frames, channels), or None for an ungated sum.
         lengths: (rows,) int64: the first lengths[i] frames of row i are real; None when all are.  A padded frame leaves
             the state as it is, its y is zero, and no value or gradient depends on what it holds.
-        initial: per direction the state (rows, channels, state) before the first frame that it visits, or None for zero.
+        initial: per direction the state (rows, channels, state) before the first frame it visits, or None for zero.
         return_final: also return the states after the last frame that each direction visits.
     Returns:
         y: (rows, frames, channels), dtype of the first direction's u;
