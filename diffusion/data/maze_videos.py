@@ -1,0 +1,53 @@
+"""The videos of builtin:mazes on disk: each is rendered when it is first read, then only its bytes are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from diffusion.data import mazes
+from diffusion.data.config import DataConfig, Split
+from diffusion.data.storage import cache_home, written_whole
+
+TRAIN_VIDEOS = 256
+TEST_VIDEOS = 32
+FIRST_TEST = 1_000_000  # index of the first held-out maze
+
+# Part of the folder's name: bump it whenever the same (seed, index) would look different.
+_LOOK = 1
+
+
+class MazeVideos:
+    """Mazes by index, kept as one .npy file each; see `diffusion.data.source.Videos`."""
+
+    channels = 3
+    fps = mazes.FPS
+
+    def __init__(self, folder: Path, indices: list[int], *, seed: int, size: int, frames: int) -> None:
+        self.folder = folder / f"mazes-look{_LOOK}-seed{seed}-size{size}-frames{frames}"
+        self.size = size
+        self.names = [f"maze {index}" for index in indices]
+        self.lengths = [frames] * len(indices)
+        self._indices, self._seed = indices, seed
+
+    @classmethod
+    def of(cls, config: DataConfig, split: Split) -> Self:
+        """The configured number of mazes, as long as the clips need."""
+        train = list(range(config.videos or TRAIN_VIDEOS))
+        test = [FIRST_TEST + index for index in range(config.videos or TEST_VIDEOS)]
+        indices = {"train": train, "test": test, "all": train + test}[split]
+        frames = max(mazes.FRAMES, config.span)
+        folder = Path(config.cache).expanduser() if config.cache else cache_home()
+        return cls(folder, indices, seed=config.seed, size=config.size, frames=frames)
+
+    def read(self, video: int, frames: slice) -> np.ndarray:
+        """Frames of one video, (frames, size, size, 3) uint8."""
+        index = self._indices[video]
+        path = self.folder / f"{index:07d}.npy"
+        if not path.exists():
+            pixels = mazes.video(self._seed, index, size=self.size, frames=self.lengths[video])
+            with written_whole(path) as unfinished:
+                np.save(unfinished, pixels)
+        return np.array(np.load(path, mmap_mode="r")[frames])

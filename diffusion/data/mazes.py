@@ -1,0 +1,172 @@
+"""`builtin:mazes`: walks through random mazes, seen by the walker.  Video i of a seed is always the same video.
+
+A walker that keeps coming back to places it has seen makes long memory useful: the walls must look as they did.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections import deque
+
+import numpy as np
+
+from diffusion.data.raycast import TEXELS, World, render
+
+FPS = 12.0
+FRAMES = 300
+_STRIDE = 0.1  # cells walked in one frame
+_TURN = math.radians(10)  # most a walker turns in one frame
+_MARGIN = 0.25  # kept from walls, so that no wall fills the picture
+_RETURNS = 0.6  # share of goals that have been goals before
+_PAUSES = 0.25  # share of goals before which the walker stops and looks around
+
+Cell = tuple[int, int]
+
+
+def video(seed: int, index: int, *, size: int = 32, frames: int = FRAMES) -> np.ndarray:
+    """Video `index` of a seed, (frames, size, size, 3) uint8; a longer one begins with the same frames."""
+    dice = np.random.default_rng((seed, index))
+    world = make_world(dice)
+    return render(world, walk(world.open, dice, frames), size)
+
+
+def make_world(dice: np.random.Generator) -> World:
+    """A maze on 3 x 3 or 4 x 4 crossings with a few loops, in colours of its own; some walls stand out as landmarks."""
+    nodes = int(dice.integers(3, 5))
+    is_open = _carve(dice, nodes)
+    cells = len(is_open)
+    num_regions = int(dice.integers(2, 5))
+    region = _regions(dice, cells, num_regions)
+    hue = dice.random()
+    colour = iter((hue + np.arange(99) * 0.381966) % 1)  # steps of the golden angle: neighbours differ
+    walls = [_texture(dice, next(colour), bright=True) for _ in range(num_regions)]
+    landmarks = [_texture(dice, next(colour), bright=True) for _ in range(6)]
+    floors = [_texture(dice, next(colour), bright=False) for _ in range(num_regions)]
+    ceilings = [_texture(dice, next(colour), bright=False) for _ in range(num_regions)]
+    stands_out = dice.random((cells, cells)) < 0.15
+    wall = np.where(stands_out, num_regions + dice.integers(0, len(landmarks), (cells, cells)), region)
+    floor = num_regions + len(landmarks) + region
+    textures = np.stack(walls + landmarks + floors + ceilings)
+    return World(open=is_open, wall=wall, floor=floor, ceiling=floor + num_regions, textures=textures)
+
+
+def walk(is_open: np.ndarray, dice: np.random.Generator, frames: int) -> np.ndarray:
+    """Poses (frames, 3) = x, y in cells, heading in radians: along shortest paths to random goals, turning smoothly."""
+    cells = [(int(y), int(x)) for y, x in np.argwhere(is_open)]
+    row, column = cells[dice.integers(len(cells))]
+    x, y, heading, turn = column + 0.5, row + 0.5, dice.random() * math.tau, 0.0
+    path: list[Cell] = []
+    goals: list[Cell] = []
+    look = 0.0
+    poses = np.empty((frames, 3))
+    for frame in range(frames):
+        poses[frame] = x, y, heading
+        here = int(y), int(x)
+        while not path:
+            old = goals and dice.random() < _RETURNS
+            goal = goals[dice.integers(len(goals))] if old else cells[dice.integers(len(cells))]
+            goals.append(goal)
+            path = shortest_path(is_open, here, goal)
+            if dice.random() < _PAUSES:
+                look = float(dice.choice((-1.0, 1.0)) * (1 + dice.random()) * math.pi / 2)
+        aim_y, aim_x = path[0][0] + 0.5, path[0][1] + 0.5
+        error = math.remainder(math.atan2(aim_y - y, aim_x - x) - heading, math.tau)
+        if look:
+            wish, speed = math.copysign(min(_TURN, abs(look)), look), 0.0
+            look = 0.0 if abs(look) <= _TURN else look - wish
+        else:
+            wish, speed = max(-_TURN, min(_TURN, error / 2)), _STRIDE * max(0.0, math.cos(error)) ** 2
+        turn += (wish - turn) / 2
+        heading += turn
+        x, y = _step(is_open, x, y, speed * math.cos(heading), speed * math.sin(heading))
+        if math.hypot(aim_x - x, aim_y - y) < 0.3:
+            path.pop(0)
+    return poses
+
+
+def shortest_path(is_open: np.ndarray, start: Cell, goal: Cell) -> list[Cell]:
+    """The cells after `start` up to `goal`, by breadth-first search; empty when start is the goal."""
+    came_from: dict[Cell, Cell] = {goal: goal}
+    queue = deque([goal])
+    while start not in came_from:
+        row, column = queue.popleft()
+        for near in ((row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)):
+            if is_open[near] and near not in came_from:
+                came_from[near] = (row, column)
+                queue.append(near)
+    path = []
+    while start != goal:
+        start = came_from[start]
+        path.append(start)
+    return path
+
+
+def _step(is_open: np.ndarray, x: float, y: float, dx: float, dy: float) -> tuple[float, float]:
+    """Moves by (dx, dy), sliding along walls at a distance."""
+    if is_open[int(y), int(x + dx + math.copysign(_MARGIN, dx))]:
+        x += dx
+    if is_open[int(y + dy + math.copysign(_MARGIN, dy)), int(x)]:
+        y += dy
+    return x, y
+
+
+def _carve(dice: np.random.Generator, nodes: int) -> np.ndarray:
+    """Open cells of a maze: depth-first search over nodes x nodes crossings, then some walls between them removed."""
+    cells = 2 * nodes + 1
+    is_open = np.zeros((cells, cells), bool)
+    stack = [(1 + 2 * int(dice.integers(nodes)), 1 + 2 * int(dice.integers(nodes)))]
+    is_open[stack[0]] = True
+    while stack:
+        row, column = stack[-1]
+        steps = [
+            (dy, dx)
+            for dy, dx in ((2, 0), (-2, 0), (0, 2), (0, -2))
+            if 0 < row + dy < cells and 0 < column + dx < cells
+        ]
+        steps = [(dy, dx) for dy, dx in steps if not is_open[row + dy, column + dx]]
+        if not steps:
+            stack.pop()
+            continue
+        dy, dx = steps[dice.integers(len(steps))]
+        is_open[row + dy // 2, column + dx // 2] = is_open[row + dy, column + dx] = True
+        stack.append((row + dy, column + dx))
+    between = [(r, c) for r in range(1, cells - 1) for c in range(1, cells - 1) if (r + c) % 2 and not is_open[r, c]]
+    for wall in dice.permutation(between)[: max(1, len(between) // 3)]:
+        is_open[tuple(wall)] = True
+    return is_open
+
+
+def _regions(dice: np.random.Generator, cells: int, count: int) -> np.ndarray:
+    """(cells, cells) region numbers: each cell belongs to the nearest of `count` random centres."""
+    centres = dice.random((count, 2)) * cells
+    places = np.stack(np.mgrid[:cells, :cells], -1) + 0.5
+    return ((places[:, :, None] - centres) ** 2).sum(-1).argmin(-1)
+
+
+def _texture(dice: np.random.Generator, hue: float, *, bright: bool) -> np.ndarray:
+    """A two-coloured pattern, (TEXELS, TEXELS, 3) in 0..255."""
+    y, x = np.mgrid[:TEXELS, :TEXELS]
+    patterns = (
+        (x // 4 + y // 4) % 2,  # checks
+        (y % 4 == 3) | ((x + 4 * (y // 4 % 2)) % 8 == 7),  # bricks
+        x // 2 % 4 == 0,  # planks
+        y // 4 % 2,  # bands
+        (x + y) // 4 % 2,  # diagonals
+        (x % 8 - 3.5) ** 2 + (y % 8 - 3.5) ** 2 < 7,  # dots
+        (x < 2) | (y < 2),  # tiles
+        np.maximum(abs(x - 7.5), abs(y - 7.5)) // 2 % 2,  # frames
+    )
+    mask = np.asarray(patterns[dice.integers(len(patterns))], np.float32)[..., None]
+    if bright:
+        saturation, value, contrast = (
+            0.2 + 0.4 * dice.random(),
+            0.75 + 0.25 * dice.random(),
+            0.25 + 0.35 * dice.random(),
+        )
+    else:
+        saturation, value, contrast = 0.1 + 0.3 * dice.random(), 0.45 + 0.25 * dice.random(), 0.1 + 0.2 * dice.random()
+    light = np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255
+    dark = light * (1 - contrast)
+    grain = dice.normal(0, 6, (TEXELS, TEXELS, 1))
+    return np.clip(light * (1 - mask) + dark * mask + grain, 0, 255).astype(np.float32)
