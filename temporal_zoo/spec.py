@@ -55,7 +55,7 @@ class MixerSpec:
         return kind(**values)
 
     def _without_flavour(self, flavours: dict[str, str]) -> Iterable[tuple[str, str]]:
-        """The options with `flavour=name` replaced by the options that it stands for; what is written beside it wins."""
+        """The options with `flavour=name` replaced by what it stands for; an option written beside it wins."""
         options = dict(self.options)
         if not flavours or (name := options.pop("flavour", None)) is None:
             return self.options

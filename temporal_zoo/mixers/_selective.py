@@ -115,13 +115,11 @@ def run(x: Tensor, gate: Tensor, branches: Sequence[Branch], lengths: Tensor | N
 
     Args:
         x, gate: (rows, frames, e).
-        branches: one or two; both share one call of each op, so that x and the gate are kept once for the backward pass.
+        branches: one or two; they share one call of each op, so that x and the gate are kept once for gradients.
         lengths: (rows,) real frames per row, or None when all are.
     """
-    convolved = causal_conv(x, [_filter(branch) for branch in branches], silu=True, lengths=lengths)
-    directions = [
-        branch.core.direction(u, reverse=branch.reverse) for u, branch in zip(convolved, branches, strict=True)
-    ]
+    us = causal_conv(x, [_filter(branch) for branch in branches], silu=True, lengths=lengths)
+    directions = [branch.core.direction(u, reverse=branch.reverse) for u, branch in zip(us, branches, strict=True)]
     return selective_scan(directions, gate, lengths=lengths)
 
 

@@ -28,8 +28,8 @@ class BiMamba(StatefulMixer):
         y = out_proj( (S6(u) + S6'(u')) * silu(z) ), S6' starting at the last real frame
 
     The default is the layer of arXiv:2403.07711 as its code has it (43,072 parameters at width 64): projections with
-    biases, step sizes of rank 2 dim / 16, a plain sum of the directions.  The flavour `vim` is the bidirectional "v2" of
-    arXiv:2401.09417 as released (40,704 parameters): no such biases, rank dim / 16, the mean of the directions, and
+    biases, step sizes of rank 2 dim / 16, a plain sum of the directions.  The flavour `vim` is the bidirectional "v2"
+    of arXiv:2401.09417 as released (40,704 parameters): no such biases, rank dim / 16, the mean of the directions, and
     step sizes spread at the start in the forward direction only.
     """
 
