@@ -1,0 +1,162 @@
+"""The one registered operator behind every body but the reference, so that compilation, meta tensors, checkpointing and
+saved-tensor accounting see one opaque function with a known gradient, whichever body runs.
+
+A body is a module of this folder with `NEEDS`, `refuses`, `run = functools.partial(scan, "its name")`, and
+
+    keeps(directions, gate) -> list of empty tensors
+        what `forward` will keep for `backward` besides its inputs; nothing of size rows x frames x channels x state.
+    forward(directions, gate, lengths, initial, *, return_final, keep) -> (y, finals, kept)
+        y (rows, frames, channels) in the dtype of the first u; finals one (rows, channels, state) per direction in the
+        dtype of the state, or [] without `return_final`; kept the tensors of `keeps`, filled, or [] without `keep`.
+    backward(grad_y, grad_finals, directions, gate, lengths, initial, kept) -> (directions, gate, initial)
+        the gradients, in the places, shapes and dtypes of what they are gradients of.
+
+It may rely on this: arguments are checked; autograd and autocast are off; `directions` is a list of `Direction` whose
+skip and dt_bias are tensors (zeros where the caller gave none); `initial` and `grad_finals` are [] or one tensor per
+direction; dtypes and strides are the caller's.  What it returns is contiguous and shares no memory with its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib import import_module
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from temporal_zoo.ops.selective_scan import Direction
+
+_TENSORS = tuple(field.name for field in fields(Direction) if field.name != "reverse")
+
+
+def scan(
+    body: str,
+    directions: Sequence[Direction],
+    gate: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    initial: Sequence[Tensor | None] | None = None,
+    return_final: bool = False,
+):
+    """The op's signature, carried out by the named body."""
+    tensors = [_or_zeros(getattr(each, name), each.u) for each in directions for name in _TENSORS]
+    starts = _all_or_none(initial or [], directions)
+    differentiable = [*tensors, *starts] if gate is None else [*tensors, *starts, gate]
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
+    reverse = [each.reverse for each in directions]
+    y, finals, _ = _forward(body, tensors, reverse, gate, lengths, starts, return_final, keep)
+    return (y, tuple(finals)) if return_final else y
+
+
+def state_dtype(u: Tensor) -> torch.dtype:
+    """What the state is computed in: float32, or float64 for float64."""
+    return torch.promote_types(u.dtype, torch.float32)
+
+
+def _or_zeros(value: Tensor | None, u: Tensor) -> Tensor:
+    return u.new_zeros(u.shape[-1], dtype=state_dtype(u)) if value is None else value
+
+
+def _new_state(direction: Direction) -> Tensor:
+    u = direction.u
+    return u.new_zeros(u.shape[0], *direction.A.shape, dtype=state_dtype(u))
+
+
+def _all_or_none(states: Sequence[Tensor | None], directions: Sequence[Direction]) -> list[Tensor]:
+    if all(state is None for state in states):
+        return []
+    pairs = zip(states, directions, strict=True)
+    return [_new_state(direction) if state is None else state for state, direction in pairs]
+
+
+def _directions(tensors: list[Tensor], reverse: list[bool]) -> list[Direction]:
+    size = len(_TENSORS)
+    return [Direction(*tensors[size * i : size * (i + 1)], reverse=reverse[i]) for i in range(len(reverse))]
+
+
+def _module(body: str) -> ModuleType:
+    return import_module(f"{__package__}.{body}")
+
+
+@torch.library.custom_op("temporal_zoo::selective_scan", mutates_args=())
+def _forward(
+    body: str,
+    tensors: list[Tensor],
+    reverse: list[bool],
+    gate: Tensor | None,
+    lengths: Tensor | None,
+    initial: list[Tensor],
+    return_final: bool,
+    keep: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    # The state must stay float32: under autocast the products inside would not.
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        return _module(body).forward(
+            _directions(tensors, reverse), gate, lengths, initial, return_final=return_final, keep=keep
+        )
+
+
+@_forward.register_fake
+def _(body, tensors, reverse, gate, lengths, initial, return_final, keep):
+    directions = _directions(tensors, reverse)
+    u = directions[0].u
+    finals = [_new_state(each) for each in directions] if return_final else []
+    return u.new_empty(u.shape), finals, _module(body).keeps(directions, gate) if keep else []
+
+
+@torch.library.custom_op("temporal_zoo::selective_scan_backward", mutates_args=())
+def _backward(
+    body: str,
+    grad_y: Tensor,
+    grad_finals: list[Tensor],
+    tensors: list[Tensor],
+    reverse: list[bool],
+    gate: Tensor | None,
+    lengths: Tensor | None,
+    initial: list[Tensor],
+    kept: list[Tensor],
+) -> list[Tensor]:
+    with torch.autocast(grad_y.device.type, enabled=False):
+        by_direction, grad_gate, grad_initial = _module(body).backward(
+            grad_y, grad_finals, _directions(tensors, reverse), gate, lengths, initial, kept
+        )
+    grads = [getattr(each, name) for each in by_direction for name in _TENSORS]
+    return [*grads, *grad_initial] if gate is None else [*grads, *grad_initial, grad_gate]
+
+
+@_backward.register_fake
+def _(body, grad_y, grad_finals, tensors, reverse, gate, lengths, initial, kept):
+    return [x.new_empty(x.shape) for x in [*tensors, *initial, *([] if gate is None else [gate])]]
+
+
+def _save(ctx, inputs, output) -> None:
+    ctx.body, tensors, ctx.reverse, gate, lengths, initial, _, _ = inputs
+    _, _, kept = output
+    ctx.sizes = len(tensors), len(initial)
+    ctx.save_for_backward(gate, lengths, *tensors, *initial, *kept)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, grad_y, grad_finals, _):
+    gate, lengths, *rest = ctx.saved_tensors
+    after_tensors, after_initial = ctx.sizes[0], sum(ctx.sizes)
+    tensors, initial, kept = rest[:after_tensors], rest[after_tensors:after_initial], rest[after_initial:]
+    directions = _directions(tensors, ctx.reverse)
+    if grad_y is None:
+        grad_y = tensors[0].new_zeros(tensors[0].shape)
+    grad_finals = _all_or_none(grad_finals, directions)
+    grads = _backward(ctx.body, grad_y, grad_finals, tensors, ctx.reverse, gate, lengths, initial, kept)
+    grad_gate = None if gate is None else grads[after_initial]
+    return None, grads[:after_tensors], None, grad_gate, None, grads[after_tensors:after_initial], None, None
+
+
+def _refuse(ctx, *grads):
+    raise RuntimeError(
+        "selective_scan was differentiated twice, which only its reference can do: call it with backend='reference'"
+    )
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+_backward.register_autograd(_refuse)
