@@ -1,0 +1,145 @@
+"""Results as curves over the number of frames, one per mixer, and how they grow: what tables and plots draw."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import fit
+from .case import Case
+from .outcome import Outcome
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case and how it ended."""
+
+    case: Case
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured quantity: its name in records, what it is called in words, its unit, and where an outcome holds it."""
+
+    name: str
+    title: str
+    unit: str
+    scale: float
+    value: Callable[[Outcome], float | None]
+
+
+TIME = Metric("time", "time of one {step}, median", "ms", 1, lambda o: o.time_ms.p50 if o.time_ms else None)
+STORED = Metric("stored", "stored for backward, counted exactly", "MiB", MIB, lambda o: o.stored_bytes)
+PEAK = Metric("peak", "{counted} above before", "MiB", MIB, lambda o: o.memory.above if o.memory else None)
+METRICS = (TIME, STORED, PEAK)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The results of one mixer in one setting, by number of frames, ascending."""
+
+    mixer: str
+    results: tuple[Result, ...]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Numbers of frames that were asked for."""
+        return [result.case.frames for result in self.results]
+
+    def status(self, frames: int) -> str | None:
+        """How the case of that many frames ended, or None when there was none."""
+        return next((r.outcome.status for r in self.results if r.case.frames == frames), None)
+
+    def points(self, metric: Metric) -> dict[int, float]:
+        """Frames -> value, for the lengths that were measured."""
+        values = {result.case.frames: metric.value(result.outcome) for result in self.results}
+        return {frames: value for frames, value in values.items() if value is not None}
+
+    def exponents(self, metric: Metric) -> dict[tuple[int, int], float | None]:
+        """(shorter, longer) -> exponent, for neighbouring lengths that were both measured."""
+        points, lengths = self.points(metric), self.lengths
+        pairs = [(a, b) for a, b in itertools.pairwise(lengths) if a in points and b in points]
+        return {(a, b): fit.exponents((a, b), (points[a], points[b]))[0] for a, b in pairs}
+
+    def slope(self, metric: Metric) -> float | None:
+        """Log-log slope over all measured lengths."""
+        points = self.points(metric)
+        return fit.slope(list(points), list(points.values()))
+
+    def quadratic(self, metric: Metric) -> fit.Quadratic | None:
+        """The fit a + b L + c L^2."""
+        points = self.points(metric)
+        return fit.quadratic(list(points), list(points.values()))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All curves of one level, mode and setting: what belongs into one table."""
+
+    case: Case
+    curves: tuple[Curve, ...]
+
+    @property
+    def lengths(self) -> list[int]:
+        """All numbers of frames that any curve was asked for."""
+        return sorted({frames for curve in self.curves for frames in curve.lengths})
+
+    @property
+    def step(self) -> str:
+        """What is timed, in words."""
+        if self.case.mode == "forward":
+            return "forward pass"
+        return "forward and backward pass" if self.case.level == "mixer" else "training step (forward, backward, AdamW)"
+
+    def title(self, metric: Metric) -> str:
+        """The metric in words, with its unit."""
+        counted = next((r.outcome.memory.counted for c in self.curves for r in c.results if r.outcome.memory), "peak")
+        return f"{metric.title.format(step=self.step, counted=counted)} ({metric.unit})"
+
+    def measured(self, metric: Metric) -> bool:
+        """Whether any curve holds a value of `metric`."""
+        return any(curve.points(metric) for curve in self.curves)
+
+
+def panels(results: Sequence[Result]) -> list[Panel]:
+    """Results sorted into panels and curves, in the order in which they were run."""
+    found: dict[tuple[str, str], dict[str, list[Result]]] = {}
+    for result in results:
+        place = found.setdefault((result.case.setting, result.case.mode), {})
+        place.setdefault(result.case.mixer, []).append(result)
+    return [
+        Panel(
+            next(iter(place.values()))[0].case,
+            tuple(Curve(mixer, tuple(sorted(rs, key=lambda r: r.case.frames))) for mixer, rs in place.items()),
+        )
+        for place in found.values()
+    ]
+
+
+def growth(panel: Panel) -> list[dict[str, Any]]:
+    """The measured growth of every curve and metric of a panel, as plain values; bytes and milliseconds, not MiB."""
+    rows = []
+    for curve in panel.curves:
+        for metric in METRICS:
+            if not (points := curve.points(metric)):
+                continue
+            law = curve.quadratic(metric)
+            rows.append(
+                {
+                    "level": panel.case.level,
+                    "mode": panel.case.mode,
+                    "mixer": curve.mixer,
+                    "metric": metric.name,
+                    "values": {str(frames): value for frames, value in points.items()},
+                    "exponents": {f"{a}-{b}": p for (a, b), p in curve.exponents(metric).items()},
+                    "slope": curve.slope(metric),
+                    "fit": law and {"a": law.constant, "b": law.linear, "c": law.quadratic},
+                    "quadratic_share": law and {str(frames): law.share(frames) for frames in points},
+                }
+            )
+    return rows

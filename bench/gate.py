@@ -1,0 +1,98 @@
+"""Before anything is timed: the bodies that will run must agree with the reference, values and gradients."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from temporal_zoo.ops import ops, tracing, use_backend
+from temporal_zoo.registry import build
+
+from .case import DIM, Case
+from .workloads import SEED, autocast
+
+# Small, and no length is a multiple of a block.
+_ROWS, _FRAMES = 3, 37
+# Far above rounding, far below any mistake.
+_TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
+_REFERENCE = "reference"
+
+
+class GateError(RuntimeError):
+    """A body disagrees with the reference; the message names the worst tensor."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the bodies that ran were from the reference.
+
+    `max_error` is the largest difference in any output or gradient relative to that tensor's largest entry, and None
+    when there was nothing to compare.  `unchecked` are bodies that the mixer itself insists on, so that the reference
+    could not take their place.
+    """
+
+    max_error: float | None = None
+    checked: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = field(default=())
+
+
+def check(case: Case) -> Agreement:
+    """Compares the mixer of a case, run as the case says, with the same mixer on reference bodies; on a small input.
+
+    Raises:
+        GateError: they differ by more than rounding explains.
+        BackendError: a pinned body cannot run.
+    """
+    return _check(case.replace(level="mixer", mode="train", frames=_FRAMES, rows=_ROWS, dim=case.dim or DIM,
+                               preset=None, clips=None, size=None))  # fmt: skip
+
+
+@functools.cache
+def _check(case: Case) -> Agreement:
+    fast, bodies = _run(case)
+    if bodies <= {f"{name}={_REFERENCE}" for name in ops()}:
+        return Agreement()
+    with use_backend(**dict.fromkeys(ops(), _REFERENCE)):
+        reference, stubborn = _run(case)
+    unchecked = {body for body in stubborn if not body.endswith(f"={_REFERENCE}")}
+    if unchecked == bodies:
+        return Agreement(unchecked=tuple(sorted(unchecked)))
+    # A gradient that is zero but for rounding (an attention's key bias) is compared with the largest of all.
+    floor = 1e-3 * max(float(tensor.abs().max()) for name, tensor in reference.items() if name != "output")
+    errors = {name: _error(fast.get(name), tensor, floor) for name, tensor in reference.items()}
+    worst = max(errors, key=lambda name: errors[name])
+    if errors[worst] > _TOLERANCES[case.dtype]:
+        raise GateError(
+            f"not timed: {', '.join(sorted(bodies))} differs from the reference by {errors[worst]:.2g} "
+            f"(relative, largest in {worst}; {_TOLERANCES[case.dtype]:g} is allowed)"
+        )
+    return Agreement(errors[worst], tuple(sorted(bodies - unchecked)), tuple(sorted(unchecked)))
+
+
+def _run(case: Case) -> tuple[dict[str, Tensor], set[str]]:
+    """Output and gradients by name, and the bodies that ran as "op=body"."""
+    device = torch.device(case.device)
+    assert case.rows is not None
+    assert case.dim is not None
+    with torch.random.fork_rng(), tracing() as ran:
+        torch.manual_seed(SEED)
+        mixer = build(case.mixer, case.dim).to(device)
+        x = torch.randn(case.rows, case.frames, case.dim, device=device).requires_grad_()
+        upstream = torch.randn(case.rows, case.frames, case.dim, device=device)
+        with autocast(case):
+            y = mixer(x)
+        y.backward(upstream)
+    found = {"output": y.detach(), "gradient of the input": x.grad}
+    found |= {f"gradient of {name}": parameter.grad for name, parameter in mixer.named_parameters()}
+    bodies = {f"{op}={body}" for op, names in ran.items() for body in names}
+    return {name: tensor.double() for name, tensor in found.items() if tensor is not None}, bodies
+
+
+def _error(found: Tensor | None, wanted: Tensor, floor: float) -> float:
+    if found is None or not found.isfinite().all():
+        return math.inf
+    return float((found - wanted).abs().max() / max(float(wanted.abs().max()), floor))

@@ -1,0 +1,104 @@
+"""The process's own memory on the CPU: its peak resident set, and a limit that turns too much into an exception."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+_RESET_PEAK = "5"  # what /proc/self/clear_refs takes to forget the peak; see proc(5)
+
+
+def peak_resident(step: Callable[[], object]) -> tuple[int, int]:
+    """Bytes resident before `step`, and the most that were while it ran.
+
+    Linux counts the peak itself; elsewhere (or where that is forbidden) a thread looks once a millisecond.
+    """
+    gc.collect()
+    _give_back_freed_pages()
+    if _forget_peak():
+        before = resident()
+        step()
+        return before, max(before, _status("VmHWM"))
+    return _sampled_peak(step)
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory now."""
+    return psutil.Process().memory_info().rss
+
+
+@contextlib.contextmanager
+def limited(share: float = 0.9) -> Iterator[None]:
+    """Within the block, allocating more than `share` of the memory that is free now raises an exception.
+
+    Linux only, where a process that takes too much is killed instead of refused; elsewhere nothing is done.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = _status("VmData") + int(share * available())
+    limits = [most, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def available() -> int:
+    """Bytes that this process can still get: the machine's, or its control group's where that is less."""
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):  # no control groups, or "max"
+        most = int((group / "memory.max").read_text())
+        free = min(free, most - int((group / "memory.current").read_text()))
+    return max(free, 0)
+
+
+def _status(field: str) -> int:
+    """A size from /proc/self/status, in bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _forget_peak() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+        return _status("VmHWM") < resident() * 1.05
+    except (OSError, StopIteration):
+        return False
+
+
+def _give_back_freed_pages() -> None:
+    """Freed memory that the allocator keeps would be reused unseen and make the peak look smaller than it is."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _sampled_peak(step: Callable[[], object]) -> tuple[int, int]:
+    before = peak = resident()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, resident())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        step()
+    finally:
+        done.set()
+        thread.join()
+    return before, peak

@@ -1,0 +1,130 @@
+"""Time and memory of a callable, each in a pass of its own: a clock disturbs no allocator and a hook no clock."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import host_memory
+
+_LEAST_ROUNDS, _MOST_ROUNDS = 5, 200
+_LEAST_WHEN_SLOW = 3
+_MOST_WARMUPS = 20
+# The median is known well enough when its interval (half-width of a box plot's notch) is this share of it.
+_STEADY = 0.03
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of one step: percentiles over the rounds that count.  `steady` says that the median had settled."""
+
+    p10: float
+    p50: float
+    p90: float
+    rounds: int
+    warmups: int
+    steady: bool
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes before a step and at its peak; `counted` is "peak allocated" on CUDA and "peak resident set" on the CPU."""
+
+    counted: str
+    before: int
+    peak: int
+
+    @property
+    def above(self) -> int:
+        """Peak above what was there before."""
+        return self.peak - self.before
+
+
+def time_ms(step: Callable[[], Any], device: torch.device, *, budget_s: float = 2.0) -> Times:
+    """Times `step`: warm-up until rounds no longer get faster, then rounds until their median is steady.
+
+    Warm-up and rounds end after `budget_s` seconds each, but never before three rounds.
+    """
+    clock = _cuda_ms if device.type == "cuda" else _host_ms
+    warmups = [clock(step)]
+    while len(warmups) < 2 or warmups[-1] < 0.9 * warmups[-2]:
+        if sum(warmups) > 1000 * budget_s or len(warmups) >= _MOST_WARMUPS:
+            break
+        warmups.append(clock(step))
+    rounds: list[float] = []
+    while len(rounds) < _MOST_ROUNDS:
+        rounds.append(clock(step))
+        if len(rounds) >= _LEAST_ROUNDS and _interval(rounds) < _STEADY:
+            break
+        if len(rounds) >= _LEAST_WHEN_SLOW and sum(rounds) > 1000 * budget_s:
+            break
+    p10, p50, p90 = (float(q) for q in np.percentile(rounds, [10, 50, 90]))
+    return Times(p10, p50, p90, len(rounds), len(warmups), _interval(rounds) < _STEADY)
+
+
+def peak_memory(step: Callable[[], Any], device: torch.device) -> Memory:
+    """The most memory in use while `step` runs once; run it before, so that no first-time cost is counted."""
+    if device.type != "cuda":
+        return Memory("peak resident set", *host_memory.peak_resident(step))
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    step()
+    torch.cuda.synchronize(device)
+    return Memory("peak allocated", before, torch.cuda.max_memory_allocated(device))
+
+
+def stored_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
+    """Bytes that the autograd graph of `forward` holds for the backward pass when the forward pass has ended.
+
+    Counted exactly: whole storages, each once, of all saved tensors that are still alive; those of `module`'s own
+    parameters and buffers, which exist anyway, left out.
+    """
+    held: weakref.WeakSet[_Held] = weakref.WeakSet()
+
+    def pack(tensor: Tensor) -> _Held:
+        handle = _Held(tensor)
+        held.add(handle)
+        return handle
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda handle: handle.tensor):
+        result = forward()
+    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+    storages = {s.data_ptr(): s.nbytes() for s in (handle.tensor.untyped_storage() for handle in held)}
+    del result  # the graph had to live until here
+    return sum(size for pointer, size in storages.items() if pointer not in own)
+
+
+class _Held:
+    """A saved tensor; the graph is its only owner."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def _interval(rounds: list[float]) -> float:
+    low, middle, high = np.percentile(rounds, [25, 50, 75])
+    return float(1.57 * (high - low) / np.sqrt(len(rounds)) / middle)
+
+
+def _host_ms(step: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    step()
+    return 1000 * (time.perf_counter() - start)
+
+
+def _cuda_ms(step: Callable[[], Any]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    step()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end)
