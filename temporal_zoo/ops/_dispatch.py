@@ -169,9 +169,14 @@ def _note(op_name: str, body: str) -> None:
 
 
 @torch.compiler.assume_constant_result
-@functools.cache
 def why_absent(package: str) -> str | None:
     """Why an optional package cannot be used, or None when it can: missing and broken are told apart."""
+    return _why_absent(package)
+
+
+# The cache is inside: Dynamo would look through a cache outside, and trace the import.
+@functools.cache
+def _why_absent(package: str) -> str | None:
     try:
         import_module(package)
     except ModuleNotFoundError as error:
@@ -192,7 +197,12 @@ def _device(args: tuple) -> str:
     return "cpu"
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def _warn_reference(op_name: str, device: str) -> None:
     if device == "cuda":
-        log.warning("%s runs its reference on CUDA: correct, and slow; `zoo doctor` says why no faster body can", op_name)
+        _warn_once(op_name)
+
+
+@functools.cache
+def _warn_once(op_name: str) -> None:
+    log.warning("%s runs its reference on CUDA: correct, and slow; `zoo doctor` says why no faster body can", op_name)
