@@ -1,0 +1,154 @@
+"""The custom operator `temporal_zoo::attention`, behind which every body but the reference runs.
+
+A body is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
+
+    forward(q, k, v, bias, lengths) -> out, lse
+    backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient) -> dq, dk, dv, dbias
+
+with q, k, v, out and grad (rows, frames, heads, features), rows at least 1 and at most `ROWS_AT_ONCE`, any strides, and
+zero (never NaN) at padded frames; lse (rows, heads, frames), in float32 or float64, the logarithm of the sum over real
+keys of exp(logit); what forward gives at padded frames of out is overwritten.  `dbias` is None unless `bias_gradient`.
+Gradient tracking and autocast are off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+# The kernels of flash-attn, xFormers and SDPA put rows on a grid axis that CUDA caps here (pytorch issue 142228); on a
+# CPU a slice costs one concatenation.
+ROWS_AT_ONCE = 65_535
+
+
+def run(
+    body: str, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None
+) -> Tensor:
+    """`attention` by the named body."""
+    dtype = working_dtype(q)
+    return _forward(q.to(dtype), k.to(dtype), v.to(dtype), bias, lengths, body)[0].to(q.dtype)
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which a body will see x: autocast's, where that is on."""
+    device = x.device.type
+    if x.dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
+@torch.compiler.assume_constant_result
+def is_ampere(device: torch.device) -> bool:
+    """Whether a CUDA device has what bfloat16 and the flash kernels need."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@torch.library.custom_op("temporal_zoo::attention", mutates_args=())
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None, body: str
+) -> tuple[Tensor, Tensor]:
+    forward = _body(body).forward
+    outs, lses = [], []
+    with torch.autocast(q.device.type, enabled=False):
+        for rows, real in _slices(q, lengths):
+            out, lse = forward(*_filled(real, q[rows], k[rows], v[rows]), bias, real)
+            outs += _filled(real, out)
+            lses.append(lse)
+    empty_out, empty_lse = _empty(q)
+    return _joined(outs, empty_out), _joined(lses, empty_lse)
+
+
+@torch.library.custom_op("temporal_zoo::attention_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    bias_gradient: bool,
+    body: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    backward = _body(body).backward
+    grads: tuple[list[Tensor], ...] = ([], [], [])
+    dbias = torch.zeros_like(bias, dtype=lse.dtype) if bias_gradient else q.new_empty(0)
+    with torch.autocast(q.device.type, enabled=False):
+        for rows, real in _slices(q, lengths):
+            filled = _filled(real, grad[rows], q[rows], k[rows], v[rows])
+            *of_slice, share = backward(*filled, bias, real, out[rows], lse[rows], bias_gradient)
+            for pieces, piece in zip(grads, of_slice, strict=True):
+                pieces.append(piece)
+            if bias_gradient:
+                dbias += share
+    dq, dk, dv = (_joined(pieces, q.new_empty(q.shape)) for pieces in grads)
+    return dq, dk, dv, dbias.to(bias.dtype).contiguous() if bias_gradient else dbias
+
+
+def _body(name: str):
+    return import_module(f"{__package__}.{name}")
+
+
+def _slices(q: Tensor, lengths: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
+    for start in range(0, q.shape[0], ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        yield rows, None if lengths is None else lengths[rows]
+
+
+def _filled(lengths: Tensor | None, *tensors: Tensor) -> list[Tensor]:
+    """The tensors with zero at padded frames: a kernel gives these weight zero, which would not stop NaN."""
+    if lengths is None:
+        return list(tensors)
+    padding = torch.arange(tensors[0].shape[1], device=lengths.device) >= lengths[:, None]
+    return [x.masked_fill(padding[:, :, None, None], 0) for x in tensors]
+
+
+def _joined(pieces: Sequence[Tensor], empty: Tensor) -> Tensor:
+    """One contiguous tensor, as the fake implementation promises."""
+    if len(pieces) == 1:
+        return pieces[0].contiguous()
+    return torch.cat(pieces) if pieces else empty
+
+
+def _empty(q: Tensor) -> tuple[Tensor, Tensor]:
+    """What `_forward` returns, not filled."""
+    rows, frames, heads, _ = q.shape
+    wide = torch.promote_types(q.dtype, torch.float32)
+    return q.new_empty(q.shape), q.new_empty((rows, heads, frames), dtype=wide)
+
+
+@_forward.register_fake
+def _(q, k, v, bias, lengths, body):
+    return _empty(q)
+
+
+@_backward.register_fake
+def _(grad, q, k, v, bias, lengths, out, lse, bias_gradient, body):
+    dbias = bias.new_empty(bias.shape) if bias_gradient else q.new_empty(0)
+    return *(q.new_empty(q.shape) for _ in range(3)), dbias
+
+
+def _keep(ctx, inputs, output) -> None:
+    *tensors, ctx.body = inputs
+    out, lse = output
+    ctx.mark_non_differentiable(lse)
+    ctx.save_for_backward(*tensors, out, lse)
+
+
+def _differentiate(ctx, grad, _):
+    q, k, v, bias, lengths, out, lse = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[3]
+    dq, dk, dv, dbias = _backward(grad, q, k, v, bias, lengths, out, lse, wanted, ctx.body)
+    return dq, dk, dv, dbias if wanted else None, None, None
+
+
+def _differentiate_twice(ctx, *grads):
+    raise RuntimeError("attention can be differentiated once only; backend='reference' can be differentiated twice")
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+_backward.register_autograd(_differentiate_twice)

@@ -1,0 +1,40 @@
+"""The weights written out: plain, differentiable any number of times, quadratic in memory.
+
+Axes: r rows, i frames that ask, j frames that answer, k heads, c features.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+NEEDS = None
+
+
+def refuses(*args, **kwargs) -> list[str]:
+    return []
+
+
+def run(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    dtype = q.dtype
+    padding = None
+    if lengths is not None:
+        padding = torch.arange(q.shape[1], device=q.device) >= lengths[:, None]
+        # Weight zero is not enough against NaN: zero times NaN is NaN, here or in a gradient.
+        q, k, v = (x.masked_fill(padding[:, :, None, None], 0) for x in (q, k, v))
+    q, k, v = (x.to(torch.promote_types(dtype, torch.float32)) for x in (q, k, v))
+    with _no_autocast(q.device.type):
+        logits = torch.einsum("rikc,rjkc->rkij", q * q.shape[-1] ** -0.5, k)
+        if bias is not None:
+            logits = logits + bias
+        if padding is not None:
+            logits = logits.masked_fill(padding[:, None, None, :], float("-inf"))
+        out = torch.einsum("rkij,rjkc->rikc", logits.softmax(-1), v).to(dtype)
+    return out if padding is None else out.masked_fill(padding[:, :, None, None], 0)
+
+
+def _no_autocast(device: str):
+    # The meta device knows no autocast at all, not even to switch it off.
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()

@@ -1,0 +1,134 @@
+"""The fused kernels behind torch's scaled_dot_product_attention, named one by one instead of left to its choice.
+
+On a CPU its flash kernel, on CUDA its flash kernel or, for float32, for padded rows and for older GPUs, the
+memory-efficient one.  Padding is a mask of rows x frames numbers, which the kernels read with stride zero along heads
+and queries.  Called by name because only so the log-sums come out, and because torch's own choice falls back to writing
+the weights out, on the meta device always.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from temporal_zoo.ops.attention import _operator
+
+NEEDS = None
+run = partial(_operator.run, "sdpa")
+
+aten = torch.ops.aten
+
+
+def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> list[str]:
+    reasons = []
+    if bias is not None:
+        reasons.append("it has no gradient for a bias")
+    if q.device.type not in ("cpu", "cuda", "meta"):
+        reasons.append(f"it runs on cpu and cuda, not on {q.device.type}")
+    if q.device.type == "cuda":
+        dtype = _operator.working_dtype(q)
+        if dtype == torch.float64:
+            reasons.append("its CUDA kernels take no float64")
+        if dtype == torch.bfloat16 and not _operator.is_ampere(q.device):
+            reasons.append("bfloat16 needs a GPU of compute capability 8.0")
+        if q.shape[-1] % 8:
+            reasons.append(f"its CUDA kernels take multiples of 8 features, not {q.shape[-1]}")
+    return reasons
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    out, lse = _kernel(q, lengths)[0](*_by_head(q, k, v), lengths)
+    return out.transpose(1, 2), lse
+
+
+def backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    bias_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, None]:
+    grads = _kernel(q, lengths)[1](*_by_head(grad, q, k, v, out), lse, lengths)
+    return *(x.transpose(1, 2) for x in grads), None
+
+
+def _kernel(q: Tensor, lengths: Tensor | None):
+    """The pair of functions for these inputs, the same in forward and backward."""
+    if q.device.type == "cpu":
+        return _cpu_forward, _cpu_backward
+    flash = lengths is None and q.dtype != torch.float32 and q.shape[-1] <= 256 and _operator.is_ampere(q.device)
+    if flash and torch.backends.cuda.is_flash_attention_available():
+        return _flash_forward, _flash_backward
+    return _efficient_forward, _efficient_backward
+
+
+def _cpu_forward(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    mask = _mask(q, lengths)
+    return aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask, scale=_scale(q))
+
+
+def _cpu_backward(grad, q, k, v, out, lse, lengths):
+    mask = _mask(q, lengths)
+    return aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, q, k, v, out, lse, 0.0, False, attn_mask=mask, scale=_scale(q)
+    )
+
+
+def _flash_forward(q: Tensor, k: Tensor, v: Tensor, lengths: None) -> tuple[Tensor, Tensor]:
+    out, lse, *_ = aten._scaled_dot_product_flash_attention(q, k, v, scale=_scale(q))
+    return out, lse
+
+
+def _flash_backward(grad, q, k, v, out, lse, lengths):
+    frames = q.shape[2]
+    seed, offset = q.new_empty(2, dtype=torch.uint64), q.new_empty((), dtype=torch.uint64)
+    return aten._scaled_dot_product_flash_attention_backward(
+        grad, q, k, v, out, lse, None, None, frames, frames, 0.0, False, seed, offset, scale=_scale(q)
+    )
+
+
+def _efficient_forward(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    out, lse, *_ = aten._scaled_dot_product_efficient_attention(q, k, v, _wide_mask(q, lengths), True, scale=_scale(q))
+    return out, lse.narrow(2, 0, q.shape[2])
+
+
+def _efficient_backward(grad, q, k, v, out, lse, lengths):
+    # The kernel wants the log-sums of whole tiles of 32 queries, and infinity (weight zero) for those it has to spare.
+    lse = pad(lse, (0, -lse.shape[2] % 32), value=float("inf"))
+    seed, offset = (q.new_empty((), dtype=torch.int64) for _ in range(2))
+    dq, dk, dv, _ = aten._scaled_dot_product_efficient_attention_backward(
+        grad, q, k, v, _wide_mask(q, lengths), out, lse, seed, offset, 0.0, (True, True, True, False), scale=_scale(q)
+    )
+    return dq, dk, dv
+
+
+def _by_head(*tensors: Tensor) -> list[Tensor]:
+    """(rows, heads, frames, features) views of contiguous tensors; the CUDA kernels ask for aligned strides."""
+    return [x.contiguous().transpose(1, 2) for x in tensors]
+
+
+def _scale(q: Tensor) -> float:
+    return q.shape[-1] ** -0.5
+
+
+def _mask(q: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """(rows, 1, 1, frames): minus infinity at padded keys, else zero."""
+    if lengths is None:
+        return None
+    padding = torch.arange(q.shape[2], device=q.device) >= lengths[:, None]
+    return torch.zeros_like(padding, dtype=q.dtype).masked_fill_(padding, float("-inf"))[:, None, None, :]
+
+
+def _wide_mask(q: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """`_mask` as a view of the shape of all weights, stored with strides that are multiples of 16."""
+    if lengths is None:
+        return None
+    mask, frames = _mask(q, lengths), q.shape[2]
+    return pad(mask, (0, -frames % 16)).narrow(3, 0, frames).expand(-1, q.shape[1], frames, -1)
