@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from diffusion.data import DataError
 
@@ -23,19 +25,41 @@ def cache_home() -> Path:
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write; it appears under its name when the block ends well, and not at all when it does not.
 
-    Raises: DataError when the folder cannot be written.
+    Raises: DataError when the folder cannot be written or its disk is full.
     """
+    unfinished = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
+        file = unfinished.open("xb")
     except OSError as error:
         raise DataError(
             f"cannot write in {path.parent} ({error.strerror}); choose another folder, or set ZOO_CACHE"
         ) from error
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             yield file
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        os.replace(unfinished, path)
+    except BaseException as error:
+        unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise DataError(f"the disk that holds {path.parent} is full") from error
         raise
+
+
+def size_of(path: Path) -> int | None:
+    """Size of a file in bytes; None when there is none."""
+    return path.stat().st_size if path.exists() else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.  Raises: DataError when the file is damaged."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete {path.parent} and build it again") from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON object, whole or not at all."""
+    with written_whole(path) as file:
+        file.write(json.dumps(content).encode())
