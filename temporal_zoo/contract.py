@@ -3,11 +3,9 @@
     for check in CHECKS.values():
         check(lambda: MyMixer(16, MyMixer.Config()))
 
-A check takes `make`, a function without arguments that returns a new mixer on the CPU (or, within `torch.device("meta")`,
-on the meta device), and raises `ContractError` with a message that says what the failure would mean for an experiment.
-Checks draw from a generator state of their own and leave the caller's as it was.
-
-Letters: r rows, t frames, d dim.
+A check takes `make`, a function without arguments that returns a new mixer (on the meta device when it is called within
+`torch.device("meta")`), and raises `ContractError` with a message that says what the failure would mean for an
+experiment.  Checks draw from a random state of their own and leave the caller's as it was.
 """
 
 from __future__ import annotations
@@ -18,25 +16,30 @@ import json
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from temporal_zoo._probe import (
+    FELT,
+    SAME,
+    ContractError,
+    Make,
+    awake,
+    distance,
+    gradients,
+    ragged,
+    require,
+    same,
+    share,
+    swept,
+)
 from temporal_zoo.config import ConfigError, hints
-from temporal_zoo.interface import Mixer, StatefulMixer
+from temporal_zoo.interface import StatefulMixer
 
 __all__ = ["CHECKS", "ContractError", "outcomes"]
 
-Make = Callable[[], Mixer]
 Check = Callable[[Make], None]
 
 CHECKS: dict[str, Check] = {}
-
-SAME = 1e-4  # two ways to compute one thing in float32 may differ by this share of the largest value
-FELT = 1e-5  # an input whose change moves no output by more than this share of the largest value has no effect
-
-
-class ContractError(AssertionError):
-    """A mixer breaks the contract; the message says how, and what that would do to an experiment."""
 
 
 def outcomes(make: Make) -> Iterator[tuple[str, str | None]]:
@@ -68,24 +71,24 @@ def _enter(check: Check) -> Check:
 @_enter
 def check_shapes(make: Make) -> None:
     """Shape, dtype and input are kept, whatever the number of frames: one, primes, powers of two; in any strides."""
-    mixer = _awake(make)
+    mixer = awake(make)
     for frames in (1, 2, 7, 16, 33):
         x = torch.randn(frames, 3, mixer.dim).transpose(0, 1).requires_grad_()
         before = x.detach().clone()
         y = mixer(x)
-        _require(
+        require(
             y.shape == x.shape, f"{frames} frames of {tuple(x.shape)} became {tuple(y.shape)}: no residual can add it"
         )
-        _require(y.dtype == x.dtype, f"{x.dtype} became {y.dtype}: the network around it would change its precision")
+        require(y.dtype == x.dtype, f"{x.dtype} became {y.dtype}: the network around it would change its precision")
         (slope,) = torch.autograd.grad(y.square().sum(), x)
         finite = bool(y.isfinite().all() and slope.isfinite().all())
-        _require(
+        require(
             finite, f"output or gradient is not finite with {frames} frames: training would end at the first such clip"
         )
-        _require(torch.equal(x, before), "the input was changed in place: the residual around the mixer would be wrong")
-        _same(mixer(before.contiguous()), y, f"the strides of an input of {frames} frames change what comes out")
+        require(torch.equal(x, before), "the input was changed in place: the residual around the mixer would be wrong")
+        same(mixer(before.contiguous()), y, f"the strides of an input of {frames} frames change what comes out")
     double = mixer.double()(torch.randn(2, 5, mixer.dim, dtype=torch.float64))
-    _require(
+    require(
         double.dtype == torch.float64, f"float64 became {double.dtype}: nothing could be verified in double precision"
     )
 
@@ -93,37 +96,37 @@ def check_shapes(make: Make) -> None:
 @_enter
 def check_padding_values(make: Make) -> None:
     """What stands behind the last real frame, even NaN, changes nothing; padded outputs are zero."""
-    mixer = _awake(make)
-    x, lengths = _ragged(mixer)
+    mixer = awake(make)
+    x, lengths = ragged(mixer)
     with torch.no_grad():
         y = mixer(x, lengths)
         for row, length in enumerate(lengths.tolist()):
             alone = mixer(x[row : row + 1, :length])
-            _same(
+            same(
                 y[row : row + 1, :length],
                 alone,
                 f"a clip of {length} frames padded to {x.shape[1]} differs from the clip alone: "
                 "results would depend on what else is in the batch",
             )
-            _require(not y[row, length:].any(), "padded outputs are not zero: the network behind would read them")
+            require(not y[row, length:].any(), "padded outputs are not zero: the network behind would read them")
 
 
 @_enter
 def check_padding_gradients(make: Make) -> None:
     """Gradients do not see the padding either: equal to those of the trimmed clips, and zero for padded inputs."""
-    mixer = _awake(make)
-    x, lengths = _ragged(mixer)
+    mixer = awake(make)
+    x, lengths = ragged(mixer)
     weights = torch.randn_like(x)
-    slope, *slopes = _gradients(mixer, x, weights, lengths)
+    slope, *slopes = gradients(mixer, x, weights, lengths)
     expected = [torch.zeros_like(s) for s in slopes]
     for row, length in enumerate(lengths.tolist()):
         part = slice(row, row + 1), slice(length)
-        alone, *others = _gradients(mixer, x[part], weights[part], None)
-        _same(slope[part], alone, f"padding a clip of {length} frames changes the gradient of its real frames")
-        _require(not slope[row, length:].any(), "padded inputs get a gradient: padding would train the layers below")
+        alone, *others = gradients(mixer, x[part], weights[part], None)
+        same(slope[part], alone, f"padding a clip of {length} frames changes the gradient of its real frames")
+        require(not slope[row, length:].any(), "padded inputs get a gradient: padding would train the layers below")
         expected = [e + o for e, o in zip(expected, others, strict=True)]
     for (name, _), got, wanted in zip(mixer.named_parameters(), slopes, expected, strict=True):
-        _same(
+        same(
             got, wanted, f"padding reaches the gradient of {name}: short clips would train on what is behind their end"
         )
 
@@ -131,7 +134,7 @@ def check_padding_gradients(make: Make) -> None:
 @_enter
 def check_rows(make: Make) -> None:
     """Rows know nothing of each other, in training mode too."""
-    mixer = _awake(make).train()
+    mixer = awake(make).train()
     x = torch.randn(3, 7, mixer.dim)
     changed = x.clone()
     changed[1] = torch.randn(7, mixer.dim)
@@ -139,35 +142,35 @@ def check_rows(make: Make) -> None:
     for rows in (x, changed):
         torch.manual_seed(1)
         outputs.append(mixer(rows)[[0, 2]])
-    _same(*outputs, "a row changes with its neighbour: pixels and clips of one batch would leak into each other")
+    same(*outputs, "a row changes with its neighbour: pixels and clips of one batch would leak into each other")
 
 
 @_enter
 def check_causality(make: Make) -> None:
     """The future is seen if and only if `causal` says no, and the past is seen at all."""
-    mixer = _awake(make)
+    mixer = awake(make)
     x = torch.randn(3, 7, mixer.dim)
     for now in (1, 4, 6):
         future, past = x.clone(), x.clone()
         future[:, now:] = torch.randn(3, 7 - now, mixer.dim)
         past[:, :now] = torch.randn(3, now, mixer.dim)
         with torch.no_grad():
-            leak = _share(mixer(future)[:, :now], mixer(x)[:, :now])
-            memory = _share(mixer(past)[:, now:], mixer(x)[:, now:])
+            leak = share(mixer(future)[:, :now], mixer(x)[:, :now])
+            memory = share(mixer(past)[:, now:], mixer(x)[:, now:])
         if mixer.causal:
-            _require(
+            require(
                 leak <= SAME,
-                f"declared causal, but frames before {now} change with later ones: a generator that draws frame by frame "
-                "would be trained on the answer",
+                f"declared causal, but frames before {now} change with later ones: drawn frame by frame, it would have "
+                "been trained on the answer",
             )
         elif not mixer.order_blind:
-            _require(
+            require(
                 leak > FELT,
                 f"declared not causal, but frames before {now} ignore later ones: a comparison would credit it with a "
                 "view of the future that it does not have",
             )
         if not mixer.order_blind:
-            _require(
+            require(
                 memory > FELT, f"frames from {now} on ignore earlier ones: nothing would connect the frames of a clip"
             )
 
@@ -175,15 +178,15 @@ def check_causality(make: Make) -> None:
 @_enter
 def check_order(make: Make) -> None:
     """The order of frames matters if and only if `order_blind` says no."""
-    mixer = _awake(make)
+    mixer = awake(make)
     x = torch.randn(3, 7, mixer.dim)
     shuffle = torch.tensor([3, 0, 6, 1, 5, 2, 4])
     with torch.no_grad():
-        difference = _share(mixer(x[:, shuffle]), mixer(x)[:, shuffle])
+        difference = share(mixer(x[:, shuffle]), mixer(x)[:, shuffle])
     if mixer.order_blind:
-        _require(difference <= SAME, "declared order-blind, but it notices the order of frames: it is no control")
+        require(difference <= SAME, "declared order-blind, but it notices the order of frames: it is no control")
     else:
-        _require(
+        require(
             difference > FELT,
             "shuffled frames come out as the shuffled output: it cannot tell forwards from backwards, and declares "
             "no order_blind",
@@ -193,61 +196,59 @@ def check_order(make: Make) -> None:
 @_enter
 def check_gradients(make: Make) -> None:
     """Every parameter is used and gets a finite gradient."""
-    mixer = _awake(make)
+    mixer = awake(make)
     x = torch.randn(3, 7, mixer.dim, requires_grad=True)
     (mixer(x) * torch.randn_like(x)).sum().backward()
     for name, parameter in mixer.named_parameters():
         slope = parameter.grad
-        _require(slope is not None, f"{name} is never used: it would be counted, saved, and stall distributed training")
-        _require(bool(slope.isfinite().all()), f"the gradient of {name} is not finite: one step would ruin the network")
-        _require(bool(slope.any()), f"the gradient of {name} is zero: it would never learn")
+        require(slope is not None, f"{name} is never used: it would be counted, saved, and stall distributed training")
+        require(bool(slope.isfinite().all()), f"the gradient of {name} is not finite: one step would ruin the network")
+        require(bool(slope.any()), f"the gradient of {name} is zero: it would never learn")
 
 
 @_enter
 def check_chunks(make: Make) -> None:
     """Chunks of 1, 5 and 16 frames, with the state handed on, add up to the whole clip (for stateful mixers)."""
-    mixer = _awake(make)
-    if not isinstance(mixer, StatefulMixer):
+    mixer = awake(make)
+    if not isinstance(mixer, StatefulMixer) or not mixer.passes:
         return
     x = torch.randn(2, 33, mixer.dim)
     with torch.no_grad():
         whole = mixer(x)
         for size in (1, 5, 16):
-            total = torch.zeros_like(x)
-            for reverse in mixer.passes:
-                total += _swept(mixer, x, size, reverse=reverse)
-            _require(not mixer.passes or total.dtype == whole.dtype, "chunks come out in another dtype than the whole")
-            _same(
-                total if mixer.passes else whole,
+            total = sum(swept(mixer, x, size, reverse=reverse) for reverse in mixer.passes)
+            require(total.dtype == whole.dtype, f"chunks come out in {total.dtype}, the whole in {whole.dtype}")
+            same(
+                total,
                 whole,
-                f"chunks of {size} frames do not give the whole: long clips made in pieces would have seams",
+                f"chunks of {size} frames do not add up to the whole: long clips made in pieces would have seams",
             )
 
 
 @_enter
 def check_autocast(make: Make) -> None:
     """Under bfloat16 autocast, output and gradients stay near those of float32, and dtypes are kept."""
-    mixer = _awake(make)
+    mixer = awake(make)
     x = torch.randn(3, 16, mixer.dim)
     weights = torch.randn_like(x)
-    exact = _gradients(mixer, x, weights, None)
+    exact = gradients(mixer, x, weights, None)
     with torch.autocast("cpu", torch.bfloat16):
         y = mixer(x)
-        rough = _gradients(mixer, x, weights, None)
+        rough = gradients(mixer, x, weights, None)
         low = mixer(x.bfloat16())
-    _require(
+    require(
         y.dtype == x.dtype, f"under autocast {x.dtype} became {y.dtype}: the residual stream would lose its precision"
     )
-    _require(low.dtype == torch.bfloat16, f"under autocast bfloat16 became {low.dtype}: memory would double unnoticed")
+    require(low.dtype == torch.bfloat16, f"under autocast bfloat16 became {low.dtype}: memory would double unnoticed")
     with torch.no_grad():
-        values = _distance(y, mixer(x))
-    _require(
+        values = distance(y, mixer(x))
+    require(
         values < 0.05, f"bfloat16 autocast moves the output by {values:.0%}: mixed precision would be another model"
     )
     names = ["the input", *(name for name, _ in mixer.named_parameters())]
     for name, got, wanted in zip(names, rough, exact, strict=True):
-        moved = _distance(got, wanted)
-        _require(
+        moved = distance(got, wanted)
+        require(
             moved < 0.2, f"bfloat16 autocast moves the gradient of {name} by {moved:.0%}: it would train differently"
         )
 
@@ -255,37 +256,39 @@ def check_autocast(make: Make) -> None:
 @_enter
 def check_checkpointing(make: Make) -> None:
     """Gradients are the same when activations are recomputed in the backward pass."""
-    mixer = _awake(make)
-    x, lengths = _ragged(mixer)
+    mixer = awake(make)
+    x, lengths = ragged(mixer)
     weights = torch.randn_like(x)
+    recomputing = functools.partial(checkpoint, mixer, use_reentrant=False)
     for real in (None, lengths):
         inputs = x if real is not None else x.nan_to_num()
-        plain = _gradients(mixer, inputs, weights, real)
-        again = _gradients(functools.partial(checkpoint, mixer, use_reentrant=False), inputs, weights, real, mixer)
+        plain = gradients(mixer, inputs, weights, real)
+        again = gradients(mixer, inputs, weights, real, run=recomputing)
         for got, wanted in zip(again, plain, strict=True):
-            _same(got, wanted, "activation checkpointing changes gradients: saving memory would change the result")
+            same(got, wanted, "activation checkpointing changes gradients: saving memory would change the result")
 
 
 @_enter
 def check_compile(make: Make) -> None:
     """`torch.compile` traces it as one graph, forward and backward, and the graph computes the same."""
-    mixer = _awake(make)
-    x, lengths = _ragged(mixer)
+    mixer = awake(make)
+    x, lengths = ragged(mixer)
     weights = torch.randn_like(x)
-    plain = _gradients(mixer, x, weights, lengths)
+    plain = gradients(mixer, x, weights, lengths)
     torch.compiler.reset()
     try:
-        traced = _gradients(torch.compile(mixer, fullgraph=True, backend="aot_eager"), x, weights, lengths, mixer)
+        compiled = torch.compile(mixer, fullgraph=True, backend="aot_eager")
+        traced = gradients(mixer, x, weights, lengths, run=compiled)
     except Exception as error:  # the compiler has dozens of exceptions
         reason = str(error).strip().partition("\n")[0]
         raise ContractError(
-            f"torch.compile cannot trace it in one graph ({type(error).__name__}: {reason}): compiled runs would fail or "
-            "silently lose their speed"
+            f"torch.compile cannot trace it in one graph ({type(error).__name__}: {reason}): compiled runs would fail "
+            "or silently lose their speed"
         ) from error
     finally:
         torch.compiler.reset()
     for got, wanted in zip(traced, plain, strict=True):
-        _same(got, wanted, "the compiled mixer computes something else")
+        same(got, wanted, "the compiled mixer computes something else")
 
 
 @_enter
@@ -296,47 +299,45 @@ def check_meta(make: Make) -> None:
         x = torch.empty(3, 7, mixer.dim, requires_grad=True)
         lengths = torch.empty(3, dtype=torch.int64)
     for name, tensor in [*mixer.named_parameters(), *mixer.named_buffers()]:
-        _require(tensor.is_meta, f"{name} takes memory on the meta device: large networks could not be planned")
+        require(tensor.is_meta, f"{name} takes memory on the meta device: large networks could not be planned")
     for real in (None, lengths):
         y = mixer(x, real)
-        _require(y.is_meta and y.shape == x.shape, f"on the meta device {tuple(x.shape)} became {tuple(y.shape)}")
+        require(y.is_meta and y.shape == x.shape, f"on the meta device {tuple(x.shape)} became {tuple(y.shape)}")
         y.sum().backward()
 
 
 @_enter
 def check_state(make: Make) -> None:
     """A state dict, a deep copy and the configuration as a dictionary each bring back the same mixer."""
-    mixer = _awake(make)
+    mixer = awake(make)
     x = torch.randn(2, 7, mixer.dim)
     loaded, copied = make().eval(), copy.deepcopy(mixer)
     loaded.load_state_dict(mixer.state_dict())
     with torch.no_grad():
-        _same(loaded(x), mixer(x), "a state dict does not bring the mixer back: a checkpoint would not resume the run")
-        _same(copied(x), mixer(x), "a deep copy computes something else: an averaged network (EMA) would be wrong")
+        same(loaded(x), mixer(x), "a state dict does not bring the mixer back: a checkpoint would not resume the run")
+        same(copied(x), mixer(x), "a deep copy computes something else: an averaged network (EMA) would be wrong")
         before = mixer(x)
         for parameter in copied.parameters():
             parameter.add_(1)
-        _same(mixer(x), before, "a deep copy shares parameters: averaging weights would change the trained ones")
+        same(mixer(x), before, "a deep copy shares parameters: averaging weights would change the trained ones")
     config = mixer.config
     again = type(config).from_dict(json.loads(json.dumps(config.to_dict())))
-    _require(
+    require(
         again == config, f"{config} comes back from its dictionary as {again}: a checkpoint would rebuild another mixer"
     )
     unknown = set(mixer.no_decay) - {name for name, _ in mixer.named_parameters()}
-    _require(
-        not unknown, f"no_decay names {', '.join(sorted(unknown))}, which are no parameters: they would be decayed"
-    )
+    require(not unknown, f"no_decay names {', '.join(sorted(unknown))}, which are no parameters: they would be decayed")
 
 
 @_enter
 def check_determinism(make: Make) -> None:
     """In evaluation the same input gives the same output, to the bit, and the same with gradients off."""
-    mixer = _awake(make)
+    mixer = awake(make)
     x = torch.randn(3, 7, mixer.dim)
     once, twice = mixer(x), mixer(x)
-    _require(torch.equal(once, twice), "evaluation is not deterministic: no sample could be reproduced from its seed")
+    require(torch.equal(once, twice), "evaluation is not deterministic: no sample could be reproduced from its seed")
     with torch.no_grad():
-        _same(mixer(x), once, "it computes something else without gradients: it would sample from another model")
+        same(mixer(x), once, "it computes something else without gradients: it would sample from another model")
 
 
 @_enter
@@ -349,66 +350,6 @@ def check_options(make: Make) -> None:
         try:
             attempt(name)
         except ConfigError as refusal:
-            _require(name in str(refusal), f"the refusal of {name} does not name it: {refusal}")
+            require(name in str(refusal), f"the refusal of {name} does not name it: {refusal}")
         else:
             raise ContractError(f"a wrong {name} is accepted: a mistyped experiment would run as another one")
-
-
-def _awake(make: Make) -> Mixer:
-    """A new mixer in evaluation mode in which nothing hides behind a gate, bias or table that starts at zero."""
-    mixer = make().eval()
-    with torch.no_grad():
-        for parameter in mixer.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return mixer
-
-
-def _ragged(mixer: Mixer) -> tuple[Tensor, Tensor]:
-    """Clips of 5, 1 and 7 frames, padded with NaN to 7."""
-    lengths = torch.tensor([5, 1, 7])
-    x = torch.randn(3, 7, mixer.dim)
-    for row, length in zip(x, lengths.tolist(), strict=True):
-        row[length:] = torch.nan
-    return x, lengths
-
-
-def _gradients(
-    run: Callable[..., Tensor], x: Tensor, weights: Tensor, lengths: Tensor | None, mixer: Mixer | None = None
-) -> list[Tensor]:
-    """Gradients of sum(weights * run(x, lengths)) for x and the parameters of the mixer that runs, zero if unused."""
-    x = x.detach().requires_grad_()
-    wanted = [x, *(run if mixer is None else mixer).parameters()]
-    found = torch.autograd.grad((run(x, lengths) * weights).sum(), wanted, allow_unused=True)
-    return [torch.zeros_like(w) if f is None else f for w, f in zip(wanted, found, strict=True)]
-
-
-def _swept(mixer: StatefulMixer, x: Tensor, size: int, *, reverse: bool) -> Tensor:
-    """One sweep over chunks of x, put back in time order."""
-    chunks, state, parts = list(x.split(size, dim=1)), None, []
-    for chunk in reversed(chunks) if reverse else chunks:
-        part, state = mixer.mix_chunk(chunk, state, reverse=reverse)
-        parts.append(part)
-    return torch.cat(parts[::-1] if reverse else parts, dim=1)
-
-
-def _share(got: Tensor, wanted: Tensor) -> float:
-    """The largest difference as a share of the largest value; NaN where anything is."""
-    if not wanted.numel():
-        return 0.0
-    return float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
-
-
-def _distance(got: Tensor, wanted: Tensor) -> float:
-    """Root mean square of the difference relative to that of the wanted values."""
-    return float((got.float() - wanted).norm() / wanted.norm().clamp(min=1e-6))
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise ContractError(otherwise)
-
-
-def _same(got: Tensor, wanted: Tensor, otherwise: str) -> None:
-    difference = _share(got.detach(), wanted.detach())
-    # Written so that NaN fails.
-    _require(difference <= SAME, f"{otherwise} (off by {difference:.2g} of the largest value)")

@@ -1,0 +1,82 @@
+"""What the checks of the contract are made of: mixers and clips to probe with, gradients, sweeps, and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from temporal_zoo.interface import Mixer, StatefulMixer
+
+Make = Callable[[], Mixer]
+
+SAME = 1e-4  # two ways to compute one thing in float32 may differ by this share of the largest value
+FELT = 1e-5  # an input whose change moves no output by more than this share of the largest value has no effect
+
+
+class ContractError(AssertionError):
+    """A mixer breaks the contract; the message says how, and what that would do to an experiment."""
+
+
+def awake(make: Make) -> Mixer:
+    """A new mixer in evaluation mode in which nothing hides behind a gate, bias or table that starts at zero."""
+    mixer = make().eval()
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return mixer
+
+
+def ragged(mixer: Mixer) -> tuple[Tensor, Tensor]:
+    """Clips of 5, 1 and 7 frames, padded with NaN to 7."""
+    lengths = torch.tensor([5, 1, 7])
+    x = torch.randn(3, 7, mixer.dim)
+    for row, length in zip(x, lengths.tolist(), strict=True):
+        row[length:] = torch.nan
+    return x, lengths
+
+
+def gradients(
+    mixer: Mixer, x: Tensor, weights: Tensor, lengths: Tensor | None, *, run: Callable[..., Tensor] | None = None
+) -> list[Tensor]:
+    """Gradients of sum(weights * run(x, lengths)) for x and the mixer's parameters; `run` is the mixer if not given."""
+    x = x.detach().requires_grad_()
+    wanted = [x, *mixer.parameters()]
+    y = mixer(x, lengths) if run is None else run(x, lengths)
+    found = torch.autograd.grad((y * weights).sum(), wanted, allow_unused=True)
+    return [torch.zeros_like(w) if f is None else f for w, f in zip(wanted, found, strict=True)]
+
+
+def swept(mixer: StatefulMixer, x: Tensor, size: int, *, reverse: bool) -> Tensor:
+    """One sweep over chunks of `size` frames of x, put back in time order."""
+    chunks, state, parts = list(x.split(size, dim=1)), None, []
+    for chunk in reversed(chunks) if reverse else chunks:
+        part, state = mixer.mix_chunk(chunk, state, reverse=reverse)
+        parts.append(part)
+    return torch.cat(parts[::-1] if reverse else parts, dim=1)
+
+
+def share(got: Tensor, wanted: Tensor) -> float:
+    """The largest difference as a share of the largest value; NaN where anything is."""
+    if not wanted.numel():
+        return 0.0
+    return float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
+
+
+def distance(got: Tensor, wanted: Tensor) -> float:
+    """Root mean square of the difference relative to that of the wanted values."""
+    return float((got.float() - wanted).norm() / wanted.norm().clamp(min=1e-6))
+
+
+def require(holds: bool, otherwise: str) -> None:
+    """Raises unless something holds."""
+    if not holds:
+        raise ContractError(otherwise)
+
+
+def same(got: Tensor, wanted: Tensor, otherwise: str) -> None:
+    """Raises unless two tensors agree to `SAME`."""
+    difference = share(got.detach(), wanted.detach())
+    # Written so that NaN fails.
+    require(difference <= SAME, f"{otherwise} (off by {difference:.2g} of the largest value)")
