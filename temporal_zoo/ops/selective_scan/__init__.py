@@ -38,7 +38,7 @@ class Direction:
     reverse: bool = False
 
 
-@op("torch", "reference")
+@op("cpu", "torch", "reference")
 def selective_scan(
     directions: Sequence[Direction],
     gate: Tensor | None = None,

@@ -1,0 +1,164 @@
+"""Compiles a C++ file of this package on first use, with any C++ compiler found, and loads it; importing does nothing.
+
+The library has a plain C interface, so that it depends on neither Python's nor torch's binary interface.  It is kept in
+`ZOO_CACHE`, else `XDG_CACHE_HOME`/temporal_zoo, else ~/.cache/temporal_zoo, under a digest of everything that made it.
+Where it cannot be made the reason is kept instead, for the body's `refuses` to report.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import itertools
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger("temporal_zoo.ops")
+
+_COMPILERS = ("c++", "g++", "clang++")
+_OPTIONS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-w")
+# What torch found this CPU to have; its own kernels rely on the same test.
+_CPU_OPTIONS = {
+    "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
+    "AVX2": ("-mavx2", "-mfma"),
+}
+_PATIENCE_SECONDS = 300
+
+
+class NativeError(RuntimeError):
+    """A C++ file could not be compiled or loaded; the message says why."""
+
+
+@torch.compiler.assume_constant_result
+def reason(source: Path) -> str | None:
+    """Why `source` cannot be used on this machine, or None; compiles it when it has not been compiled yet."""
+    loaded = _load_once(source)
+    return loaded if isinstance(loaded, str) else None
+
+
+def library(source: Path) -> ctypes.CDLL:
+    """The library made of `source`.
+
+    Raises:
+        NativeError: with the text of `reason`.
+    """
+    loaded = _load_once(source)
+    if isinstance(loaded, str):
+        raise NativeError(loaded)
+    return loaded
+
+
+def cache_folder() -> Path:
+    """Where compiled libraries are kept."""
+    if folder := os.environ.get("ZOO_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temporal_zoo"
+
+
+def share(num_groups: int, work: Callable[[int], None]) -> None:
+    """Calls `work(group)` for every group, in up to `torch.get_num_threads()` threads.
+
+    `work` is to call a library: ctypes lets go of Python's lock meanwhile.  Threads live for one call: a pool would not
+    survive a fork, and starting them costs far less than the work.
+    """
+    count = itertools.count()
+    errors: list[BaseException] = []
+
+    def worker() -> None:
+        try:
+            while not errors and (group := next(count)) < num_groups:
+                work(group)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=worker) for _ in range(min(torch.get_num_threads(), num_groups) - 1)]
+    for thread in threads:
+        thread.start()
+    worker()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+_lock = threading.Lock()
+
+
+def _load_once(source: Path) -> ctypes.CDLL | str:
+    with _lock:
+        return _load(source)
+
+
+@functools.cache
+def _load(source: Path) -> ctypes.CDLL | str:
+    try:
+        compiler = _compiler()
+        command = [*compiler, *_OPTIONS, *_CPU_OPTIONS.get(torch.backends.cpu.get_cpu_capability(), ())]
+        digest = _digest(source, command, _run([*compiler, "--version"]))
+        path = cache_folder() / f"{source.parent.name}-{digest}.so"
+        if path.exists():
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError:
+                pass  # left incomplete or made for another machine: made anew below
+        _compile(source, command, path)
+        return ctypes.CDLL(str(path))
+    except NativeError as error:
+        return str(error)
+    except (OSError, RuntimeError) as error:
+        return f"{source.name} could not be compiled: {error}"
+
+
+def _compiler() -> list[str]:
+    if asked := os.environ.get("CXX"):
+        compiler = shlex.split(asked)
+        if not shutil.which(compiler[0]):
+            raise NativeError(f"CXX is {asked!r}, which is not a program here")
+        return compiler
+    found = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if found is None:
+        raise NativeError(f"no C++ compiler found; tried CXX, {', '.join(_COMPILERS)}")
+    return [found]
+
+
+def _digest(source: Path, command: list[str], compiler_version: str) -> str:
+    """Of all that a library depends on: its source, the headers beside this file, the compiler and the kind of CPU."""
+    digest = hashlib.sha256(repr((command, compiler_version, platform.system(), platform.machine())).encode())
+    for path in (source, *sorted(Path(__file__).parent.glob("*.h"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _compile(source: Path, command: list[str], path: Path) -> None:
+    began = time.perf_counter()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Into a folder of our own, then renamed: other processes see either no library or a whole one.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        _run([*command, str(source), "-o", str(made)])
+        os.replace(made, path)
+    seconds = time.perf_counter() - began
+    log.info("compiled %s/%s with %s in %.1f s: %s", source.parent.name, source.name, command[0], seconds, path)
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise NativeError(f"{command[0]} did not finish within {_PATIENCE_SECONDS} s") from error
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+        raise NativeError(f"{command[0]} failed: {said[0].strip() if said else f'exit status {done.returncode}'}")
+    return done.stdout

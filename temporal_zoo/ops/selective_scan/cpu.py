@@ -1,0 +1,162 @@
+"""The selective scan in C++ on the CPU, compiled on first use; `_cpu.cpp` holds the computation.
+
+Sequential over frames, parallel over channels.  Backward computes decays and states again, chunk by chunk, from the
+states that forward left between chunks: beside its inputs a training step keeps nothing up to 64 frames, and a state
+per 64 frames and direction beyond.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from temporal_zoo.ops import _native
+from temporal_zoo.ops.selective_scan import Direction
+from temporal_zoo.ops.selective_scan._operator import scan
+
+NEEDS = None
+run = functools.partial(scan, "cpu")
+
+_SOURCE = Path(__file__).with_name("_cpu.cpp")
+_MOST_STATES = 64
+_FRAMES_PER_CHUNK = 64
+# Rows are handed to threads in groups, whose sizes depend on the number of rows and on nothing else.
+_LEAST_GROUPS, _MOST_ROWS_PER_GROUP = 32, 64
+_PARAMETERS = ("A", "skip", "dt_bias")
+
+
+def refuses(directions: Sequence[Direction], gate: Tensor | None = None, **kwargs) -> list[str]:
+    u = directions[0].u
+    if u.device.type != "cpu":
+        return [f"runs on the CPU only; u is on {u.device}"]
+    if u.dtype == torch.float64:
+        return ["computes in float32; u is float64"]
+    if (state := max(each.A.shape[1] for each in directions)) > _MOST_STATES:
+        return [f"takes at most {_MOST_STATES} states; A has {state}"]
+    absent = _native.reason(_SOURCE)
+    return [] if absent is None else [absent]
+
+
+def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
+    """Per direction the states between chunks, in whole vectors of channels and whole quadruples of states."""
+    u = directions[0].u
+    rows, frames, channels = u.shape
+    between = (frames - 1) // _FRAMES_PER_CHUNK
+    sizes = [_whole(channels, 16) * _whole(each.A.shape[1], 4) for each in directions]
+    return [u.new_empty(rows, between, size, dtype=torch.float32) for size in sizes] if between else []
+
+
+def forward(
+    directions: Sequence[Direction],
+    gate: Tensor | None,
+    lengths: Tensor | None,
+    initial: Sequence[Tensor],
+    *,
+    return_final: bool,
+    keep: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    u = directions[0].u
+    y = torch.empty(u.shape)
+    finals = [torch.empty(u.shape[0], *each.A.shape) for each in directions] if return_final else []
+    kept = keeps(directions, gate) if keep else []
+    extras = {"initial": initial, "final": finals, "checkpoints": kept}
+    _call("selective_scan_forward", directions, extras, gate=gate, lengths=lengths, y=y)
+    return y.to(u.dtype), finals, kept
+
+
+def backward(
+    grad_y: Tensor,
+    grad_finals: Sequence[Tensor],
+    directions: Sequence[Direction],
+    gate: Tensor | None,
+    lengths: Tensor | None,
+    initial: Sequence[Tensor],
+    kept: Sequence[Tensor],
+) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
+    groups = len(_groups(directions[0].u))
+    grad_gate = None if gate is None else torch.empty(gate.shape)
+    grad_initial = [torch.empty(start.shape) for start in initial]
+    extras = {"initial": initial, "checkpoints": kept, "grad_final": grad_finals, "grad_initial": grad_initial}
+    for name in _INPUTS:
+        # One partial sum per group of rows for the parameters, so that totals do not depend on the number of threads.
+        partial = (groups,) if name in _PARAMETERS else ()
+        extras[f"grad_{name}"] = [torch.zeros(*partial, *getattr(each, name).shape) for each in directions]
+    _call("selective_scan_backward", directions, extras, gate=gate, lengths=lengths, grad_y=grad_y, grad_gate=grad_gate)
+    grads = []
+    for place, each in enumerate(directions):
+        by_name = {name: extras[f"grad_{name}"][place] for name in _INPUTS}
+        by_name |= {name: by_name[name].sum(0, dtype=torch.float64) for name in _PARAMETERS}
+        typed = {name: grad.to(getattr(each, name).dtype) for name, grad in by_name.items()}
+        grads.append(Direction(**typed, reverse=each.reverse))
+    return (
+        grads,
+        None if gate is None else grad_gate.to(gate.dtype),
+        [grad.to(start.dtype) for grad, start in zip(grad_initial, initial, strict=True)],
+    )
+
+
+# The structs below mirror those of `_cpu.cpp`.
+_INPUTS = ("u", "dt", "A", "B", "C", "skip", "dt_bias")
+
+
+class _Sweep(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("state", "reverse")]
+    _fields_ += [(name, ctypes.c_void_p) for name in _INPUTS]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("initial", "final", "checkpoints", "grad_final", "grad_initial")]
+    _fields_ += [(f"grad_{name}", ctypes.c_void_p) for name in _INPUTS]
+
+
+class _Problem(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("rows", "frames", "channels", "num_sweeps")]
+    _fields_ += [(name, ctypes.c_int64) for name in ("rows_per_group", "frames_per_chunk")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("sweeps", "lengths", "gate", "y", "grad_y", "grad_gate")]
+
+
+def _call(function: str, directions: Sequence[Direction], extras: dict[str, Sequence[Tensor]], **tensors) -> None:
+    """Calls the C function for every group of rows; `extras` hold nothing, or a tensor per direction, by field."""
+    u = directions[0].u
+    if not u.numel():
+        return
+    alive: list[Tensor] = []
+
+    def address(tensor: Tensor | None) -> int | None:
+        if tensor is None:
+            return None
+        # What is written to is contiguous float32 already, so that it is itself and not a copy.
+        tensor = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64).contiguous()
+        alive.append(tensor)
+        return tensor.data_ptr()
+
+    sweeps = (_Sweep * len(directions))()
+    for place, (sweep, each) in enumerate(zip(sweeps, directions, strict=True)):
+        sweep.state, sweep.reverse = each.A.shape[1], each.reverse
+        for name in _INPUTS:
+            setattr(sweep, name, address(getattr(each, name)))
+        for name, values in extras.items():
+            setattr(sweep, name, address(values[place]) if values else None)
+    groups = _groups(u)
+    problem = _Problem(
+        *u.shape,
+        len(sweeps),
+        groups.step,
+        _FRAMES_PER_CHUNK,
+        ctypes.addressof(sweeps),
+        **{name: address(tensor) for name, tensor in tensors.items()},
+    )
+    run_group = getattr(_native.library(_SOURCE), function)
+    _native.share(len(groups), lambda group: run_group(ctypes.byref(problem), ctypes.c_int64(group)))
+
+
+def _groups(u: Tensor) -> range:
+    """The first row of each group of rows."""
+    rows = u.shape[0]
+    return range(0, rows, max(1, min(_MOST_ROWS_PER_GROUP, -(-rows // _LEAST_GROUPS))))
+
+
+def _whole(count: int, unit: int) -> int:
+    return -(-count // unit) * unit
