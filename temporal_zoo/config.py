@@ -11,7 +11,7 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -49,9 +49,10 @@ class Config:
             object.__setattr__(self, name, _checked(getattr(self, name), kind, spot))
             facts = type(self).__dataclass_fields__[name].metadata
             for number in _numbers(getattr(self, name)):
-                if (least := facts.get("least")) is not None and number < least:
+                # "Not at least" and not "below": NaN is neither.
+                if (least := facts.get("least")) is not None and not number >= least:
                     raise ConfigError(f"{spot} is {number}; it must be at least {least}")
-                if (most := facts.get("most")) is not None and number > most:
+                if (most := facts.get("most")) is not None and not number <= most:
                     raise ConfigError(f"{spot} is {number}; it must be at most {most}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,7 +66,9 @@ class Config:
         for name in values:
             if name not in known:
                 raise ConfigError(_unknown(cls, name, known))
-        return cls(**{name: _parsed(value, known[name], f"{cls.__qualname__}.{name}") for name, value in values.items()})
+        return cls(
+            **{name: _parsed(value, known[name], f"{cls.__qualname__}.{name}") for name, value in values.items()}
+        )
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
@@ -114,7 +117,7 @@ def to_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return ",".join(map(to_text, value))
+        return ",".join(map(to_text, value)) or "()"
     if isinstance(value, (dict, Config)):
         return json.dumps(_plain(value))
     return "none" if value is None else str(value)
@@ -126,7 +129,7 @@ def from_text(text: str, kind: Any, spot: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if text.lower() == "none" and type(None) in args:
             return None
-        return from_text(text, next(a for a in args if a is not type(None)), spot)
+        return _of_union(kind, text, spot, lambda member: from_text(text, member, spot))
     if kind is bool:
         if text.lower() in ("yes", "true", "on", "1"):
             return True
@@ -167,16 +170,33 @@ def type_name(kind: Any) -> str:
         return f"list of {type_name(args[0])}s"
     if origin is dict:
         return f"mapping of names to {type_name(args[1])}s"
-    return {int: "whole number", float: "number", bool: "yes or no", str: "text"}.get(kind, getattr(kind, "__name__", str(kind)))
+    return {int: "whole number", float: "number", bool: "yes or no", str: "text"}.get(
+        kind, getattr(kind, "__name__", str(kind))
+    )
 
 
 def _unknown(cls: type[Config], name: str, known: Iterable[str]) -> str:
-    return f"{cls.__qualname__} has no option {name!r}{nearest(name, known)}; its options are {', '.join(known) or 'none'}"
+    return (
+        f"{cls.__qualname__} has no option {name!r}{nearest(name, known)}; its options are {', '.join(known) or 'none'}"
+    )
 
 
 def _numbers(value: Any) -> Iterable[float]:
     values = value if isinstance(value, tuple) else (value,)
     return (v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool))
+
+
+def _of_union(kind: Any, value: Any, spot: str, read: Callable[[Any], Any]) -> Any:
+    """What the first member of a union that takes `value` makes of it."""
+    members = [member for member in typing.get_args(kind) if member is not type(None)]
+    if len(members) == 1:
+        return read(members[0])  # its own complaint says more than ours
+    for member in members:
+        try:
+            return read(member)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{spot} cannot be {value!r}; it takes {type_name(kind)}")
 
 
 def _checked(value: Any, kind: Any, spot: str) -> Any:
@@ -185,7 +205,7 @@ def _checked(value: Any, kind: Any, spot: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
-        return _checked(value, next(a for a in args if a is not type(None)), spot)
+        return _of_union(kind, value, spot, lambda member: _checked(value, member, spot))
     if origin is typing.Literal:
         good = any(value == choice and type(value) is type(choice) for choice in args)
     elif origin is tuple and isinstance(value, (tuple, list)):
@@ -217,7 +237,7 @@ def _parsed(value: Any, kind: Any, spot: str) -> Any:
     """The inverse of `_plain` for a field of type `kind`."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union) and value is not None:
-        return _parsed(value, next(a for a in args if a is not type(None)), spot)
+        return _of_union(kind, value, spot, lambda member: _checked(_parsed(value, member, spot), member, spot))
     if isinstance(kind, type) and issubclass(kind, Config) and isinstance(value, Mapping):
         return kind.from_dict(value)
     if origin is tuple and isinstance(value, list):
