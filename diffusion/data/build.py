@@ -22,7 +22,7 @@ import numpy as np
 from diffusion.data import DataError
 from diffusion.data.layout import Item, find_items, fingerprint
 from diffusion.data.readers import Recording, UnreadableVideo, recordings
-from diffusion.data.storage import read_json, size_of, write_json, written_whole
+from diffusion.data.storage import made, read_json, size_of, write_json, written_whole
 
 KIND = "temporal_zoo videos"
 # Bump it whenever the same files would be stored otherwise: the centre square by areas, uint8, frames first.
@@ -62,8 +62,7 @@ def build(source: Path, folder: Path, *, size: int, strict: bool = False) -> Ite
     """
     _check_folder(folder, source)
     items = find_items(source)
-    shards = folder / "videos"
-    shards.mkdir(parents=True, exist_ok=True)
+    shards = made(folder / "videos")
     bytes_left = sum(item.size_bytes for item in items)
     bytes_read = bytes_written = 0
     records = []

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion.data import DataError
+from diffusion.data import BUILTINS, DataError
 from diffusion.data.config import Split
+from temporal_zoo.config import nearest
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".gif"})
 ARRAYS = frozenset({".npy", ".npz"})
@@ -29,6 +30,26 @@ class Item:
     name: str
     size_bytes: int
     stamp: int
+
+
+def builtin(source: str) -> str | None:
+    """The name of a built-in source ("mazes" of "builtin:mazes"), None for a path.  Raises: DataError when unknown."""
+    kind, colon, name = source.partition(":")
+    if kind != "builtin" or not colon:
+        return None
+    if name not in BUILTINS:
+        raise DataError(f"no built-in videos {name!r}{nearest(name, BUILTINS)}; there are {', '.join(BUILTINS)}")
+    return name
+
+
+def locate(source: str) -> Path:
+    """The files of a source.  Raises: DataError for an unknown built-in one, and for one without files."""
+    name = builtin(source)
+    if name == "mazes":
+        raise DataError(
+            f"{source} has no files, it is rendered when needed; look at it with: zoo data preview {source}"
+        )
+    return Path(__file__).parent / "doom_mazes" if name == "doom" else Path(source).expanduser()
 
 
 def find_items(source: Path) -> list[Item]:

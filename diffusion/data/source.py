@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from diffusion.clip import Clip
-from diffusion.data import BUILTINS, DataError
+from diffusion.data import DataError
 from diffusion.data.config import DataConfig, Split
+from diffusion.data.layout import builtin, locate
 from diffusion.randomness import generator
-from temporal_zoo.config import nearest
 
 log = logging.getLogger("temporal_zoo.data")
 
@@ -106,17 +105,10 @@ class ClipSource:
 
 def open_videos(config: DataConfig, split: Split) -> Videos:
     """The videos of one split: rendered for builtin:mazes, else from the cache of decoded files, built if need be."""
-    kind, colon, name = config.source.partition(":")
-    if kind == "builtin" and colon:
-        if name == "mazes":
-            from diffusion.data.maze_videos import MazeVideos
+    if builtin(config.source) == "mazes":
+        from diffusion.data.maze_videos import MazeVideos
 
-            return MazeVideos.of(config, split)
-        if name not in BUILTINS:
-            raise DataError(f"no built-in videos {name!r}{nearest(name, BUILTINS)}; there are {', '.join(BUILTINS)}")
-        source = Path(__file__).parent / "doom_mazes"
-    else:
-        source = Path(config.source).expanduser()
+        return MazeVideos.of(config, split)
     from diffusion.data.cache import cached_videos
 
-    return cached_videos(source, config, split)
+    return cached_videos(locate(config.source), config, split)

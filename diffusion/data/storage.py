@@ -21,20 +21,26 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "temporal_zoo"
 
 
+def made(folder: Path) -> Path:
+    """The folder, made if need be.  Raises: DataError when that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return folder
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write; it appears under its name when the block ends well, and not at all when it does not.
 
     Raises: DataError when the folder cannot be written or its disk is full.
     """
-    unfinished = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
+    unfinished = made(path.parent) / f".{path.name}-{secrets.token_hex(4)}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         file = unfinished.open("xb")
     except OSError as error:
-        raise DataError(
-            f"cannot write in {path.parent} ({error.strerror}); choose another folder, or set ZOO_CACHE"
-        ) from error
+        raise _unwritable(path.parent, error) from error
     try:
         with file:
             yield file
@@ -44,6 +50,10 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise DataError(f"the disk that holds {path.parent} is full") from error
         raise
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    return DataError(f"cannot write in {folder} ({error.strerror}); choose another folder, or set ZOO_CACHE")
 
 
 def size_of(path: Path) -> int | None:
