@@ -107,7 +107,7 @@ def describe(cls: type[Config]) -> list[tuple[str, str, str, str]]:
     """(name, type, default, doc) of every field, for `zoo info` and for error messages."""
     rows = []
     for f in dataclasses.fields(cls):
-        default = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+        default = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[operator]
         rows.append((f.name, type_name(hints(cls)[f.name]), to_text(default), f.metadata.get("doc", "")))
     return rows
 

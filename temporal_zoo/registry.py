@@ -1,15 +1,16 @@
-"""Which mixers exist.  A mixer is found, never listed: by its file in `mixers/`, by an entry point, or by `@register`."""
+"""Which mixers exist.  A mixer is found, never listed: by its file in `mixers/`, an entry point, or `@register`."""
 
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from temporal_zoo.config import nearest
 from temporal_zoo.spec import MixerSpec
@@ -44,23 +45,32 @@ class Entry:
 _entries: dict[str, Entry] = {}
 
 
-def register(name: str, *, summary: str, paper: str, time: Growth, memory: Growth) -> Callable[[type[Mixer]], type[Mixer]]:
+def register(
+    name: str, *, summary: str, paper: str, time: Growth, memory: Growth
+) -> Callable[[type[Mixer]], type[Mixer]]:
     """Class decorator: enters a mixer under `name`.
 
     Args:
-        name: lower case, no underscores; for a file in `temporal_zoo/mixers/`, the file's name.
+        name: lower-case letters, digits and hyphens; for a file in `temporal_zoo/mixers/`, the file's name.
         summary: one line for tables.
         paper: arXiv id or other source of the equation.
-        time, memory: declared growth in frames, "1", "T", "T log T" or "T^2"; the bench prints the measured one beside it.
+        time, memory: declared growth in frames, "1", "T", "T log T" or "T^2"; the bench prints the measured one beside.
     """
 
     def enter(mixer: type[Mixer]) -> type[Mixer]:
         home = f"{mixer.__module__}.{mixer.__qualname__}"
-        if name != name.lower() or "_" in name or ":" in name or "," in name or not name:
-            raise ValueError(f"{name!r} cannot name a mixer: lower case, without underscores, colons and commas")
+        # Specs, lists of specs and slots use the other characters.
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+            raise ValueError(f"{name!r} cannot name a mixer: lower-case letters, digits and hyphens, a letter first")
+        for growth in (time, memory):
+            if growth not in get_args(Growth):
+                raise ValueError(
+                    f"mixer {name!r} declares a growth of {growth!r}; known are {', '.join(get_args(Growth))}"
+                )
         owner = _entries[name].home if name in _entries else _owner(name)
-        # Re-running a notebook cell or reloading a module enters the same class again: that is no clash.
-        if owner is not None and owner not in (home, mixer.__module__):
+        # Re-running a notebook cell or reloading a module enters the same class again, and an entry point may name a
+        # package that gathers mixers from its modules: neither is a clash.
+        if owner is not None and owner != home and not home.startswith(f"{owner}."):
             raise ValueError(f"two mixers are named {name!r}: {owner} and {home}; rename one")
         _entries[name] = Entry(
             name=name, mixer=mixer, summary=summary, paper=paper, time=time, memory=memory, home=home
@@ -86,7 +96,10 @@ def get(name: str) -> Entry:
             raise UnknownMixer(f"no mixer is named {name!r}{nearest(name, names())}; there are {', '.join(names())}")
         if name in _files() and name in _plugins():
             raise ValueError(f"two mixers are named {name!r}: temporal_zoo.mixers.{name} and {_plugins()[name].value}")
-        import_module(home)
+        try:
+            import_module(home)
+        except ImportError as error:
+            raise ValueError(f"the mixer {name!r} cannot be loaded from {home}: {error}") from error
         if name not in _entries:
             raise ValueError(f"{home} registers no mixer named {name!r}; its @register must carry that name")
     return _entries[name]
@@ -98,7 +111,7 @@ def build(spec: str | MixerSpec, dim: int, *, shared: nn.Module | None = None) -
     Args:
         spec: a name, a text such as "bimamba:state=32:conv=4", or a `MixerSpec`.
         dim: width of the frames that the mixer will see.
-        shared: what several mixers of one network have in common (`Mixer.make_shared`); without it the mixer owns its own.
+        shared: what several mixers of one network have in common (`Mixer.make_shared`); without it, it has its own.
     Raises:
         UnknownMixer: no such mixer.
         ConfigError: an option that the mixer does not have, or a value that it does not take.
@@ -125,7 +138,7 @@ def _files() -> list[str]:
 def _plugins() -> dict[str, EntryPoint]:
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
-        if point.name in found and found[point.name].value != point.value:
-            raise ValueError(f"two packages ship a mixer named {point.name!r}: {found[point.name].value} and {point.value}")
-        found[point.name] = point
+        value = found.setdefault(point.name, point).value
+        if value != point.value:
+            raise ValueError(f"two packages ship a mixer named {point.name!r}: {value} and {point.value}")
     return found
