@@ -11,6 +11,8 @@ from temporal_zoo.interface import Mixer, StatefulMixer
 
 Make = Callable[[], Mixer]
 
+Check = Callable[[Make], None]
+
 SAME = 1e-4  # two ways to compute one thing in float32 may differ by this share of the largest value
 FELT = 1e-5  # an input whose change moves no output by more than this share of the largest value has no effect
 
@@ -37,15 +39,20 @@ def ragged(mixer: Mixer) -> tuple[Tensor, Tensor]:
     return x, lengths
 
 
-def gradients(
+def trained(
     mixer: Mixer, x: Tensor, weights: Tensor, lengths: Tensor | None, *, run: Callable[..., Tensor] | None = None
-) -> list[Tensor]:
-    """Gradients of sum(weights * run(x, lengths)) for x and the mixer's parameters; `run` is the mixer if not given."""
+) -> dict[str, Tensor]:
+    """One step of training on the loss sum(weights * y): y and its gradients by name, zero where one is missing.
+
+    `run` computes y in place of the mixer, with its parameters.
+    """
     x = x.detach().requires_grad_()
-    wanted = [x, *mixer.parameters()]
+    wanted = {"gradient of the input": x}
+    wanted |= {f"gradient of {name}": parameter for name, parameter in mixer.named_parameters()}
     y = mixer(x, lengths) if run is None else run(x, lengths)
-    found = torch.autograd.grad((y * weights).sum(), wanted, allow_unused=True)
-    return [torch.zeros_like(w) if f is None else f for w, f in zip(wanted, found, strict=True)]
+    found = torch.autograd.grad((y * weights).sum(), list(wanted.values()), allow_unused=True)
+    slopes = (torch.zeros_like(w) if f is None else f for w, f in zip(wanted.values(), found, strict=True))
+    return {"output": y.detach(), **dict(zip(wanted, slopes, strict=True))}
 
 
 def swept(mixer: StatefulMixer, x: Tensor, size: int, *, reverse: bool) -> Tensor:
@@ -80,3 +87,9 @@ def same(got: Tensor, wanted: Tensor, otherwise: str) -> None:
     difference = share(got.detach(), wanted.detach())
     # Written so that NaN fails.
     require(difference <= SAME, f"{otherwise} (off by {difference:.2g} of the largest value)")
+
+
+def same_training(got: dict[str, Tensor], wanted: dict[str, Tensor], otherwise: str) -> None:
+    """Raises unless two results of `trained` agree to `SAME`; `otherwise` has a place for what differs."""
+    for name, tensor in wanted.items():
+        same(got[name], tensor, otherwise.format(name))
