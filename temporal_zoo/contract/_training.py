@@ -117,7 +117,7 @@ def check_compile(make: Make) -> None:
 
 
 def check_bodies(make: Make) -> None:
-    """Every body that can run the mixer's ops here agrees with the reference, in values, gradients and carried state."""
+    """Whatever body of the mixer's ops can run here agrees with the reference: values, gradients, carried state."""
     mixer = awake(make)
     x, lengths = ragged(mixer)
     weights = torch.randn_like(x)
@@ -133,7 +133,7 @@ def check_bodies(make: Make) -> None:
             same_training(
                 got,
                 wanted,
-                f"{op} by {body} is not what the reference computes, in the {{}}: results would depend on the machine",
+                f"{op} by {body} differs from the reference in the {{}}: results would depend on the machine",
             )
 
 
