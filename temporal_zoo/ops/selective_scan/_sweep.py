@@ -1,12 +1,13 @@
-"""One direction of the blocked scan: its states, and its adjoint, for one block of rows and one chunk of frames.
+"""One direction of the blocked scan: its states, and its gradients, for one block of rows and one chunk of frames.
 
 Letters: r rows of a block, t frames of a chunk, n state, c channels.  Scratch is (t, r, n, c): a frame is contiguous,
-so that a step of the recurrence is one fused multiply-add, and what sums over n or c is a matrix product.
+so that a step of the recurrence is one fused multiply-add, and channels are what arithmetic is vectorised over.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -25,77 +26,88 @@ class Chunk(NamedTuple):
     u: Tensor  # (t, r, c)
     dt: Tensor  # (t, r, c), bias included
     delta: Tensor  # (t, r, c), zero at padded frames: the state stays, nothing comes in
+    step: Tensor  # (t, r, c), delta u
     B: Tensor  # (t, r, n)
     C: Tensor  # (t, r, n)
 
 
-def frames_first(x: Tensor, rows: slice, padding: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """(rows, frames, ...) -> (frames, r, ...) for a block, zero where (frames, r, 1) `padding` is set."""
-    x = x[rows].transpose(0, 1).to(dtype)
-    # Filling and not multiplying: what is behind the last real frame may be NaN.
-    return x if padding is None else x.masked_fill(padding, 0)
+class Scratch:
+    """Views of flat buffers for chunks of one size, each (t, r, n, c); made once, as a view costs as much as its use.
+
+    `before` and `after` are the states before and after each frame and overlap: there is one state more than frames, at
+    the end at which the sweep enters.  `steps` are the (state, decay, state before) of the recurrence in the order in
+    which the sweep visits them, and `steps_back` the (gradient, decay, gradient after) of its adjoint in the opposite.
+    """
+
+    def __init__(self, buffers: Sequence[Tensor], shape: tuple[int, int, int, int], reverse: bool) -> None:
+        frames, *rest = shape
+        self.decay = _view(buffers[0], shape)
+        states = _view(buffers[1], (frames + 1, *rest))
+        self.after, self.before = (states[:-1], states[1:]) if reverse else (states[1:], states[:-1])
+        self.first, self.last = (frames - 1, 0) if reverse else (0, frames - 1)
+        self.entering, self.leaving = self.before[self.first], self.after[self.last]
+        visits = [x.unbind(0)[::-1] if reverse else x.unbind(0) for x in (self.after, self.decay, self.before)]
+        self.steps = list(zip(*visits, strict=True))
+        if len(buffers) > 2:
+            self.grads = _view(buffers[2], shape)
+            visits = [x.unbind(0)[::-1] if reverse else x.unbind(0) for x in (self.grads, self.decay)]
+            pairs = pairwise(zip(*visits, strict=True))
+            self.steps_back = [(grad, decay, after) for (grad, _), (after, decay) in pairs][::-1]
 
 
 class Sweep:
-    """One direction; `chunks` are slices of frames in the order in which it visits them."""
+    """One direction, chunk by chunk; `chunks` are slices of frames in the order in which it visits them.
 
-    def __init__(self, direction: Direction, chunk_size: int, dtype: torch.dtype) -> None:
-        self.direction, self.dtype = direction, dtype
-        self.A = direction.A.to(dtype).mT.contiguous()
+    Args:
+        buffers: two flat ones for `states`, three for `Gradients`, each large enough for a chunk and one state more.
+    """
+
+    def __init__(self, direction: Direction, chunk_size: int, buffers: Sequence[Tensor]) -> None:
+        self.direction = direction
+        self.dtype = buffers[0].dtype
+        self.A = direction.A.to(self.dtype).mT.contiguous()
         # exp(delta A) as a power of two, which CPUs have the faster function for.
         self.A_log2 = self.A * _LOG2_E
-        self.skip, self.dt_bias = direction.skip.to(dtype), direction.dt_bias.to(dtype)
+        self.skip, self.dt_bias = direction.skip.to(self.dtype), direction.dt_bias.to(self.dtype)
         frames = direction.u.shape[1]
         chunks = [slice(start, min(frames, start + chunk_size)) for start in range(0, frames, chunk_size)]
         self.chunks = chunks[::-1] if direction.reverse else chunks
+        self._buffers = buffers
+        self._scratch: dict[tuple[int, int], Scratch] = {}
 
     def read(self, rows: slice, frames: slice, padding: Tensor | None) -> Chunk:
-        padding = None if padding is None else padding[frames]
         u, dt, B, C = (
-            frames_first(x[:, frames], rows, padding, self.dtype)
+            read(x, rows, frames, padding, self.dtype)
             for x in (self.direction.u, self.direction.dt, self.direction.B, self.direction.C)
         )
-        dt = (dt + self.dt_bias).contiguous()
+        dt = dt + self.dt_bias
         delta = softplus(dt)
-        return Chunk(u, dt, delta if padding is None else delta.masked_fill_(padding, 0), B, C)
+        if padding is not None:
+            delta.masked_fill_(padding[frames], 0)
+        return Chunk(u, dt, delta, delta * u, B, C)
 
-    def states(self, chunk: Chunk, start: Tensor | None, scratch: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Runs the recurrence over a chunk.
-
-        Args:
-            start: (r, n, c), the state that the chunk begins with, or None for zero.
-            scratch: two buffers, overwritten.
-        Returns:
-            decay (t, r, n, c); the states after each frame (t, r, n, c) and before it (t, r, n, c), which overlap.
-        """
-        frames, rows, _ = chunk.B.shape
-        decay = view(scratch[0], frames, rows, *self.A.shape)
-        # One state more than frames: the one that comes in, at the end at which the sweep enters.
-        h = view(scratch[1], frames + 1, rows, *self.A.shape)
-        after, before = (h[:-1], h[1:]) if self.direction.reverse else (h[1:], h[:-1])
-        entering = before[-1] if self.direction.reverse else before[0]
+    def states(self, chunk: Chunk, start: Tensor | None) -> Scratch:
+        """Decays and states of a chunk that begins with the state `start`, (r, n, c), or None for zero."""
+        scratch = self._views(*chunk.u.shape[:2])
         if start is None:
-            entering.zero_()
+            scratch.entering.zero_()
         else:
-            entering.copy_(start)
-        torch.mul(chunk.delta.unsqueeze(2), self.A_log2, out=decay).exp2_()
-        torch.mul((chunk.delta * chunk.u).unsqueeze(2), chunk.B.unsqueeze(3), out=after)
-        steps = zip(self.visited(after), self.visited(decay), self.visited(before), strict=True)
-        for h_t, decay_t, h_before in steps:
-            h_t.addcmul_(decay_t, h_before)
-        return decay, after, before
+            scratch.entering.copy_(start)
+        torch.mul(chunk.delta.unsqueeze(2), self.A_log2, out=scratch.decay).exp2_()
+        torch.mul(chunk.step.unsqueeze(2), chunk.B.unsqueeze(3), out=scratch.after)
+        for h, decay, before in scratch.steps:
+            h.addcmul_(decay, before)
+        return scratch
 
-    def visited(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The frames of a chunk in the order in which the sweep visits them."""
-        return x.unbind(0)[::-1] if self.direction.reverse else x.unbind(0)
-
-    def leaving(self, x: Tensor) -> Tensor:
-        """The last frame that the sweep visits, of a chunk."""
-        return x[0] if self.direction.reverse else x[-1]
+    def _views(self, frames: int, rows: int) -> Scratch:
+        if (frames, rows) not in self._scratch:
+            shape = (frames, rows, *self.A.shape)
+            self._scratch[frames, rows] = Scratch(self._buffers, shape, self.direction.reverse)
+        return self._scratch[frames, rows]
 
 
-class Adjoint:
-    """The gradients of one direction, filled chunk by chunk, from the last chunk that it visits to the first."""
+class Gradients:
+    """The gradients of one direction, filled chunk by chunk, from the last chunk that its sweep visits to the first."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
@@ -113,80 +125,70 @@ class Adjoint:
         start: Tensor | None,
         grad_y: Tensor,
         grad_state: Tensor | None,
-        scratch: list[Tensor],
     ) -> Tensor:
-        """One chunk.
+        """One chunk of one block.
 
         Args:
             start: (r, n, c), the state that the chunk begins with, or None for zero.
-            grad_y: (t, r, c), the gradient of this direction's output.
-            grad_state: (r, n, c), that of the state that the chunk ends with, or None for zero.
-            scratch: three buffers, overwritten.
+            grad_y: (t, r, c), of this direction's output.
+            grad_state: (r, n, c), of the state that the chunk ends with, or None for zero.
         Returns:
-            (r, n, c), the gradient of `start`; scratch memory.
+            (r, n, c), of the state that the chunk begins with.
         """
-        sweep = self.sweep
-        chunk = sweep.read(rows, frames, padding)
-        decay, after, before = sweep.states(chunk, start, scratch)
-        # g, the gradient of a state: what its output asks for, and what the next state asks for through its decay.
-        g = view(scratch[2], *decay.shape)
-        torch.mul(grad_y.unsqueeze(2), chunk.C.unsqueeze(3), out=g)
+        chunk = self.sweep.read(rows, frames, padding)
+        scratch = self.sweep.states(chunk, start)
+        decay, grads = scratch.decay, scratch.grads
+        here = rows, frames
+        _put(self.C, here, torch.mul(scratch.after, grad_y.unsqueeze(2), out=grads).sum(3))
+        # What asks for a state: its own output, and the next state through its decay.
+        torch.mul(grad_y.unsqueeze(2), chunk.C.unsqueeze(3), out=grads)
         if grad_state is not None:
-            sweep.leaving(g).add_(grad_state)
-        visits = list(zip(sweep.visited(g), sweep.visited(decay), strict=True))
-        for (g_t, _), (g_next, decay_next) in reversed(list(pairwise(visits))):
-            g_t.addcmul_(decay_next, g_next)
-        g_first, decay_first = visits[0]
-        grad_start = g_first * decay_first
+            grads[scratch.last].add_(grad_state)
+        for grad, decay_after, grad_after in scratch.steps_back:
+            grad.addcmul_(decay_after, grad_after)
+        grad_start = decay[scratch.first] * grads[scratch.first]
 
-        step = chunk.delta * chunk.u
-        self._put(self.C, rows, frames, over_channels(after, grad_y))
-        self._put(self.B, rows, frames, over_channels(g, step))
-        grad_step = over_state(chunk.B, g)
-        # The gradient of delta A, of which delta's is the sum over n and A's the sum over frames and rows.
-        exponent = decay.mul_(before).mul_(g)
-        grad_delta = torch.mul(exponent, sweep.A, out=g).sum(2).addcmul_(grad_step, chunk.u)
+        # The states are needed once more, and make room.
+        exponent = decay.mul_(scratch.before)
+        _put(self.B, here, torch.mul(grads, chunk.step.unsqueeze(2), out=scratch.after).sum(3))
+        grad_step = weigh_states(chunk.B, grads)
+        # The gradient of delta A: summed over n it goes to delta, over rows and frames to A.
+        exponent.mul_(grads)
+        grad_delta = torch.mul(exponent, self.sweep.A, out=grads).sum(2)
         self.A += exponent.mul_(chunk.delta.unsqueeze(2)).sum((0, 1))
-        grad_dt = grad_delta.mul_(torch.sigmoid(chunk.dt))
+        grad_dt = grad_delta.addcmul_(grad_step, chunk.u).mul_(torch.sigmoid(chunk.dt))
         if padding is not None:
             grad_dt.masked_fill_(padding[frames], 0)
-        self._put(self.dt, rows, frames, grad_dt)
-        self._put(self.u, rows, frames, grad_step.mul_(chunk.delta).addcmul_(grad_y, sweep.skip))
+        _put(self.dt, here, grad_dt)
+        _put(self.u, here, grad_step.mul_(chunk.delta).addcmul_(grad_y, self.sweep.skip))
         self.skip += (grad_y * chunk.u).sum((0, 1))
         self.dt_bias += grad_dt.sum((0, 1))
         return grad_start
 
-    def gradients(self) -> Direction:
+    def finish(self) -> Direction:
         direction = self.sweep.direction
-        return Direction(
-            self.u,
-            self.dt,
-            self.A.mT.to(direction.A.dtype, memory_format=torch.contiguous_format),
-            self.B,
-            self.C,
-            self.skip.to(direction.skip.dtype),
-            self.dt_bias.to(direction.dt_bias.dtype),
-        )
-
-    @staticmethod
-    def _put(target: Tensor, rows: slice, frames: slice, value: Tensor) -> None:
-        target[rows, frames] = value.transpose(0, 1)
+        A = self.A.mT.to(direction.A.dtype, memory_format=torch.contiguous_format)
+        skip, dt_bias = self.skip.to(direction.skip.dtype), self.dt_bias.to(direction.dt_bias.dtype)
+        return Direction(self.u, self.dt, A, self.B, self.C, skip, dt_bias)
 
 
-def view(buffer: Tensor, *shape: int) -> Tensor:
-    """The beginning of a flat buffer, in a shape."""
-    return buffer[: math.prod(shape)].view(shape)
+def read(x: Tensor, rows: slice, frames: slice, padding: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """(rows, frames, ...) -> (t, r, ...), zero where `padding`, (all frames, r, 1), is set."""
+    x = x[rows, frames].transpose(0, 1).to(dtype)
+    # Filling and not multiplying: what is behind the last real frame may be NaN.
+    return x if padding is None else x.masked_fill(padding[frames], 0)
 
 
-def over_state(weights: Tensor, x: Tensor) -> Tensor:
-    """sum_n weights[t r n] x[t r n c] -> (t, r, c)"""
+def weigh_states(weights: Tensor, x: Tensor) -> Tensor:
+    """The sum over n of weights[t r n] x[t r n c]: (t, r, c)."""
     frames, rows, state, channels = x.shape
     weights = weights.reshape(frames * rows, 1, state)
     return torch.bmm(weights, x.view(frames * rows, state, channels)).view(frames, rows, channels)
 
 
-def over_channels(x: Tensor, weights: Tensor) -> Tensor:
-    """sum_c x[t r n c] weights[t r c] -> (t, r, n)"""
-    frames, rows, state, channels = x.shape
-    weights = weights.reshape(frames * rows, channels, 1)
-    return torch.bmm(x.view(frames * rows, state, channels), weights).view(frames, rows, state)
+def _put(target: Tensor, here: tuple[slice, slice], value: Tensor) -> None:
+    target[here] = value.transpose(0, 1)
+
+
+def _view(buffer: Tensor, shape: Sequence[int]) -> Tensor:
+    return buffer[: math.prod(shape)].view(shape)

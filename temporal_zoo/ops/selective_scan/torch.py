@@ -1,8 +1,8 @@
 """The selective scan in blocks of rows and chunks of frames: any device, any size, no kernel of our own.
 
 What has rows, frames, channels and state exists for one block and one chunk at a time, in scratch memory small enough
-to stay in a CPU's cache.  `backward` computes decays and states again; beside the inputs it needs the sum before
-the gate and, where there are several chunks, the states between them, which for up to 64 states are no larger than u.
+to stay in a CPU's cache.  `backward` computes decays and states again; beside the inputs it needs the sum before the
+gate and, where there are several chunks, the states between them, which for up to 64 states are no larger than u.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.functional import silu
 
 from temporal_zoo.ops.selective_scan import Direction
 from temporal_zoo.ops.selective_scan._operator import scan, state_dtype
-from temporal_zoo.ops.selective_scan._sweep import Adjoint, Sweep, frames_first, over_state
+from temporal_zoo.ops.selective_scan._sweep import Gradients, Sweep, read, weigh_states
 
 NEEDS = None
 run = functools.partial(scan, "torch")
@@ -50,30 +50,29 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     u = directions[0].u
-    dtype = state_dtype(u)
     y = u.new_empty(u.shape)
-    finals = [u.new_empty(u.shape[0], *each.A.shape, dtype=dtype) for each in directions if return_final]
+    finals = [u.new_empty(u.shape[0], *each.A.shape, dtype=state_dtype(u)) for each in directions if return_final]
     kept = keeps(directions, gate) if keep else []
     sums, between = ([], kept) if gate is None else (kept[:1], kept[1:])
-    sweeps = [Sweep(each, _chunk_size(directions), dtype) for each in directions]
-    scratch = _scratch(directions, 2)
-    for rows, padding in _blocks(directions, lengths):
-        total = u.new_zeros(u.shape[1], rows.stop - rows.start, u.shape[2], dtype=dtype)
+    sweeps = _sweeps(directions, num_buffers=2)
+    for rows, padding, total in _blocks(directions, lengths):
+        total.zero_()
         for place, sweep in enumerate(sweeps):
             state = initial[place][rows].mT if initial else None
             for number, frames in enumerate(sweep.chunks):
                 if number and between:
                     between[place][number - 1, rows] = state
                 chunk = sweep.read(rows, frames, padding)
-                _, after, _ = sweep.states(chunk, state, scratch)
-                total[frames] += over_state(chunk.C, after).addcmul_(chunk.u, sweep.skip)
-                state = sweep.leaving(after)
+                scratch = sweep.states(chunk, state)
+                total[frames] += weigh_states(chunk.C, scratch.after).addcmul_(chunk.u, sweep.skip)
+                state = scratch.leaving
             if return_final:
                 finals[place][rows] = state.mT
         if sums:
             sums[0][rows] = total.transpose(0, 1)
         if gate is not None:
-            total *= silu(frames_first(gate, rows, padding, dtype))
+            for frames in sweeps[0].chunks:
+                total[frames] *= silu(read(gate, rows, frames, padding, total.dtype))
         y[rows] = total.transpose(0, 1)
     return y, finals, kept
 
@@ -87,32 +86,30 @@ def backward(
     initial: list[Tensor],
     kept: list[Tensor],
 ) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
-    dtype = state_dtype(directions[0].u)
-    between = kept if gate is None else kept[1:]
-    adjoints = [Adjoint(Sweep(each, _chunk_size(directions), dtype)) for each in directions]
+    sums, between = ([], kept) if gate is None else (kept[:1], kept[1:])
+    gradients = [Gradients(sweep) for sweep in _sweeps(directions, num_buffers=3)]
     grad_gate = None if gate is None else gate.new_empty(gate.shape)
     grad_initial = [start.new_empty(start.shape) for start in initial]
-    scratch = _scratch(directions, 3)
-    for rows, padding in _blocks(directions, lengths):
-        grad_sum = frames_first(grad_y, rows, padding, dtype)
-        if gate is not None:
-            z, total = (frames_first(x, rows, padding, dtype) for x in (gate, kept[0]))
-            sigmoid = torch.sigmoid(z)
-            slope = (1 - sigmoid).mul_(z).add_(1).mul_(sigmoid)
-            grad_gate[rows] = slope.mul_(total).mul_(grad_sum).transpose(0, 1)
-            grad_sum = sigmoid.mul_(z).mul_(grad_sum)
-        grad_sum = grad_sum.contiguous()
-        for place, adjoint in enumerate(adjoints):
+    for rows, padding, grad_sum in _blocks(directions, lengths):
+        for frames in gradients[0].sweep.chunks:
+            grad_sum[frames] = read(grad_y, rows, frames, padding, grad_sum.dtype)
+            if gate is not None:
+                z, total = (read(x, rows, frames, padding, grad_sum.dtype) for x in (gate, sums[0]))
+                sigmoid = torch.sigmoid(z)
+                slope = (1 - sigmoid).mul_(z).add_(1).mul_(sigmoid)
+                grad_gate[rows, frames] = slope.mul_(total).mul_(grad_sum[frames]).transpose(0, 1)
+                grad_sum[frames] *= sigmoid.mul_(z)
+        for place, each in enumerate(gradients):
             grad_state = grad_finals[place][rows].mT if grad_finals else None
-            for number, frames in reversed(list(enumerate(adjoint.sweep.chunks))):
+            for number, frames in reversed(list(enumerate(each.sweep.chunks))):
                 if number:
                     start = between[place][number - 1, rows]
                 else:
                     start = initial[place][rows].mT if initial else None
-                grad_state = adjoint.add(rows, frames, padding, start, grad_sum[frames], grad_state, scratch)
+                grad_state = each.add(rows, frames, padding, start, grad_sum[frames], grad_state)
             if initial:
                 grad_initial[place][rows] = grad_state.mT
-    return [adjoint.gradients() for adjoint in adjoints], grad_gate, grad_initial
+    return [each.finish() for each in gradients], grad_gate, grad_initial
 
 
 def _chunk_size(directions: Sequence[Direction]) -> int:
@@ -120,27 +117,31 @@ def _chunk_size(directions: Sequence[Direction]) -> int:
     return min(64, max(16, *(each.A.shape[1] for each in directions)))
 
 
-def _rows_and_scratch(directions: Sequence[Direction]) -> tuple[int, int]:
-    """Rows per block, and the elements of a scratch buffer that holds a chunk of them and one state more."""
+def _block_size(directions: Sequence[Direction]) -> int:
+    """Rows per block."""
     u = directions[0].u
-    frames = min(u.shape[1], _chunk_size(directions))
-    each_frame = max(each.A.numel() for each in directions)
     budget = _CACHED if u.device.type == "cpu" else _FILLING
-    rows = max(1, min(u.shape[0], budget // (frames * each_frame)))
-    return rows, (frames + 1) * rows * each_frame
+    each_row = min(u.shape[1], _chunk_size(directions)) * max(each.A.numel() for each in directions)
+    return max(1, min(u.shape[0], budget // max(1, each_row)))
 
 
-def _scratch(directions: Sequence[Direction], buffers: int) -> list[Tensor]:
+def _sweeps(directions: Sequence[Direction], *, num_buffers: int) -> list[Sweep]:
     u = directions[0].u
-    _, size = _rows_and_scratch(directions)
-    return [u.new_empty(size, dtype=state_dtype(u)) for _ in range(buffers)]
+    chunk_size = _chunk_size(directions)
+    frames = min(u.shape[1], chunk_size) + 1
+    size = frames * _block_size(directions) * max(each.A.numel() for each in directions)
+    buffers = [u.new_empty(size, dtype=state_dtype(u)) for _ in range(num_buffers)]
+    return [Sweep(each, chunk_size, buffers) for each in directions]
 
 
-def _blocks(directions: Sequence[Direction], lengths: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
-    """Blocks of rows, and (frames, r, 1) where each is padded."""
+def _blocks(directions: Sequence[Direction], lengths: Tensor | None) -> Iterator[tuple[slice, Tensor | None, Tensor]]:
+    """Per block: its rows, where it is padded (frames, r, 1), and scratch for all its frames (frames, r, channels)."""
     u = directions[0].u
-    step, _ = _rows_and_scratch(directions)
-    frames = torch.arange(u.shape[1], device=u.device)[:, None]
-    for start in range(0, u.shape[0], step):
-        rows = slice(start, min(u.shape[0], start + step))
-        yield rows, None if lengths is None else (frames >= lengths[rows]).unsqueeze(-1)
+    num_rows, num_frames, channels = u.shape
+    size = _block_size(directions)
+    buffer = u.new_empty(num_frames, size, channels, dtype=state_dtype(u))
+    frames = torch.arange(num_frames, device=u.device)[:, None]
+    for start in range(0, num_rows, size):
+        rows = slice(start, min(num_rows, start + size))
+        padding = None if lengths is None else (frames >= lengths[rows]).unsqueeze(-1)
+        yield rows, padding, buffer[:, : rows.stop - rows.start]
