@@ -46,9 +46,7 @@ def locate(source: str) -> Path:
     """The files of a source.  Raises: DataError for an unknown built-in one, and for one without files."""
     name = builtin(source)
     if name == "mazes":
-        raise DataError(
-            f"{source} has no files, it is rendered when needed; look at it with: zoo data preview {source}"
-        )
+        raise DataError(f"{source} has no files, it is rendered; look at it with: zoo data preview {source}")
     return Path(__file__).parent / "doom_mazes" if name == "doom" else Path(source).expanduser()
 
 
