@@ -38,7 +38,7 @@ class Direction:
     reverse: bool = False
 
 
-@op("cpu", "torch", "reference")
+@op("mamba_ssm", "cpu", "torch", "reference")
 def selective_scan(
     directions: Sequence[Direction],
     gate: Tensor | None = None,
@@ -80,6 +80,8 @@ def selective_scan(
     starts = [None] * len(directions) if initial is None else initial
     if len(starts) != len(directions):
         raise ValueError(f"initial has {len(starts)} entries for {len(directions)} directions; give one each, or None")
+    if directions[-1].u.dtype != first.dtype:
+        raise ValueError(f"the directions differ in the dtype of u: {first.dtype} and {directions[-1].u.dtype}")
     for place, (direction, start) in enumerate(zip(directions, starts, strict=True)):
         if direction.A.ndim != 2 or not direction.A.shape[1]:
             raise ValueError(f"direction {place}: A is {tuple(direction.A.shape)}; expected (channels, state)")
