@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from temporal_zoo.ops._padding import fill_padding
 from temporal_zoo.ops.causal_conv import Filter
 
 NEEDS = None
@@ -48,13 +49,6 @@ def summing_dtype(x: Tensor) -> torch.dtype:
 def in_order_of_time(weight: Tensor, reverse: bool) -> Tensor:
     """(channels, width) taps such that y[t] = sum_j taps[:, j] surround(...)[t + j], for both directions."""
     return weight.flip(1) if reverse else weight
-
-
-def fill_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """`x` with zero in the frames that are not real."""
-    if lengths is None:
-        return x
-    return x.masked_fill((torch.arange(x.shape[1], device=x.device) >= lengths[:, None]).unsqueeze(-1), 0)
 
 
 def surround(x: Tensor, width: int, start: Tensor | None, lengths: Tensor | None, reverse: bool) -> Tensor:

@@ -8,8 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from temporal_zoo.ops._padding import fill_padding
 from temporal_zoo.ops.causal_conv import _operator
-from temporal_zoo.ops.causal_conv.reference import after_last, fill_padding, in_order_of_time, summing_dtype, surround
+from temporal_zoo.ops.causal_conv.reference import after_last, in_order_of_time, summing_dtype, surround
 
 NEEDS = None
 # Elements of a block on a CPU: its few temporaries stay in the second-level cache.

@@ -1,0 +1,118 @@
+"""S4D over frames, in one or both directions of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from temporal_zoo.config import ConfigError, option
+from temporal_zoo.interface import Mixer, StatefulMixer
+from temporal_zoo.mixers import _diagonal
+from temporal_zoo.registry import register
+
+
+@register(
+    "s4d",
+    summary="diagonal state space model, in one or both directions of time",
+    paper="arXiv:2206.11893; over video frames arXiv:2403.07711",
+    time="T",
+    memory="T",
+)
+class S4D(StatefulMixer):
+    """A linear time-invariant recurrence per channel and direction, then mixing of channels frame by frame.
+
+        s = S4D(x), s' = S4D'(x) against time, starting at the last real frame
+        glu:  s <- GLU(W gelu(s) + b), for each direction its own
+        y = s + s', or with an MLP  y = W2 gelu(W1 [gelu](s + s' or concat(s, s')))
+
+    The default has 20,992 parameters at width 64.  The flavours are the layers of arXiv:2403.07711 as its code has
+    them: `glu` (the default) and `mlp` are those of its current code ("mixing GLU" and "mixing MLP"), `v1` is the layer
+    of the paper's first versions.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Mixer.Config):
+        """Options of `s4d`."""
+
+        state: int = option(16, "numbers of memory per channel; even", least=2)
+        init: _diagonal.Init = option("lin", "where the modes start: equally spaced (S4D-Lin) or inverse (S4D-Inv)")
+        discretisation: _diagonal.Discretisation = option("zoh", "zero-order hold or bilinear")
+        bidirectional: bool = option(True, "a second recurrence against time")
+        glu: bool = option(True, "a gated linear unit behind each direction")
+        merge: Literal["sum", "concat"] = option("sum", "how the directions meet; concat needs an MLP")
+        mlp: int = option(0, "width of an MLP on the merged directions; 0 for none", least=0)
+        mlp_gelu: bool = option(False, "whether the merged directions pass through GELU before the MLP")
+
+        flavours: ClassVar[dict[str, str]] = {
+            "glu": "state=16:glu=yes:merge=sum:mlp=0",
+            "mlp": "state=16:glu=no:merge=concat:mlp=512:mlp_gelu=yes",
+            "v1": "state=512:glu=yes:merge=sum:mlp=512",
+        }
+        examples: ClassVar[tuple[str, ...]] = (
+            "state=4:init=inv:discretisation=bilinear",
+            "state=8:bidirectional=no",
+            "state=4:glu=no",
+            "state=4:glu=no:merge=concat:mlp=24:mlp_gelu=yes",
+            "state=4:mlp=24",
+        )
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.state % 2:
+                raise ConfigError(f"Config.state is {self.state}; it must be even, as modes come in conjugate pairs")
+            if not self.mlp and self.merge == "concat":
+                raise ConfigError(
+                    "Config.merge is concat, which only an MLP brings back to the width; set mlp, say 512"
+                )
+            if not self.mlp and self.mlp_gelu:
+                raise ConfigError("Config.mlp_gelu is yes without an MLP; set mlp, say 512")
+
+    def __init__(self, dim: int, config: Config, shared: nn.Module | None = None) -> None:
+        super().__init__(dim, config, shared)
+        both = config.bidirectional
+        self.causal = not both
+        # What follows the sum is not linear, so two sweeps add up to the whole only when nothing follows.
+        self.passes = (False,) if not both else () if config.mlp else (False, True)
+        names = ("core", "core_b") if both else ("core",)
+        self.no_decay = tuple(f"{name}.{parameter}" for name in names for parameter in _diagonal.Core.PARAMETERS)
+        self.core, self.glu = self._direction()
+        self.core_b, self.glu_b = self._direction() if both else (None, None)
+        merged = dim * len(names) if config.merge == "concat" else dim
+        self.mlp = (
+            nn.Sequential(
+                nn.GELU() if config.mlp_gelu else nn.Identity(),
+                nn.Linear(merged, config.mlp),
+                nn.GELU(),
+                nn.Linear(config.mlp, dim),
+            )
+            if config.mlp
+            else nn.Identity()
+        )
+
+    def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        config = self.config
+        if not config.bidirectional:
+            return self.mlp(self._gated(_diagonal.run(x, [self.core], [False], lengths), self.glu))
+        if config.merge == "sum" and not config.glu:
+            return self.mlp(_diagonal.run(x, [self.core, self.core_b], [False, True], lengths))
+        ahead = self._gated(_diagonal.run(x, [self.core], [False], lengths), self.glu)
+        back = self._gated(_diagonal.run(x, [self.core_b], [True], lengths), self.glu_b)
+        return self.mlp(ahead + back if config.merge == "sum" else torch.cat([ahead, back], dim=-1))
+
+    def mix_chunk(self, x: Tensor, state: Tensor | None, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
+        core, glu = (self.core_b, self.glu_b) if reverse else (self.core, self.glu)
+        y, state = _diagonal.run_chunk(x, core, reverse, state)
+        return self.mlp(self._gated(y, glu)), state
+
+    def _direction(self) -> tuple[_diagonal.Core, nn.Module | None]:
+        config = self.config
+        core = _diagonal.Core(self.dim, config.state, config.init, config.discretisation)
+        return core, nn.Linear(self.dim, 2 * self.dim) if config.glu else None
+
+    @staticmethod
+    def _gated(y: Tensor, glu: nn.Module | None) -> Tensor:
+        return y if glu is None else F.glu(glu(F.gelu(y)), dim=-1)

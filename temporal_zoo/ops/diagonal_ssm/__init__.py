@@ -1,0 +1,80 @@
+"""Diagonal linear state space models (S4D) over the frames of a row, in one or two directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from temporal_zoo.ops._dispatch import op
+
+__all__ = ["Modes", "diagonal_ssm"]
+
+
+@dataclass(frozen=True)
+class Modes:
+    """One direction's modes per channel: factor `a` per frame and readout `c`, both complex (channels, modes).
+
+    Each stands for itself and its conjugate.  |a| <= 1, or a long row grows without bound.
+    """
+
+    a: Tensor
+    c: Tensor
+    reverse: bool = False
+
+
+@op("toeplitz", "chunked", "reference")
+def diagonal_ssm(
+    u: Tensor,
+    directions: Sequence[Modes],
+    skip: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    initial: Sequence[Tensor | None] | None = None,
+    return_final: bool = False,
+) -> None:
+    """Runs the modes of every channel over its frames and adds up the directions.
+
+        h[t] = a h[t-1] + u[t];  y[t] = 2 Re sum_n c_n h_n[t] + skip u[t]
+
+    with h[t+1] in place of h[t-1] under `reverse`.  Equally y is u convolved with K[l] = 2 Re sum_n c_n a_n^l.  This is
+    S4D (arXiv 2206.11893, section 3) with the input matrix folded into c.
+
+    Args:
+        u: (rows, frames, channels), any float dtype; sums are in float32 (float64 for float64 inputs).
+        directions: one or more `Modes`, each with a number of modes of its own.
+        skip: (channels,) or None, added once.
+        lengths: (rows,) int64, how many frames are real, or None for all.  Later frames are not read (they may hold
+            NaN), come out zero and leave the state as it is; a reverse direction starts at the last real frame.
+        initial: per direction the state before its first frame, complex (rows, channels, modes), or None for zero.
+        return_final: whether to return also the states after the last frame of each direction.
+    Returns:
+        y, (rows, frames, channels) in the dtype of u; with `return_final` a pair of y and a tuple of states, one
+        complex (rows, channels, modes) per direction.
+    Raises:
+        ValueError: shapes that do not fit together.
+        BackendError: the pinned body cannot run these inputs.
+    Gradients: u, a, c, skip, initial; twice with the reference only.
+    """
+    if u.ndim != 3 or not u.is_floating_point():
+        raise ValueError(f"u is {tuple(u.shape)} of {u.dtype}; it must be (rows, frames, channels) of a float dtype")
+    if not directions:
+        raise ValueError("diagonal_ssm got no directions; it takes one or more")
+    rows, _, channels = u.shape
+    for modes in directions:
+        if modes.a.shape != modes.c.shape or modes.a.ndim != 2 or modes.a.shape[0] != channels:
+            shapes = f"{tuple(modes.a.shape)} and {tuple(modes.c.shape)}"
+            raise ValueError(f"a and c of a direction are {shapes}; both must be ({channels}, modes)")
+        if not (modes.a.is_complex() and modes.c.is_complex()):
+            raise ValueError(f"a and c of a direction are {modes.a.dtype} and {modes.c.dtype}; both must be complex")
+    if skip is not None and skip.shape != (channels,):
+        raise ValueError(f"skip is {tuple(skip.shape)}; it must be ({channels},)")
+    if lengths is not None and lengths.shape != (rows,):
+        raise ValueError(f"lengths is {tuple(lengths.shape)}; it must be ({rows},), one per row")
+    if initial is not None:
+        if len(initial) != len(directions):
+            raise ValueError(f"initial has {len(initial)} entries for {len(directions)} directions")
+        for state, modes in zip(initial, directions, strict=True):
+            if state is not None and state.shape != (rows, *modes.a.shape):
+                raise ValueError(f"an entry of initial is {tuple(state.shape)}; it must be {(rows, *modes.a.shape)}")
