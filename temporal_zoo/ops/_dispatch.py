@@ -6,8 +6,8 @@ An op is a folder with one file per body.  A body's module defines
     refuses(*args, **kwargs) -> list[str]  why it cannot run these inputs; empty when it can
     run(*args, **kwargs)                   the op's signature
 
-and imports its package inside functions only.  Nothing is silent: a pinned body that cannot run raises with everybody's
-reasons, `explain` gives them, `tracing` collects what ran, and `auto` on CUDA says once when only the reference is left.
+and imports its package inside functions only.  Nothing is silent: a pinned body that cannot run raises with the reasons
+of all, `explain` gives them, `tracing` collects what ran, and `auto` on CUDA says once when only the reference is left.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import functools
 import logging
 import os
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 import torch
 
@@ -30,7 +30,7 @@ from temporal_zoo.config import nearest
 log = logging.getLogger("temporal_zoo.ops")
 
 REFERENCE = "reference"
-_pins: ContextVar[dict[str, str]] = ContextVar("temporal_zoo_pins", default={})
+_pins: ContextVar[Mapping[str, str]] = ContextVar("temporal_zoo_pins", default=MappingProxyType({}))
 _trace: ContextVar[dict[str, set[str]] | None] = ContextVar("temporal_zoo_trace", default=None)
 _ops: dict[str, Op] = {}
 
@@ -67,9 +67,10 @@ class Op:
         asked = backend or _pinned(self.name)
         if asked is not None:
             if asked not in self.bodies:
-                raise BackendError(f"{self.name} has no body {asked!r}{nearest(asked, self.bodies)}; it has {', '.join(self.bodies)}")
+                raise BackendError(_no_body(self, asked))
             if self.reasons(asked, *args, **kwargs):
-                raise BackendError(f"{self.name}: the body {asked!r} cannot run these inputs\n{self._table(*args, **kwargs)}")
+                table = self._table(*args, **kwargs)
+                raise BackendError(f"{self.name}: the body {asked!r} cannot run these inputs\n{table}")
             return asked
         for name in self.bodies:
             if not self.reasons(name, *args, **kwargs):
@@ -126,10 +127,8 @@ def ops() -> dict[str, Op]:
 @contextmanager
 def use_backend(**pins: str) -> Iterator[None]:
     """Pins bodies within a block: `with use_backend(selective_scan="torch"): ...`"""
-    for name in pins:
-        if name not in ops():
-            raise ValueError(f"no op is named {name!r}{nearest(name, ops())}; there are {', '.join(ops())}")
-    token = _pins.set(_pins.get() | pins)
+    _check_pins(pins)
+    token = _pins.set({**_pins.get(), **pins})
     try:
         yield
     finally:
@@ -138,13 +137,16 @@ def use_backend(**pins: str) -> Iterator[None]:
 
 @contextmanager
 def tracing() -> Iterator[dict[str, set[str]]]:
-    """Collects op -> bodies that ran: `with tracing() as ran: ...`"""
+    """Collects op -> bodies that ran: `with tracing() as ran: ...`; blocks around it collect them too."""
     ran: dict[str, set[str]] = {}
     token = _trace.set(ran)
     try:
         yield ran
     finally:
         _trace.reset(token)
+        for op_name, bodies in ran.items():
+            for body in bodies:
+                _note(op_name, body)
 
 
 def pins_from_text(text: str) -> dict[str, str]:
@@ -155,11 +157,30 @@ def pins_from_text(text: str) -> dict[str, str]:
     return pins
 
 
-# Dynamo cannot follow context variables and the environment; it calls these two while it traces, and takes the answer as
-# a constant: a compiled function keeps the body that it was compiled with.
+def _check_pins(pins: dict[str, str]) -> None:
+    for name, body in pins.items():
+        if name not in ops():
+            raise ValueError(f"no op is named {name!r}{nearest(name, ops())}; there are {', '.join(ops())}")
+        if body not in ops()[name].bodies:
+            raise ValueError(_no_body(ops()[name], body))
+
+
+def _no_body(op: Op, asked: str) -> str:
+    return f"{op.name} has no body {asked!r}{nearest(asked, op.bodies)}; it has {', '.join(op.bodies)}"
+
+
+# Dynamo cannot follow context variables and the environment; it calls these two while it traces, and takes the answer
+# as a constant: a compiled function keeps the body that it was compiled with.
 @torch.compiler.assume_constant_result
 def _pinned(op_name: str) -> str | None:
-    return _pins.get().get(op_name) or pins_from_text(os.environ.get("ZOO_BACKEND", "")).get(op_name)
+    return _pins.get().get(op_name) or _pins_of_environment(os.environ.get("ZOO_BACKEND", "")).get(op_name)
+
+
+@functools.cache
+def _pins_of_environment(text: str) -> dict[str, str]:
+    pins = pins_from_text(text)
+    _check_pins(pins)
+    return pins
 
 
 @torch.compiler.assume_constant_result
@@ -183,8 +204,10 @@ def _why_absent(package: str) -> str | None:
         if error.name == package.partition(".")[0]:
             return f"{package} is not installed"
         return f"{package} is installed but broken: {error}"
-    except Exception as error:  # an ABI mismatch raises OSError, ImportError, RuntimeError, ... and must not stop us
-        return f"{package} is installed but broken: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    # An ABI mismatch raises OSError, ImportError, RuntimeError, ..., and some packages leave when they see no GPU.
+    except (Exception, SystemExit) as error:
+        told = f"{type(error).__name__}: {error}".strip(": \n").partition("\n")[0]
+        return f"{package} is installed but broken: {told}"
     return None
 
 
@@ -193,7 +216,8 @@ def _device(args: tuple) -> str:
         if isinstance(value, torch.Tensor):
             return value.device.type
         if isinstance(value, (tuple, list)) and value:
-            return _device(tuple(vars(value[0]).values()) if hasattr(value[0], "__dict__") else tuple(value))
+            plain = isinstance(value[0], torch.Tensor) or not hasattr(value[0], "__dict__")
+            return _device(tuple(value) if plain else tuple(vars(value[0]).values()))
     return "cpu"
 
 
