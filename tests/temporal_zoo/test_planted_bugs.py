@@ -1,0 +1,240 @@
+"""Classic mistakes, planted into the shipped code one at a time: the shipped contract must catch each of them.
+
+A bug replaces a piece of a function's source, and whoever imported the function runs it so until the test ends.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+
+import pytest
+
+from temporal_zoo import build, use_backend
+from temporal_zoo.contract import CHECKS, ContractError
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`old` becomes `new` in a function; then each of `caught_by` must fail for `spec`, run on the `pinned` bodies."""
+
+    what: str
+    function: str
+    old: str
+    new: str
+    spec: str
+    caught_by: tuple[str, ...]
+    pinned: dict[str, str] = field(default_factory=dict)
+
+
+BUGS = [
+    Bug(
+        what="flip forgotten: bimamba's backward direction runs forwards",
+        function="mixers.bimamba:BiMamba._branches",
+        old="reverse=True",
+        new="reverse=False",
+        spec="bimamba",
+        caught_by=("causality", "chunks"),
+    ),
+    Bug(
+        what="flip forgotten: the scan's operator loses the direction",
+        function="ops.selective_scan._operator:_directions",
+        old="reverse=reverse[i]",
+        new="reverse=False",
+        spec="bimamba",
+        caught_by=("chunks", "bodies"),
+        pinned={"selective_scan": "torch"},
+    ),
+    Bug(
+        what="flip forgotten: the reference scan visits frames in time order",
+        function="ops.selective_scan.reference:_sweep",
+        old="reversed(steps) if direction.reverse else steps",
+        new="steps",
+        spec="bimamba",
+        caught_by=("padding_values", "chunks", "bodies"),
+        pinned={"selective_scan": "reference"},
+    ),
+    Bug(
+        what="flip forgotten: s4d's backward direction runs forwards",
+        function="mixers._diagonal:run",
+        old="reverse=backward",
+        new="reverse=False",
+        spec="s4d",
+        caught_by=("causality", "chunks"),
+    ),
+    Bug(
+        what="diagonal state off by one: the kernel starts one frame late",
+        function="ops.diagonal_ssm._kernel:two_sided",
+        old="both[:, size - 1 :] += kernel",
+        new="both[:, size:] += kernel[:, :-1]",
+        spec="s4d",
+        caught_by=("chunks", "bodies"),
+        pinned={"diagonal_ssm": "chunked"},
+    ),
+    Bug(
+        what="diagonal state off by one: a chunk reads the state that came in without its first decay",
+        function="ops.diagonal_ssm.chunked:_Way.make",
+        old="2 * c.unsqueeze(-1) * table[..., 1:]",
+        new="2 * c.unsqueeze(-1) * table[..., :-1]",
+        spec="s4d",
+        caught_by=("chunks", "bodies"),
+        pinned={"diagonal_ssm": "chunked"},
+    ),
+    Bug(
+        what="diagonal state off by one: the reference decays what has just come in",
+        function="ops.diagonal_ssm.reference:run",
+        old="a * h + inputs[:, t, :, None]",
+        new="a * (h + inputs[:, t, :, None])",
+        spec="s4d",
+        caught_by=("bodies",),
+    ),
+    Bug(
+        what="padding enters the backward scan: the mixer keeps the lengths from its ops",
+        function="mixers._selective:run",
+        old="silu=True, lengths=lengths)",
+        new="silu=True)",
+        spec="bimamba",
+        caught_by=("padding_values", "padding_gradients"),
+    ),
+    Bug(
+        what="padding multiplied by zero instead of filled",
+        function="interface:Mixer.forward",
+        old="self.mix(x.masked_fill(padding, 0), lengths)",
+        new="self.mix(x * ~padding, lengths)",
+        spec="bimamba",
+        caught_by=("padding_gradients",),
+    ),
+    Bug(
+        what="mask on the wrong axis: padded queries are masked, padded keys are not",
+        function="ops.attention.reference:run",
+        old="padding[:, None, None, :]",
+        new="padding[:, None, :, None]",
+        spec="attn",
+        caught_by=("padding_values", "padding_gradients"),
+    ),
+    Bug(
+        what="mask on the wrong axis: in the blocked body",
+        function="ops.attention.blocked:_logits",
+        old="padding[:, None, None, :]",
+        new="padding[:, None, :, None]",
+        spec="flash",
+        caught_by=("padding_values", "bodies"),
+        pinned={"attention": "blocked"},
+    ),
+    Bug(
+        what="dt bias dropped by the mixer",
+        function="mixers._selective:Core.direction",
+        old="dt_bias=self.dt_proj.bias",
+        new="dt_bias=None",
+        spec="mamba",
+        caught_by=("gradients",),
+    ),
+    Bug(
+        what="dt bias dropped by a body",
+        function="ops.selective_scan._sweep:Sweep.read",
+        old="dt + self.dt_bias",
+        new="dt",
+        spec="mamba",
+        caught_by=("bodies",),
+    ),
+    Bug(
+        what="dt bias dropped by the reference",
+        function="ops.selective_scan.reference:_sweep",
+        old="dt + direction.dt_bias.to(dtype)",
+        new="dt",
+        spec="mamba",
+        caught_by=("gradients", "bodies"),
+        pinned={"selective_scan": "reference"},
+    ),
+    Bug(
+        what="carried state ignored: the scan's",
+        function="mixers._selective:run_chunk",
+        old="initial=memory",
+        new="initial=None",
+        spec="mamba",
+        caught_by=("chunks",),
+    ),
+    Bug(
+        what="carried state ignored: the convolution's",
+        function="mixers._selective:run_chunk",
+        old="initial=inputs",
+        new="initial=None",
+        spec="bimamba",
+        caught_by=("chunks",),
+    ),
+    Bug(
+        what="carried state ignored by a body",
+        function="ops.selective_scan._operator:_all_or_none",
+        old="_new_state(direction) if state is None else state",
+        new="_new_state(direction)",
+        spec="mamba",
+        caught_by=("chunks", "bodies"),
+        pinned={"selective_scan": "torch"},
+    ),
+    Bug(
+        what="carried state ignored: s4d's",
+        function="mixers._diagonal:run_chunk",
+        old="initial=(state,)",
+        new="initial=None",
+        spec="s4d",
+        caught_by=("chunks",),
+    ),
+    Bug(
+        what="bias of the projection added by both sweeps",
+        function="mixers.bimamba:BiMamba.mix_chunk",
+        old="None if reverse else self.out_proj.bias",
+        new="self.out_proj.bias",
+        spec="bimamba",
+        caught_by=("chunks",),
+    ),
+    Bug(
+        what="the causal convolution looks ahead",
+        function="ops.causal_conv.reference:surround",
+        old="torch.cat([start, x], dim=1)",
+        new="torch.cat([x, start], dim=1)",
+        spec="mamba",
+        caught_by=("causality", "chunks"),
+        pinned={"causal_conv": "reference"},
+    ),
+    Bug(
+        what="rotary time stands still",
+        function="mixers._heads:turned",
+        old="torch.arange(x.shape[1]",
+        new="torch.zeros(x.shape[1]",
+        spec="attn",
+        caught_by=("order",),
+    ),
+]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.what)
+def test_the_contract_catches(bug, monkeypatch):
+    with use_backend(**bug.pinned):
+        for name in bug.caught_by:
+            CHECKS[name](lambda: build(bug.spec, 8))
+        plant(bug, monkeypatch)
+        for name in bug.caught_by:
+            with pytest.raises(ContractError):
+                CHECKS[name](lambda: build(bug.spec, 8))
+
+
+def plant(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = found(bug.function)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(bug.old) == 1, f"{bug.function} has changed: plant this bug anew"
+    scope: dict[str, Callable] = {}
+    exec(source.replace(bug.old, bug.new), function.__globals__, scope)
+    planted = scope[function.__name__]
+    monkeypatch.setattr(function, "__code__", getattr(planted, "__func__", planted).__code__)
+
+
+def found(function: str) -> Callable:
+    """What "module:Class.method" below `temporal_zoo` names, as a plain function."""
+    module, _, path = function.partition(":")
+    value = import_module(f"temporal_zoo.{module}")
+    for name in path.split("."):
+        value = getattr(value, name)
+    return getattr(value, "__func__", value)
