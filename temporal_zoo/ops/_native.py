@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 log = logging.getLogger("temporal_zoo.ops")
 
@@ -35,6 +36,7 @@ _CPU_OPTIONS = {
     "AVX2": ("-mavx2", "-mfma"),
 }
 _PATIENCE_SECONDS = 300
+_LEAST_GROUPS, _MOST_ROWS_PER_GROUP = 32, 64
 
 
 class NativeError(RuntimeError):
@@ -67,11 +69,39 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temporal_zoo"
 
 
-def share(num_groups: int, work: Callable[[int], None]) -> None:
-    """Calls `work(group)` for every group, in up to `torch.get_num_threads()` threads.
+class Addresses:
+    """Gives tensors to C as pointers, and keeps what they point to alive as long as itself."""
 
-    `work` is to call a library: ctypes lets go of Python's lock meanwhile.  Threads live for one call: a pool would not
-    survive a fork, and starting them costs far less than the work.
+    def __init__(self) -> None:
+        self._alive: list[Tensor] = []
+
+    def __call__(self, tensor: Tensor | None) -> int | None:
+        """The address of a contiguous float32 (or int64) copy; of the tensor itself where it is that already."""
+        if tensor is None:
+            return None
+        return self.strided(tensor.contiguous())
+
+    def strided(self, tensor: Tensor) -> int:
+        """The address of a tensor with its strides kept, in float32."""
+        tensor = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
+        self._alive.append(tensor)
+        return tensor.data_ptr()
+
+
+def groups(num_rows: int) -> range:
+    """The first row of each group of rows, which is what threads are handed.
+
+    The size of the groups (the step) depends on the number of rows and on nothing else, so that sums over rows, taken
+    group by group, do not depend on the number of threads.
+    """
+    return range(0, num_rows, max(1, min(_MOST_ROWS_PER_GROUP, -(-num_rows // _LEAST_GROUPS))))
+
+
+def run(function: Callable[[object, ctypes.c_int64], object], problem: ctypes.Structure, num_groups: int) -> None:
+    """Calls a C function for every group of rows, in up to `torch.get_num_threads()` threads.
+
+    ctypes lets go of Python's lock meanwhile.  Threads live for one call: a pool would not survive a fork, and starting
+    them costs far less than the work.
     """
     count = itertools.count()
     errors: list[BaseException] = []
@@ -79,7 +109,7 @@ def share(num_groups: int, work: Callable[[int], None]) -> None:
     def worker() -> None:
         try:
             while not errors and (group := next(count)) < num_groups:
-                work(group)
+                function(ctypes.byref(problem), ctypes.c_int64(group))
         except BaseException as error:
             errors.append(error)
 

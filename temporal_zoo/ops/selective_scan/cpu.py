@@ -25,8 +25,6 @@ run = functools.partial(scan, "cpu")
 _SOURCE = Path(__file__).with_name("_cpu.cpp")
 _MOST_STATES = 64
 _FRAMES_PER_CHUNK = 64
-# Rows are handed to threads in groups, whose sizes depend on the number of rows and on nothing else.
-_LEAST_GROUPS, _MOST_ROWS_PER_GROUP = 32, 64
 _PARAMETERS = ("A", "skip", "dt_bias")
 
 
@@ -78,7 +76,7 @@ def backward(
     initial: Sequence[Tensor],
     kept: Sequence[Tensor],
 ) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
-    groups = len(_groups(directions[0].u))
+    groups = len(_native.groups(directions[0].u.shape[0]))
     grad_gate = None if gate is None else torch.empty(gate.shape)
     grad_initial = [torch.empty(start.shape) for start in initial]
     extras = {"initial": initial, "checkpoints": kept, "grad_final": grad_finals, "grad_initial": grad_initial}
@@ -122,16 +120,7 @@ def _call(function: str, directions: Sequence[Direction], extras: dict[str, Sequ
     u = directions[0].u
     if not u.numel():
         return
-    alive: list[Tensor] = []
-
-    def address(tensor: Tensor | None) -> int | None:
-        if tensor is None:
-            return None
-        # What is written to is contiguous float32 already, so that it is itself and not a copy.
-        tensor = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64).contiguous()
-        alive.append(tensor)
-        return tensor.data_ptr()
-
+    address = _native.Addresses()
     sweeps = (_Sweep * len(directions))()
     for place, (sweep, each) in enumerate(zip(sweeps, directions, strict=True)):
         sweep.state, sweep.reverse = each.A.shape[1], each.reverse
@@ -139,7 +128,7 @@ def _call(function: str, directions: Sequence[Direction], extras: dict[str, Sequ
             setattr(sweep, name, address(getattr(each, name)))
         for name, values in extras.items():
             setattr(sweep, name, address(values[place]) if values else None)
-    groups = _groups(u)
+    groups = _native.groups(u.shape[0])
     problem = _Problem(
         *u.shape,
         len(sweeps),
@@ -148,14 +137,7 @@ def _call(function: str, directions: Sequence[Direction], extras: dict[str, Sequ
         ctypes.addressof(sweeps),
         **{name: address(tensor) for name, tensor in tensors.items()},
     )
-    run_group = getattr(_native.library(_SOURCE), function)
-    _native.share(len(groups), lambda group: run_group(ctypes.byref(problem), ctypes.c_int64(group)))
-
-
-def _groups(u: Tensor) -> range:
-    """The first row of each group of rows."""
-    rows = u.shape[0]
-    return range(0, rows, max(1, min(_MOST_ROWS_PER_GROUP, -(-rows // _LEAST_GROUPS))))
+    _native.run(getattr(_native.library(_SOURCE), function), problem, len(groups))
 
 
 def _whole(count: int, unit: int) -> int:

@@ -1,5 +1,6 @@
 """What happens around the compiler: found or not, failing, a cache that cannot be written, two processes at once."""
 
+import ctypes
 import logging
 import os
 import shutil
@@ -160,18 +161,28 @@ def test_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     assert _native.cache_folder() == tmp_path / "elsewhere"
 
 
-def test_share_does_every_group_once_and_passes_errors_on(monkeypatch):
+def test_every_group_of_rows_runs_once_and_errors_are_passed_on(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     done, lock = [], threading.Lock()
 
-    def work(group):
+    def work(problem, group):
         with lock:
-            done.append(group)
-        if group == 40:
+            done.append(group.value)
+        if group.value == 40:
             raise ValueError("from a thread")
 
-    _native.share(40, work)
+    problem = ctypes.c_int64()
+    _native.run(work, problem, 40)
     assert sorted(done) == list(range(40))
     with pytest.raises(ValueError, match="from a thread"):
-        _native.share(41, work)
-    _native.share(0, lambda group: pytest.fail("no group, no work"))
+        _native.run(work, problem, 41)
+    _native.run(lambda problem, group: pytest.fail("no group, no work"), problem, 0)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 31, 32, 33, 2048, 2049, 131_072])
+def test_groups_cover_all_rows_and_are_many_enough_for_threads(rows):
+    groups = _native.groups(rows)
+    covered = [row for first in groups for row in range(first, min(rows, first + groups.step))]
+    assert covered == list(range(rows))
+    assert groups.step <= 64
+    assert len(groups) >= min(rows, 16)

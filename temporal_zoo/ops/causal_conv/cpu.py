@@ -1,0 +1,97 @@
+"""The convolution in C++ on the CPU, compiled on first use; `_cpu.cpp` holds the computation."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from temporal_zoo.ops import _native
+from temporal_zoo.ops.causal_conv import _operator
+
+NEEDS = None
+run = partial(_operator.run, "cpu")
+
+_SOURCE = Path(__file__).with_name("_cpu.cpp")
+
+
+def refuses(x: Tensor, *args, **kwargs) -> list[str]:
+    if x.device.type != "cpu":
+        return [f"runs on the CPU only, x is on {x.device.type}"]
+    if x.dtype == torch.float64:
+        return ["computes in float32, x is float64"]
+    absent = _native.reason(_SOURCE)
+    return [] if absent is None else [absent]
+
+
+def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
+    ys = [torch.empty(x.shape) for _ in weights]
+    _call("causal_conv_forward", x, lengths, reverse, silu, weight=weights, bias=biases, initial=initials, y=ys)
+    return [y.to(x.dtype) for y in ys]
+
+
+def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
+    dx = torch.empty(x.shape)
+    # One partial sum per group of rows for the parameters, so that totals do not depend on the number of threads.
+    groups = len(_native.groups(x.shape[0]))
+    dweights, dbiases = ([torch.zeros(groups, *p.shape) for p in parameters] for parameters in (weights, biases))
+    dinitials = [torch.zeros(start.shape) for start in initials]
+    inputs = {"weight": weights, "bias": biases, "initial": initials, "grad_y": dys}
+    grads = {"grad_weight": dweights, "grad_bias": dbiases, "grad_initial": dinitials}
+    _call("causal_conv_backward", x, lengths, reverse, silu, dx, **inputs, **grads)
+    totals = [partial.sum(0, dtype=torch.float64) for partial in (*dweights, *dbiases)]
+    likes = [x, *weights, *biases, *initials]
+    return [grad.to(like.dtype) for grad, like in zip([dx, *totals, *dinitials], likes, strict=True)]
+
+
+# The structs below mirror those of `_cpu.cpp`.
+class _Filter(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("width", "reverse")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("weight", "bias", "initial", "y")]
+    _fields_ += [(f"grad_{name}", ctypes.c_void_p) for name in ("y", "weight", "bias", "initial")]
+
+
+class _Problem(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int64) for name in ("rows", "frames", "channels", "num_filters", "rows_per_group", "silu")
+    ]
+    _fields_ += [(name, ctypes.c_int64) for name in ("row_stride", "frame_stride")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("filters", "lengths", "x", "grad_x")]
+
+
+def _call(
+    function: str,
+    x: Tensor,
+    lengths: Tensor | None,
+    reverse: list[bool],
+    silu: bool,
+    grad_x: Tensor | None = None,
+    **by_filter: list[Tensor],
+) -> None:
+    """Calls the C function for every group of rows; `by_filter` hold nothing or a tensor per filter, by field."""
+    if not x.numel():
+        return
+    address = _native.Addresses()
+    filters = (_Filter * len(reverse))()
+    for place, filter in enumerate(filters):
+        filter.width, filter.reverse = by_filter["weight"][place].shape[1], reverse[place]
+        for name, tensors in by_filter.items():
+            setattr(filter, name, address(tensors[place]) if tensors else None)
+    # A slice of the channels, as x often is, need not be copied.
+    x = x.float() if x.stride(2) == 1 else x.float().contiguous()
+    groups = _native.groups(x.shape[0])
+    problem = _Problem(
+        *x.shape,
+        len(filters),
+        groups.step,
+        silu,
+        *x.stride()[:2],
+        ctypes.addressof(filters),
+        address(lengths),
+        address.strided(x),
+        address(grad_x),
+    )
+    _native.run(getattr(_native.library(_SOURCE), function), problem, len(groups))
