@@ -141,28 +141,27 @@ def _frame_folder(path: Path, size: int) -> Recording:
 def _arrays(path: Path, size: int) -> Iterator[Recording]:
     """npy and npz: uint8 (t, h, w, c) or (videos, t, h, w, c), or with the channels before height and width."""
     try:
-        held = np.load(path, mmap_mode="r", allow_pickle=False)
-        array = held if isinstance(held, np.ndarray) else _video_of(held, path)
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        if isinstance(error, UnreadableVideo):
-            raise
+        array = _from_npz(path) if path.suffix.lower() == ".npz" else np.load(path, mmap_mode="r", allow_pickle=False)
+    except UnreadableVideo:
+        raise
+    except Exception as error:  # damage shows as ValueError, EOFError, zipfile.BadZipFile, zlib.error and others
         raise UnreadableVideo(f"{path}: {error}") from error
-    except Exception as error:  # a damaged zip file raises zipfile.BadZipFile or zlib.error
-        raise UnreadableVideo(f"{path}: {type(error).__name__}: {error}") from error
     for video in _channels_last(array, path):
         height, width, channels = video.shape[1:]
         blocks = (shrink(video[start : start + _BLOCK], size) for start in range(0, len(video), _BLOCK))
         yield Recording(UNKNOWN_FPS, height, width, channels, blocks)
 
 
-def _video_of(held: np.lib.npyio.NpzFile, path: Path) -> np.ndarray:
-    with held:
+def _from_npz(path: Path) -> np.ndarray:
+    """The array called "video", or the only one.  Compressed archives cannot be mapped, so all of it is read."""
+    with path.open("rb") as file:
+        held = np.load(file, allow_pickle=False)
+        if isinstance(held, np.ndarray):
+            raise UnreadableVideo(f"{path}: this is an .npy file; name it so")
         names = held.files
-        if "video" in names:
-            return held["video"]
-        if len(names) == 1:
-            return held[names[0]]
-    raise UnreadableVideo(f'{path}: none of its arrays ({", ".join(names) or "none"}) is called "video"')
+        if "video" not in names and len(names) != 1:
+            raise UnreadableVideo(f'{path}: none of its arrays ({", ".join(names) or "none"}) is called "video"')
+        return held["video" if "video" in names else names[0]]
 
 
 def _channels_last(array: np.ndarray, path: Path) -> np.ndarray:
