@@ -1,0 +1,181 @@
+"""Each check of the contract refuses a stranger's mixer with the fault that it looks for, and says what that means."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from temporal_zoo import Mixer, StatefulMixer
+from temporal_zoo.config import option
+from temporal_zoo.contract import CHECKS, ContractError, outcomes
+
+
+class Sums(StatefulMixer):
+    """A mixer as somebody else might write one, unregistered: a linear map of the sum of all frames so far."""
+
+    causal = True
+    passes = (False,)
+
+    def __init__(self, dim, config, shared=None):
+        super().__init__(dim, config, shared)
+        self.map = nn.Linear(dim, dim)
+
+    def mix(self, x, lengths):
+        return self.map(x.cumsum(1))
+
+    def mix_chunk(self, x, state, *, reverse=False):
+        sums = x.cumsum(1) if state is None else x.cumsum(1) + state
+        return self.map(sums), sums[:, -1:]
+
+
+class Narrow(Sums):
+    def mix(self, x, lengths):
+        return super().mix(x, lengths)[..., :1]
+
+
+class FeelsPadding(Sums):
+    causal = False
+
+    def mix(self, x, lengths):
+        return super().mix(x, lengths) + x.mean(1, keepdim=True)
+
+
+class TrainsOnPadding(Sums):
+    def mix(self, x, lengths):
+        mapped = self.map(x)
+        return super().mix(x, lengths) + (mapped - mapped.detach()).mean(1, keepdim=True)
+
+
+class MixesRows(Sums):
+    def mix(self, x, lengths):
+        return super().mix(x - x.mean(0), lengths)
+
+
+class Foresees(Sums):
+    def mix(self, x, lengths):
+        return self.map(x.flip(1).cumsum(1).flip(1))
+
+
+class ClaimsToForesee(Sums):
+    causal = False
+
+
+class ClaimsToBeBlind(Sums):
+    order_blind = True
+
+
+class IsBlind(Sums):
+    def mix(self, x, lengths):
+        return self.map(x)
+
+
+class Wastes(Sums):
+    def __init__(self, dim, config, shared=None):
+        super().__init__(dim, config, shared)
+        self.unused = nn.Parameter(torch.ones(3))
+
+
+class Forgets(Sums):
+    def mix_chunk(self, x, state, *, reverse=False):
+        return super().mix_chunk(x, None)
+
+
+class Rough(Sums):
+    def mix(self, x, lengths):
+        return super().mix(x, lengths) * (1.5 if torch.is_autocast_enabled("cpu") else 1)
+
+
+class Counts(Sums):
+    calls = 0
+
+    def mix(self, x, lengths):
+        self.calls += 1
+        return super().mix(x, lengths) * self.calls
+
+
+class Breaks(Sums):
+    def mix(self, x, lengths):
+        torch._dynamo.graph_break()
+        return super().mix(x, lengths)
+
+
+class TakesMemory(Sums):
+    def __init__(self, dim, config, shared=None):
+        super().__init__(dim, config, shared)
+        self.register_buffer("table", torch.zeros(3, device="cpu"))
+
+
+class LosesState(Sums):
+    def __init__(self, dim, config, shared=None):
+        super().__init__(dim, config, shared)
+        self.scale = torch.rand(())
+
+    def mix(self, x, lengths):
+        return super().mix(x, lengths) * self.scale.to(x.device)
+
+
+class DecaysByAnOldName(Sums):
+    no_decay = ("map.old_name",)
+
+
+class Rolls(Sums):
+    def mix(self, x, lengths):
+        return super().mix(x, lengths) + torch.rand_like(x)
+
+
+class Lenient(Sums):
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Mixer.Config):
+        width: int = option(3, "never looked at")
+
+        def __post_init__(self):
+            pass
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_sound_mixer_passes(check):
+    CHECKS[check](lambda: Sums(8, Sums.Config()))
+
+
+@pytest.mark.parametrize(
+    ("check", "faulty", "says"),
+    [
+        ("shapes", Narrow, "no residual can add it"),
+        ("padding_values", FeelsPadding, "depend on what else is in the batch"),
+        ("padding_gradients", TrainsOnPadding, "padding a clip of 5 frames changes the gradient"),
+        ("rows", MixesRows, "leak into each other"),
+        ("causality", Foresees, "trained on the answer"),
+        ("causality", ClaimsToForesee, "view of the future that it does not have"),
+        ("causality", IsBlind, "nothing would connect the frames"),
+        ("order", ClaimsToBeBlind, "it is no control"),
+        ("order", IsBlind, "cannot tell forwards from backwards"),
+        ("gradients", Wastes, "unused is never used"),
+        ("chunks", Forgets, "would have seams"),
+        ("autocast", Rough, "mixed precision would train another model"),
+        ("checkpointing", Counts, "saving memory would change the result"),
+        ("compile", Breaks, "cannot trace it in one graph"),
+        ("meta", TakesMemory, "table takes memory on the meta device"),
+        ("state", LosesState, "a checkpoint would not resume the run"),
+        ("state", DecaysByAnOldName, "map.old_name, which are no parameters"),
+        ("determinism", Rolls, "no sample could be reproduced"),
+        ("options", Lenient, "a wrong width is accepted"),
+    ],
+)
+def test_a_fault_is_refused(check, faulty, says):
+    with pytest.raises(ContractError, match=says):
+        CHECKS[check](lambda: faulty(8, faulty.Config()))
+
+
+def test_outcomes_go_on_after_a_failure_and_an_error():
+    def make():
+        raise RuntimeError("no weights today")
+
+    assert dict(outcomes(make)) == dict.fromkeys(CHECKS, "RuntimeError: no weights today")
+    assert [name for name, failure in outcomes(lambda: Forgets(8, Forgets.Config())) if failure] == ["chunks"]
+
+
+def test_checks_leave_the_callers_random_state_alone():
+    before = torch.get_rng_state()
+    CHECKS["rows"](lambda: Sums(8, Sums.Config()))
+    assert torch.equal(torch.get_rng_state(), before)
