@@ -74,20 +74,20 @@ class ClipBatch:
                     f"got {numbers.dtype} of shape {_shape(numbers)}"
                 )
         if self.lengths is not None and self.lengths.device.type == "cpu":
-            self._check_lengths()
+            self._check_lengths(self.lengths)
         if values.device.type == "cpu":
             low, high = (bound.item() for bound in values.detach().aminmax())
             if not (low >= -1 and high <= 1):
                 raise ValueError(f"a ClipBatch holds values in [-1, 1]; these reach from {low:g} to {high:g}")
 
-    def _check_lengths(self) -> None:
+    def _check_lengths(self, lengths: torch.Tensor) -> None:
         frames = self.values.shape[1]
-        if not bool(((self.lengths >= 1) & (self.lengths <= frames)).all()):
-            raise ValueError(f"lengths must lie in 1..{frames}, the frames of the batch; got {self.lengths.tolist()}")
-        if bool((self.lengths == frames).all()):
+        if not bool(((lengths >= 1) & (lengths <= frames)).all()):
+            raise ValueError(f"lengths must lie in 1..{frames}, the frames of the batch; got {lengths.tolist()}")
+        if bool((lengths == frames).all()):
             object.__setattr__(self, "lengths", None)
         elif self.values.device.type == "cpu":
-            padding = torch.arange(frames) >= self.lengths[:, None]
+            padding = torch.arange(frames) >= lengths[:, None]
             if bool(self.values.detach()[padding].any()):
                 raise ValueError("frames behind a clip's length must be zero")
 

@@ -140,7 +140,7 @@ def _carve(dice: np.random.Generator, nodes: int) -> np.ndarray:
 def _regions(dice: np.random.Generator, cells: int, count: int) -> np.ndarray:
     """(cells, cells) region numbers: each cell belongs to the nearest of `count` random centres."""
     centres = dice.random((count, 2)) * cells
-    places = np.stack(np.mgrid[:cells, :cells], -1) + 0.5
+    places = np.stack(list(np.mgrid[:cells, :cells]), -1) + 0.5
     return ((places[:, :, None] - centres) ** 2).sum(-1).argmin(-1)
 
 

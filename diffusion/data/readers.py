@@ -59,6 +59,7 @@ def need(module: str, purpose: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         wanted = package(module)
+        assert wanted is not None
         raise DataError(f"{purpose} needs {wanted.distribution} ({error}): {install_command(wanted)}") from error
 
 

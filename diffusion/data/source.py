@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from itertools import accumulate
 from typing import Protocol
 
@@ -25,8 +24,8 @@ class Videos(Protocol):
     channels: int
     size: int
     fps: float
-    names: Sequence[str]
-    lengths: Sequence[int]
+    names: list[str]
+    lengths: list[int]
 
     def read(self, video: int, frames: slice) -> np.ndarray:
         """Frames of one video, (frames, height, width, channels) uint8; only these are touched."""

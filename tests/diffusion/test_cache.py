@@ -248,9 +248,7 @@ def test_the_users_cache_folder(source, tmp_path, monkeypatch):
 
 
 def test_clips_longer_than_every_video_say_how_long_the_longest_is(config):
-    with pytest.raises(
-        DataError, match=r"spans 31 frames \(16 at stride 2\).*longest video of the train split .* has 23"
-    ):
+    with pytest.raises(DataError, match=r"spans 31 frames \(16 at stride 2\).* longest video .* has 23"):
         open_clips(config.replace(frames=16, stride=2), split="train")
 
 
