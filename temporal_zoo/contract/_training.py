@@ -56,7 +56,8 @@ def check_gradients(make: Make) -> None:
     (mixer(x) * torch.randn_like(x)).sum().backward()
     for name, parameter in mixer.named_parameters():
         slope = parameter.grad
-        require(slope is not None, f"{name} is never used: it would be counted, saved, and stall distributed training")
+        if slope is None:
+            raise ContractError(f"{name} is never used: it would be counted, saved, and stall distributed training")
         require(bool(slope.isfinite().all()), f"the gradient of {name} is not finite: one step would ruin the network")
         require(bool(slope.any()), f"the gradient of {name} is zero: it would never learn")
 
@@ -139,9 +140,10 @@ def check_bodies(make: Make) -> None:
 
 def _sweeps(mixer: Mixer, x: Tensor) -> dict[str, Tensor]:
     """What each sweep over chunks computes, by name."""
-    passes = mixer.passes if isinstance(mixer, StatefulMixer) else ()
+    if not isinstance(mixer, StatefulMixer):
+        return {}
     with torch.no_grad():
         return {
             f"{'backward' if reverse else 'forward'} sweep over chunks": swept(mixer, x, 3, reverse=reverse)
-            for reverse in passes
+            for reverse in mixer.passes
         }
