@@ -44,5 +44,5 @@ class Attn(Mixer):
 
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         q, k, v = self.heads.split(x)
-        bias = self.shared(x.shape[1]) if self.config.relative_bias else None
+        bias = None if self.shared is None else self.shared(x.shape[1])
         return self.heads.merge(attention(q, k, v, bias=bias, lengths=lengths, backend="reference"))

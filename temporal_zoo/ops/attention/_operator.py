@@ -13,7 +13,7 @@ Gradient tracking and autocast are off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import import_module
 
 import torch
@@ -76,7 +76,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     backward = _body(body).backward
     grads: tuple[list[Tensor], ...] = ([], [], [])
-    dbias = torch.zeros_like(bias, dtype=lse.dtype) if bias_gradient else q.new_empty(0)
+    dbias = lse.new_zeros(_dbias_shape(bias, bias_gradient))
     with torch.autocast(q.device.type, enabled=False):
         for rows, real in _slices(q, lengths):
             filled = _filled(real, grad[rows], q[rows], k[rows], v[rows])
@@ -86,7 +86,7 @@ def _backward(
             if bias_gradient:
                 dbias += share
     dq, dk, dv = (_joined(pieces, q.new_empty(q.shape)) for pieces in grads)
-    return dq, dk, dv, dbias.to(bias.dtype).contiguous() if bias_gradient else dbias
+    return dq, dk, dv, dbias.to(q.dtype if bias is None else bias.dtype)
 
 
 def _body(name: str):
@@ -107,7 +107,7 @@ def _filled(lengths: Tensor | None, *tensors: Tensor) -> list[Tensor]:
     return [x.masked_fill(padding[:, :, None, None], 0) for x in tensors]
 
 
-def _joined(pieces: Sequence[Tensor], empty: Tensor) -> Tensor:
+def _joined(pieces: list[Tensor], empty: Tensor) -> Tensor:
     """One contiguous tensor, as the fake implementation promises."""
     if len(pieces) == 1:
         return pieces[0].contiguous()
@@ -121,6 +121,11 @@ def _empty(q: Tensor) -> tuple[Tensor, Tensor]:
     return q.new_empty(q.shape), q.new_empty((rows, heads, frames), dtype=wide)
 
 
+def _dbias_shape(bias: Tensor | None, bias_gradient: bool) -> tuple[int, ...]:
+    """An operator returns a tensor in any case: an empty one where no gradient of a bias is asked for."""
+    return tuple(bias.shape) if bias is not None and bias_gradient else (0,)
+
+
 @_forward.register_fake
 def _(q, k, v, bias, lengths, body):
     return _empty(q)
@@ -128,7 +133,7 @@ def _(q, k, v, bias, lengths, body):
 
 @_backward.register_fake
 def _(grad, q, k, v, bias, lengths, out, lse, bias_gradient, body):
-    dbias = bias.new_empty(bias.shape) if bias_gradient else q.new_empty(0)
+    dbias = (q if bias is None else bias).new_empty(_dbias_shape(bias, bias_gradient))
     return *(q.new_empty(q.shape) for _ in range(3)), dbias
 
 

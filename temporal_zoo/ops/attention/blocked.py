@@ -55,7 +55,7 @@ def backward(
     scale = q.shape[-1] ** -0.5
     dq = q.new_empty(q.shape)
     dk, dv = (lse.new_zeros(q.shape) for _ in range(2))
-    dbias = torch.zeros_like(bias, dtype=lse.dtype) if bias_gradient else None
+    dbias = lse.new_zeros(bias.shape) if bias is not None and bias_gradient else None
     for row, query in _blocks(q):
         queries, slopes = q[row, query].to(lse.dtype), grad[row, query].to(lse.dtype)
         keys, values = k[row].to(lse.dtype), v[row].to(lse.dtype)
@@ -64,7 +64,7 @@ def backward(
         # Softmax: dlogit[j] = weight[j] (dweight[j] - sum_j weight[j] dweight[j]), and the sum is slope . out.
         pulls = torch.einsum("rikc,rikc->rki", slopes, out[row, query].to(lse.dtype))
         dlogits = torch.einsum("rikc,rjkc->rkij", slopes, values).sub_(pulls[..., None]).mul_(weights)
-        if bias_gradient:
+        if dbias is not None:
             dbias[:, query] += dlogits.sum(0)
         dq[row, query] = torch.einsum("rkij,rjkc->rikc", dlogits, keys) * scale
         dk[row] += torch.einsum("rkij,rikc->rjkc", dlogits, queries) * scale

@@ -128,7 +128,7 @@ def _mask(q: Tensor, lengths: Tensor | None) -> Tensor | None:
 
 def _wide_mask(q: Tensor, lengths: Tensor | None) -> Tensor | None:
     """`_mask` as a view of the shape of all weights, stored with strides that are multiples of 16."""
-    if lengths is None:
-        return None
     mask, frames = _mask(q, lengths), q.shape[2]
+    if mask is None:
+        return None
     return pad(mask, (0, -frames % 16)).narrow(3, 0, frames).expand(-1, q.shape[1], frames, -1)
