@@ -36,7 +36,8 @@ def run(
     y = sum(y for y, _ in sweeps)
     if gate is not None:
         y = y * silu(_real(gate, padding, dtype))
-    y = y.to(first.dtype)
+    # Zero already, but the gradient that arrives at a padded frame must not pass.
+    y = _real(y, padding, dtype).to(first.dtype)
     return (y, tuple(final for _, final in sweeps)) if return_final else y
 
 
