@@ -99,12 +99,12 @@ def _check_one(spec: str, console: Console, progress: Progress, task: TaskID) ->
     try:
         build(spec, DIM)
     except Exception as error:  # a stranger's constructor; without a mixer every check would only repeat this
-        failures.append(("building it", f"{type(error).__name__}: {error}"))
+        outcome, failures = "cannot be built", [(type(error).__name__, str(error))]
     else:
         for name, failure in outcomes(lambda: build(spec, DIM)):
             progress.advance(task)
             failures += [(name, failure)] if failure is not None else []
-    outcome = f"{len(failures)} of {len(CHECKS)} checks failed" if failures else f"{len(CHECKS)} checks passed"
+        outcome = f"{len(failures)} of {len(CHECKS)} checks failed" if failures else f"{len(CHECKS)} checks passed"
     console.print(f"{spec}: {outcome}", style="red" if failures else "green", highlight=False, soft_wrap=True)
     for name, failure in failures:
         console.print(f"  {name}: {failure}", markup=False, highlight=False, soft_wrap=True)
