@@ -1,0 +1,182 @@
+"""Which way imports point: read from the syntax trees, so that an arrow the wrong way fails before it can grow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("temporal_zoo", "diffusion", "bench")
+HEAVY = {"torch", "numpy", "einops", "av", "PIL", "matplotlib", "psutil"}
+# Reached through op bodies or functions, when asked for; nothing of ours needs them in order to be imported.
+OPTIONAL = {"mamba_ssm", "causal_conv1d", "flash_attn", "xformers", "torchvision", "triton"}
+LIGHT = [
+    "temporal_zoo",
+    "temporal_zoo.catalogue",
+    "temporal_zoo.cli",
+    "temporal_zoo.commands",
+    "temporal_zoo.config",
+    "temporal_zoo.doctor",
+    "temporal_zoo.environment",
+    "temporal_zoo.packages",
+    "temporal_zoo.record",
+    "temporal_zoo.registry",
+    "temporal_zoo.spec",
+]
+
+
+class Arrow(NamedTuple):
+    """One import: from module to module, at module level or when a function runs."""
+
+    source: str
+    target: str
+    late: bool
+
+
+def arrows(source, text, is_package=False):
+    """All imports in a module's text; those for type checkers only do not count."""
+    found = []
+
+    def visit(node, late):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            return
+        if isinstance(node, ast.Import):
+            found.extend(Arrow(source, alias.name, late) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                inside = source.split(".") if is_package else source.split(".")[:-1]
+                parents = inside[: len(inside) - node.level + 1]
+                base = ".".join([*parents, *([node.module] if node.module else [])])
+            # `from package import module` points at the module.
+            found.extend(
+                Arrow(source, f"{base}.{alias.name}" if is_module(f"{base}.{alias.name}") else base, late)
+                for alias in node.names
+            )
+        for child in ast.iter_child_nodes(node):
+            visit(child, late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+
+    visit(ast.parse(text), late=False)
+    return found
+
+
+def is_module(name):
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def all_arrows():
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            is_package = parts[-1] == "__init__"
+            yield from arrows(".".join(parts[:-1] if is_package else parts), path.read_text(), is_package)
+
+
+ARROWS = list(all_arrows())
+
+
+def top(module):
+    return module.partition(".")[0]
+
+
+def under(module, *parents):
+    return any(module == parent or module.startswith(f"{parent}.") for parent in parents)
+
+
+def wrong_way(arrow):
+    """What an import does wrong, or None."""
+    source, target, late = arrow
+    if top(source) == "temporal_zoo" and top(target) in ("diffusion", "bench"):
+        return "the library knows nothing of its applications"
+    if top(source) == "diffusion" and top(target) == "bench":
+        return "bench measures diffusion, not the other way round"
+    if (top(source), top(target)) == ("bench", "diffusion") and not (source == "bench.workloads" and late):
+        return "bench reaches diffusion in one function of bench/workloads.py"
+    across = top(source) != top(target) and top(target) in PACKAGES
+    if across and any(part.startswith("_") for part in target.split(".")):
+        return "private modules belong to their package"
+    if (
+        under(source, "temporal_zoo.ops")
+        and under(target, "temporal_zoo")
+        and not under(target, "temporal_zoo.ops", "temporal_zoo.config")
+    ):
+        return "ops know nothing of mixers"
+    if (
+        under(source, "temporal_zoo.mixers")
+        and under(target, "temporal_zoo")
+        and not under(
+            target, *(f"temporal_zoo.{name}" for name in ("mixers", "ops", "interface", "registry", "config"))
+        )
+    ):
+        return "mixers are made of ops"
+    if (
+        under(source, "temporal_zoo.mixers")
+        and not source.rpartition(".")[2].startswith("_")
+        and under(target, "temporal_zoo.mixers")
+        and not target.removeprefix("temporal_zoo.mixers.").startswith("_")
+        and target != "temporal_zoo.mixers"
+    ):
+        return "mixers share by underscore modules, not with each other"
+    if top(target) in OPTIONAL and not late:
+        return "optional packages are imported inside functions"
+    light = source in LIGHT or source.endswith(".cli") or source == "bench.case"
+    if light and not late and top(target) in HEAVY:
+        return "this module must answer without heavy imports"
+    return None
+
+
+def test_no_import_points_the_wrong_way():
+    wrong = [f"{arrow.source} -> {arrow.target}: {why}" for arrow in ARROWS if (why := wrong_way(arrow))]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("temporal_zoo.registry", "from diffusion import clip"),
+        ("temporal_zoo.mixers.attn", "def f():\n    import bench.case"),
+        ("diffusion.train", "from bench.measure import peak"),
+        ("bench.measure", "def f():\n    from diffusion.backbone import Backbone"),
+        ("bench.workloads", "from diffusion.backbone import Backbone"),
+        ("bench.gate", "from temporal_zoo.ops import _dispatch"),
+        ("temporal_zoo.ops.attention", "from temporal_zoo.mixers import attn"),
+        ("temporal_zoo.ops.attention.sdpa", "from temporal_zoo.registry import get"),
+        ("temporal_zoo.mixers.flash", "from temporal_zoo.mixers.attn import Attention"),
+        ("temporal_zoo.mixers.flash", "from .attn import Attention"),
+        ("temporal_zoo.ops.attention.flash_attn", "from flash_attn import flash_attn_func"),
+        ("temporal_zoo.spec", "import torch.nn"),
+        ("diffusion.cli", "from torch import nn"),
+        ("diffusion.data.cli", "try:\n    import numpy\nexcept ImportError:\n    pass"),
+    ],
+)
+def test_that_check_can_fail(source, text):
+    assert [arrow for arrow in arrows(source, text) if wrong_way(arrow)]
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("bench.workloads", "def f():\n    from diffusion.backbone import Backbone"),
+        ("temporal_zoo.mixers.flash", "from temporal_zoo.mixers import _heads"),
+        ("temporal_zoo.mixers.flash", "from ._heads import Heads"),
+        ("temporal_zoo.registry", "if TYPE_CHECKING:\n    import torch"),
+        ("temporal_zoo.catalogue", "def f():\n    import torch"),
+    ],
+)
+def test_right_arrows_pass(source, text):
+    assert not [arrow for arrow in arrows(source, text) if wrong_way(arrow)]
+
+
+def test_the_trees_are_read():
+    assert {top(arrow.source) for arrow in ARROWS} == set(PACKAGES)
+    assert len(ARROWS) > 100
+
+
+def test_light_modules_import_nothing_heavy_by_detours_either():
+    code = f"import sys, {', '.join(LIGHT)}; print(sorted({HEAVY | OPTIONAL!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
