@@ -107,6 +107,6 @@ def _print(panels: list[Panel]) -> None:
             console.print(table)
         for line in report.remarks(panel):
             console.print(f"  {line}", markup=False, soft_wrap=True)
-        for line in report.bodies(panel):
+        for line in report.notes(panel):
             console.print(f"  {line}", markup=False, style="dim", soft_wrap=True)
         console.print()

@@ -35,7 +35,13 @@ class Metric:
 
 TIME = Metric("time", "time of one {step}, median", "ms", 1, lambda o: o.time_ms.p50 if o.time_ms else None)
 STORED = Metric("stored", "stored for backward, counted exactly", "MiB", MIB, lambda o: o.stored_bytes)
-PEAK = Metric("peak", "{counted} above before", "MiB", MIB, lambda o: o.memory.above if o.memory else None)
+PEAK = Metric(
+    "peak",
+    "{counted} of one {step}, above what was there before",
+    "MiB",
+    MIB,
+    lambda o: o.memory.above if o.memory else None,
+)
 METRICS = (TIME, STORED, PEAK)
 
 
@@ -94,7 +100,7 @@ class Panel:
         """What is timed, in words."""
         if self.case.mode == "forward":
             return "forward pass"
-        return "forward and backward pass" if self.case.level == "mixer" else "training step (forward, backward, AdamW)"
+        return "forward and backward pass" if self.case.level == "mixer" else "training step"
 
     def title(self, metric: Metric) -> str:
         """The metric in words, with its unit."""
@@ -138,7 +144,7 @@ def growth(panel: Panel) -> list[dict[str, Any]]:
                     "values": {str(frames): value for frames, value in points.items()},
                     "exponents": {f"{a}-{b}": p for (a, b), p in curve.exponents(metric).items()},
                     "slope": curve.slope(metric),
-                    "fit": law and {"a": law.constant, "b": law.linear, "c": law.quadratic},
+                    "fit": law and {"a": law.constant, "b": law.linear, "c": law.quadratic, "bend": law.bend},
                     "quadratic_share": law and {str(frames): law.share(frames) for frames in points},
                 }
             )

@@ -1,7 +1,7 @@
 """How a quantity grows with the number of frames: exponents, a log-log slope, and a fit a + b L + c L^2.
 
-A fixed cost hides an exponent and a linear part hides a quadratic one, hence the fit beside the exponents: its
-coefficients cannot be negative, so the share of each term is a share.
+A fixed cost hides an exponent and a linear part hides a quadratic one, hence the fit beside the exponents.  What grows
+cannot have a negative coefficient; the constant can, because a body that works in chunks keeps nothing for its first.
 """
 
 from __future__ import annotations
@@ -12,18 +12,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+# A body that works in chunks keeps a state per chunk: its bytes climb in steps, up to 3 % away from any straight line.
+# Only what bends more is called quadratic.
+STRAIGHT = 0.04
 # A further term has to lower the residual by more than this share of the data: rounding errors are not a growth law.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Quadratic:
-    """constant + linear L + quadratic L^2, L the number of frames; units are those of the fitted values."""
+    """constant + linear L + quadratic L^2, L the number of frames; units are those of the fitted values.
+
+    `bend` is the largest relative error of the best straight line; up to `STRAIGHT`, that line is the fit.
+    """
 
     constant: float
     linear: float
     quadratic: float
+    bend: float
 
     def at(self, frames: float) -> float:
         """The fitted value at a number of frames."""
@@ -50,26 +58,35 @@ def slope(frames: Sequence[int], values: Sequence[float]) -> float | None:
 
 
 def quadratic(frames: Sequence[int], values: Sequence[float]) -> Quadratic | None:
-    """The fit a + b L + c L^2 with a, b, c >= 0 of least relative squared error; None with fewer than three points.
-
-    Three unknowns allow to try every subset of the terms, so that no solver is needed.
-    """
+    """The fit a + b L + c L^2 with b, c >= 0 of least relative squared error; None with fewer than three points."""
     if len(frames) < 3:
         return None
-    values_ = np.asarray(values, dtype=np.float64)
-    if not values_.any():
-        return Quadratic(0.0, 0.0, 0.0)
+    target = np.asarray(values, dtype=np.float64)
+    if not target.any():
+        return Quadratic(0.0, 0.0, 0.0, 0.0)
     scale = float(max(frames))
-    lengths = np.asarray(frames, dtype=np.float64) / scale
+    terms = np.stack([(np.asarray(frames) / scale) ** power for power in range(3)], axis=1)
     # Relative errors: the values span decades, and the short lengths hold what is known of a and b.
-    weights = 1 / np.maximum(values_, values_.max() * 1e-6)
-    terms, target = np.stack([lengths**power for power in range(3)], axis=1) * weights[:, None], values_ * weights
-    best, best_residual = np.zeros(3), float(np.linalg.norm(target))
-    for count in (1, 2, 3):
-        for kept in map(list, itertools.combinations(range(3), count)):
+    weights = 1 / np.maximum(target, target.max() * 1e-6)
+    terms, target = terms * weights[:, None], target * weights
+    line = _least_squares(terms, target, powers=(0, 1))
+    bend = float(np.abs(terms @ line - target).max())
+    found = line if bend <= STRAIGHT else _least_squares(terms, target, powers=(0, 1, 2))
+    constant, linear, square = (float(c) / scale**power for power, c in enumerate(found))
+    return Quadratic(constant, linear, square, bend)
+
+
+def _least_squares(terms: NDArray, target: NDArray, powers: tuple[int, ...]) -> NDArray:
+    """The best coefficients of these powers, all but the constant's at least zero, the fewer the better.
+
+    So few unknowns allow to try every subset of the terms, so that no solver is needed.
+    """
+    best, best_residual, needed = np.zeros(3), np.inf, _ROUNDING * np.linalg.norm(target)
+    for count in range(1, len(powers) + 1):
+        for kept in map(list, itertools.combinations(powers, count)):
             found = np.linalg.lstsq(terms[:, kept], target, rcond=None)[0]
-            residual = float(np.linalg.norm(terms[:, kept] @ found - target))
-            if (found >= 0).all() and residual < best_residual - _ROUNDING * np.linalg.norm(target):
+            residual = np.linalg.norm(terms[:, kept] @ found - target)
+            if all(c >= 0 for power, c in zip(kept, found, strict=True) if power) and residual < best_residual - needed:
                 best, best_residual = np.zeros(3), residual
                 best[kept] = found
-    return Quadratic(*(float(c) / scale**power for power, c in enumerate(best)))
+    return best

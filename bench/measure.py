@@ -106,7 +106,8 @@ class _Held:
     """A saved tensor; the graph is its only owner."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+        # Without its own place in the graph: a result that its operation keeps would keep the operation in turn.
+        self.tensor = tensor.detach()
 
 
 def _interval(rounds: list[float]) -> float:

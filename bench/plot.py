@@ -7,11 +7,10 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from .case import LEVELS
 from .curves import STORED, TIME, Curve, Metric, Panel
-from .report import number
 
 _STYLES = {"train": "-", "forward": "--"}
 _TOP = 0.97  # of the axes' height: where a case that ended without a number is marked
@@ -41,18 +40,23 @@ def _draw(axes: Axes, panels: Sequence[Panel], metric: Metric, colors: dict[str,
     for panel in panels:
         for curve in panel.curves:
             points = {frames: value / metric.scale for frames, value in curve.points(metric).items() if value > 0}
-            if points:
-                label = _label(curve, panel.case.mode, metric)
+            if curve.points(metric):
+                # A curve of zeros has no place on these axes, but is named: nothing stored is a result.
+                label = _label(curve, panel.case.mode, metric) if points else f"{curve.mixer}: nothing"
                 style = {"color": colors[curve.mixer], "linestyle": _STYLES[panel.case.mode], "marker": "o"}
                 axes.plot(list(points), list(points.values()), label=label, markersize=4, **style)
             _mark_ends(axes, curve, colors[curve.mixer])
-    if not axes.lines:
-        axes.text(0.5, 0.5, "nothing stored or not measured", ha="center", va="center", transform=axes.transAxes)
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
     axes.set_xticks(lengths, [str(frames) for frames in lengths])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    if any(value > 0 for panel in panels for curve in panel.curves for value in curve.points(metric).values()):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no number above zero", ha="center", va="center", transform=axes.transAxes)
     axes.set_xlabel("frames")
     axes.set_ylabel(metric.unit)
     axes.grid(alpha=0.3)

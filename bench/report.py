@@ -11,6 +11,7 @@ from rich.table import Table
 from temporal_zoo.registry import get
 from temporal_zoo.spec import MixerSpec
 
+from . import fit
 from .curves import METRICS, STORED, TIME, Curve, Metric, Panel
 
 ENDS = {"out_of_memory": "out of memory", "unsupported": "unsupported", "failed": "failed"}
@@ -32,10 +33,12 @@ def remarks(panel: Panel) -> list[str]:
     first, *others = panel.curves
     for other in others:
         for metric, verb, than in ((TIME, "takes", "as long as"), (STORED, "stores", "the bytes of")):
-            mine, theirs = first.points(metric), other.points(metric)
-            if (shared := mine.keys() & theirs.keys()) and theirs[max(shared)] > 0:
-                ratio = mine[max(shared)] / theirs[max(shared)]
-                found.append(f"At {max(shared)} frames {first.mixer} {verb} {ratio:.2f} times {than} {other.mixer}.")
+            if shared := first.points(metric).keys() & other.points(metric).keys():
+                frames = max(shared)
+                more, less = sorted((first, other), key=lambda curve: curve.points(metric)[frames], reverse=True)
+                if least := less.points(metric)[frames]:
+                    ratio = number(more.points(metric)[frames] / least)
+                    found.append(f"At {frames} frames {more.mixer} {verb} {ratio} times {than} {less.mixer}.")
     for curve in panel.curves:
         for result in curve.results:
             outcome, who = result.outcome, f"{curve.mixer} at {result.case.frames} frames"
@@ -50,9 +53,13 @@ def remarks(panel: Panel) -> list[str]:
     return found
 
 
-def bodies(panel: Panel) -> list[str]:
-    """Which bodies ran and how well they agree with the reference, one line per mixer."""
+def notes(panel: Panel) -> list[str]:
+    """How the numbers came about: which bodies ran, and how well they agree with the reference."""
     lines = []
+    if panel.case.level == "model":
+        lines.append("Declared growth is the bare mixer's; all that is around it grows linearly with the frames.")
+    if panel.case.level == "model" and panel.case.mode == "train":
+        lines.append("A training step is forward pass, loss, backward pass and AdamW.")
     for curve in panel.curves:
         done = [result.outcome for result in curve.results if result.outcome.status == "ok"]
         ran = sorted({f"{op}={body}" for o in done for op, names in o.bodies.items() for body in names})
@@ -72,7 +79,7 @@ def number(value: float) -> str:
 def size(value: float) -> str:
     """Bytes with the unit that suits them."""
     for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
+        if abs(value) < 1024:
             return f"{number(value)} {unit}"
         value /= 1024
     return f"{number(value)} GiB"
@@ -105,22 +112,25 @@ def _metric_table(panel: Panel, metric: Metric) -> Table:
 
 
 def _fit_table(panel: Panel, curves: Sequence[Curve]) -> Table:
-    table = _table("stored for backward, fit a + b L + c L^2 over L frames, no term negative")
+    table = _table("stored for backward, fit a + b L + c L^2 over L frames, b and c not negative")
     table.add_column("mixer")
+    table.caption = f"c is left out where a + b L misses no point by more than {100 * fit.STRAIGHT:.0f} %"
     for name, unit in (("a", ""), ("b", "per frame"), ("c", "per frame^2")):
         table.add_column(f"{name}\n{unit}".strip(), justify="right")
     for frames in panel.lengths:
         table.add_column(f"c L^2 share\nat {frames}", justify="right")
+    table.add_column("a + b L\nmisses by", justify="right")
     for curve in curves:
         law = curve.quadratic(STORED)
         assert law is not None
         shares = (f"{100 * law.share(frames):.1f} %" for frames in panel.lengths)
-        table.add_row(curve.mixer, size(law.constant), size(law.linear), size(law.quadratic), *shares)
+        terms = map(size, (law.constant, law.linear, law.quadratic))
+        table.add_row(curve.mixer, *terms, *shares, f"{100 * law.bend:.1f} %")
     return table
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    return Table(title=title, title_justify="left", title_style="bold", caption_justify="left", box=box.SIMPLE_HEAD)
 
 
 def _cell(curve: Curve, points: dict[int, float], frames: int, metric: Metric) -> str:

@@ -1,0 +1,121 @@
+"""`zoo bench`, run as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from temporal_zoo.cli import zoo
+from temporal_zoo.record import read
+
+
+def bench(*arguments):
+    return CliRunner().invoke(zoo, ["bench", *map(str, arguments)])
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "results"
+
+
+def test_help_answers_without_torch():
+    code = "import sys; from temporal_zoo.cli import zoo; zoo(['bench', '--help'], standalone_mode=False)"
+    done = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"--lengths" in done.stdout
+
+
+def test_a_dry_run_prints_the_cases_and_measures_nothing(out):
+    done = bench("--layers", "attn,bimamba", "--lengths", "16,64,256", "--out", out, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "mixer train bimamba 64 frames" in done.stdout
+    assert done.stdout.endswith("24 cases\n")
+    assert not out.exists()
+    assert len(json.loads(bench("--dry-run", "--json").stdout)) == 24
+
+
+def test_a_sweep_leaves_tables_a_record_and_a_plot(out):
+    options = ("--level", "mixer", "--rows", 2, "--dim", 8, "--out", out)
+    done = bench("--layers", "identity,bimamba", "--lengths", "4,8,16", *options)
+    assert done.exit_code == 0, done.output
+    assert "stored for backward, counted exactly (MiB)" in done.stdout
+    assert "c L^2 share" in done.stdout
+    assert "declared" in done.stdout
+    assert "records.jsonl" in done.stderr
+    assert "growth.png" in done.stderr
+    assert (out / "growth.png").exists()
+    measured = read(out / "records.jsonl").of("measurement")
+    assert [(m["case"]["mixer"], m["case"]["frames"]) for m in measured[:3]] == [("identity", n) for n in (4, 8, 16)]
+    assert all(m["outcome"] == "ok" and m["time_ms"]["rounds"] >= 3 and m["threads"] >= 1 for m in measured)
+    (environment,) = read(out / "records.jsonl").environments
+    assert {m["environment"] for m in measured} == {environment}
+
+
+def test_both_levels_as_json_and_a_second_sweep_appends(out):
+    options = ("--layers", "identity", "--lengths", "1,2,3", "--mode", "forward", "--out", out)
+    done = bench(*options, "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert [result["case"]["level"] for result in told["results"]] == ["mixer"] * 3 + ["model"] * 3
+    assert {row["metric"] for row in told["growth"]} == {"time", "peak"}
+    bench(*options, "--level", "mixer")
+    assert len(read(out / "records.jsonl").of("measurement")) == 9
+
+
+def test_a_failed_mixer_is_a_row_and_exit_code_one(out, planted):
+    def broken(self, x):
+        raise ValueError("no such frame")
+
+    planted(broken)
+    done = bench("--layers", "planted,identity", "--lengths", "4", "--level", "mixer", "--out", out)
+    assert done.exit_code == 1
+    assert "planted at 4 frames: failed: ValueError: no such frame" in done.stdout
+    ends = [m["outcome"] for m in read(out / "records.jsonl").of("measurement")]
+    assert ends == ["failed", "ok", "failed", "ok"]
+
+
+def test_out_of_memory_is_a_row_and_no_failure(out, planted):
+    def greedy(self, x):
+        if x.shape[1] == 8:
+            raise MemoryError
+        return x * self.weight
+
+    planted(greedy)
+    done = bench("--layers", "planted", "--lengths", "4,8", "--level", "mixer", "--mode", "train", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "out of memory" in done.stdout
+    assert [m["outcome"] for m in read(out / "records.jsonl").of("measurement")] == ["ok", "out_of_memory"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--lengths", "0"), "0 frames cannot be measured"),
+        (("--lengths", "16,-1"), "-1 frames cannot be measured"),
+        (("--lengths", "soon"), "'soon' is not a number of frames"),
+        (("--layers", "bimanba"), 'did you mean "bimamba"'),
+        (("--device", "cuda:7"), "there is no device 'cuda:7' here"),
+        (("--device", "toaster"), "'toaster' is no device"),
+        (("--backend", "selective_scan=fast"), "selective_scan has no body 'fast'"),
+        (("--backend", "scan=torch"), "no op is named 'scan'"),
+        (("--backend", "torch"), "write op=body"),
+        (("--rows", "0"), "--rows"),
+        (("--dtype", "int8"), "--dtype"),
+    ],
+)
+def test_bad_input_gets_one_message_and_exit_code_two(out, arguments, said):
+    done = bench("--layers", "identity", "--out", out, *arguments)
+    assert done.exit_code == 2, done.output
+    assert said in done.stderr
+    assert "Traceback" not in done.output
+    assert not out.exists()
+
+
+def test_an_unwritable_folder_is_noticed_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = bench("--layers", "identity", "--lengths", "4", "--out", tmp_path / "file" / "results")
+    assert done.exit_code == 2, done.output
+    assert str(tmp_path / "file") in done.stderr
+    assert "cases on" not in done.stderr

@@ -1,0 +1,206 @@
+"""Bytes are counted exactly, clocks and peaks are read as said, and every end of a case is a value."""
+
+import contextlib
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from bench import host_memory, measure
+from bench.case import expand
+from bench.fit import quadratic
+from bench.gate import Agreement
+from bench.outcome import run
+from bench.workloads import build
+from temporal_zoo.ops import use_backend
+from temporal_zoo.ops.causal_conv import Filter, causal_conv
+
+MIB = 2**20
+CPU = torch.device("cpu")
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8))
+
+    def forward(self, x):
+        return (x * self.weight).exp()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(3, 5, 8).requires_grad_()
+
+
+def stored(function, module=None):
+    return measure.stored_bytes(function, module or nn.Module())
+
+
+def test_stored_bytes_of_a_module_made_by_hand(x):
+    module = Scaled()
+    # The product keeps x (the weight is the module's own), exp keeps its result.
+    assert stored(lambda: module(x), module) == 2 * 3 * 5 * 8 * 4
+    assert stored(lambda: module(x)) == (2 * 3 * 5 * 8 + 8) * 4
+
+
+def test_a_storage_counts_once_and_whole(x):
+    assert stored(lambda: x.sin() + x.cos()) == 3 * 5 * 8 * 4
+    assert stored(lambda: x[:, :2].sin()) == 3 * 5 * 8 * 4
+    assert stored(lambda: x[:1] + x[1:2]) == 0
+
+
+def test_what_is_freed_before_backward_is_not_stored(x):
+    def forward():
+        x.exp().sum()  # a graph that nobody keeps
+        return x.detach().requires_grad_() + 1
+
+    assert stored(forward) == 0
+    inner = nn.Sequential(*(nn.Tanh() for _ in range(4)))
+    assert stored(lambda: inner(x)) == 4 * x.nbytes
+    assert stored(lambda: checkpoint(inner, x, use_reentrant=False)) == x.nbytes
+
+
+def test_bytes_stored_by_an_operator_of_ours_are_seen():
+    case = expand(layers="bimamba", lengths="16", level="mixer", mode="train", rows=2, dim=16)[0]
+    work = build(case)
+    # At least what every body must keep: inputs of both scans and the gate, inner width 32.
+    assert measure.stored_bytes(work.forward, work.module) > 5 * 2 * 16 * 32 * 4
+
+
+def growth(mixer):
+    cases = expand(layers=mixer, lengths="16,64,256", level="mixer", mode="train", rows=2)
+    works = [build(case) for case in cases]
+    return quadratic([16, 64, 256], [measure.stored_bytes(work.forward, work.module) for work in works])
+
+
+def test_attention_stores_its_weights_and_the_others_nothing_quadratic():
+    rows, heads, size = 2, 8, 4
+    assert growth("attn").quadratic == pytest.approx(rows * heads * size, rel=1e-6)
+    assert growth("flash").quadratic == 0
+    for scan in ("torch", "auto"):
+        with use_backend(selective_scan="torch") if scan == "torch" else contextlib.nullcontext():
+            assert growth("bimamba").quadratic == 0
+
+
+def test_the_clock_warms_up_until_rounds_no_longer_get_faster(monkeypatch):
+    rounds = iter([50, 20, 10, 9.8, *[10] * 5])
+    monkeypatch.setattr(measure, "_host_ms", lambda step: next(rounds))
+    times = measure.time_ms(lambda: None, CPU)
+    assert (times.warmups, times.rounds, times.p50, times.steady) == (4, 5, 10, True)
+
+
+def test_the_clock_stops_at_its_budget_and_says_so(monkeypatch):
+    rounds = iter([900, *[400, 800, 900, 500] * 5])
+    monkeypatch.setattr(measure, "_host_ms", lambda step: next(rounds))
+    times = measure.time_ms(lambda: None, CPU, budget_s=1.0)
+    assert times.rounds == 3
+    assert not times.steady
+    assert times.p10 < times.p50 < times.p90
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_peak_resident_set(monkeypatch, sampled):
+    if sampled:
+        monkeypatch.setattr(host_memory, "_forget_peak", lambda: False)
+    peaks = []
+
+    def step():
+        held = torch.ones(64 * MIB // 4)
+        peaks.append(float(held.exp_().sum()))  # work enough for a thread to look at it
+
+    memory = measure.peak_memory(step, CPU)
+    assert memory.counted == "peak resident set"
+    assert 0.9 * 64 * MIB < memory.above < 1.3 * 64 * MIB
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets a process be limited so")
+def test_a_process_at_its_limit_gets_an_exception(monkeypatch):
+    monkeypatch.setattr(host_memory, "available", lambda: 64 * MIB)
+    with host_memory.limited(), pytest.raises(RuntimeError, match="can't allocate memory"):
+        torch.ones(256 * MIB // 4)
+    assert torch.ones(256 * MIB // 4).nbytes == 256 * MIB
+
+
+def outcome(mixer, **options):
+    defaults = {"lengths": "4", "level": "mixer", "mode": "train", "rows": 2, "dim": 8}
+    (case,) = expand(layers=mixer, **defaults | options)
+    return run(case, budget_s=0.01)
+
+
+def test_an_outcome_says_what_was_measured_and_what_ran():
+    found = outcome("bimamba", backends=["selective_scan=torch", "causal_conv=torch"])
+    assert found.status == "ok", found.reason
+    assert found.bodies == {"causal_conv": ["torch"], "selective_scan": ["torch"]}
+    assert found.stored_bytes > 0
+    assert found.time_ms.rounds >= 3
+    assert 0 <= found.agreement.max_error < 1e-3
+    assert found.agreement.checked == ("causal_conv=torch", "selective_scan=torch")
+    assert outcome("bimamba", mode="forward").stored_bytes is None
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), None])
+def test_out_of_memory_is_a_result(planted, error):
+    def greedy(self, x):
+        if error is not None:
+            raise error
+        return torch.empty(2**60, dtype=torch.uint8)
+
+    planted(greedy)
+    found = outcome("planted")
+    assert found.status == "out_of_memory"
+    assert found.time_ms is None
+
+
+def test_a_mixer_that_fails_is_a_result(planted):
+    def broken(self, x):
+        raise ValueError("no such frame")
+
+    planted(broken)
+    found = outcome("planted")
+    assert (found.status, found.reason) == ("failed", "ValueError: no such frame")
+    assert "in broken" in found.traceback
+
+
+def test_a_body_that_cannot_run_gives_its_reasons():
+    found = outcome("bimamba", backends=["selective_scan=mamba_ssm"])
+    assert found.status == "unsupported"
+    assert "mamba_ssm" in found.reason
+
+
+def test_a_body_that_is_wrong_is_not_timed(planted, monkeypatch):
+    body = causal_conv._modules["torch"]
+    right = body.run
+    monkeypatch.setattr(body, "run", lambda *a, **k: tuple(1.01 * y for y in right(*a, **k)))
+    found = outcome("bimamba", backends=["causal_conv=torch"])
+    assert found.status == "failed"
+    assert "causal_conv=torch" in found.reason
+    assert "differs from the reference" in found.reason
+    assert found.time_ms is None
+
+
+def test_a_body_that_a_mixer_insists_on_is_named_unchecked(planted):
+    def insistent(self, x):
+        return causal_conv(x, [Filter(torch.ones(x.shape[-1], 2))], backend="torch")[0] * self.weight
+
+    planted(insistent)
+    found = outcome("planted")
+    assert found.status == "ok", found.reason
+    assert found.agreement == Agreement(unchecked=("causal_conv=torch",))
+
+
+def test_short_precision_and_the_random_state_is_left_alone():
+    before = torch.random.get_rng_state()
+    found = outcome("bimamba", dtype="bfloat16")
+    assert found.status == "ok", found.reason
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_whole_model_trains():
+    case = expand(layers="identity", lengths="2", level="model", mode="train")[0].replace(size=8)
+    found = run(case, budget_s=0.01)
+    assert found.status == "ok", found.reason
+    assert found.stored_bytes > 0
+    assert found.num_parameters > 10_000
