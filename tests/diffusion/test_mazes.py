@@ -80,6 +80,18 @@ def test_a_room_looks_as_it_should():
     assert picture[0, 8, 0] > picture[15, 8, 0]  # ceiling 60, floor 30
 
 
+def test_a_turned_world_looks_the_same_to_a_turned_walker():
+    dice = np.random.default_rng(2)
+    world = mazes.make_world(dice)
+    plain = np.broadcast_to(world.textures.mean((1, 2), keepdims=True), world.textures.shape)
+    turned = World(*(np.rot90(grid, -1) for grid in (world.open, world.wall, world.floor, world.ceiling)), plain)
+    x, y, heading = poses = mazes.walk(world.open, dice, 5).T + np.array([[0], [0], [0.4]])
+    there = np.stack([len(world.open) - y, x, heading + math.pi / 2], -1)
+    here = render(World(world.open, world.wall, world.floor, world.ceiling, plain), poses.T, 16)
+    assert np.abs(here.astype(int) - render(turned, there, 16)).mean() < 0.5
+    assert np.abs(here.astype(int) - here[:, :, ::-1]).mean() > 5
+
+
 def test_turning_moves_the_picture_and_a_full_turn_restores_it():
     world = mazes.make_world(np.random.default_rng(0))
     y, x = np.argwhere(world.open)[0] + 0.5
