@@ -32,6 +32,7 @@ log = logging.getLogger("temporal_zoo.ops")
 REFERENCE = "reference"
 _pins: ContextVar[Mapping[str, str]] = ContextVar("temporal_zoo_pins", default=MappingProxyType({}))
 _trace: ContextVar[dict[str, set[str]] | None] = ContextVar("temporal_zoo_trace", default=None)
+_strict: ContextVar[bool] = ContextVar("temporal_zoo_strict", default=False)
 _ops: dict[str, Op] = {}
 
 
@@ -74,8 +75,13 @@ class Op:
             return asked
         for name in self.bodies:
             if not self.reasons(name, *args, **kwargs):
-                if name == REFERENCE:
-                    _warn_reference(self.name, _device(args))
+                if name == REFERENCE and _device(args) == "cuda":
+                    if _strict.get():
+                        raise BackendError(
+                            f"{self.name}: only the slow reference can run these inputs on CUDA; "
+                            f"--allow-reference runs it all the same\n{self._table(*args, **kwargs)}"
+                        )
+                    _warn_reference(self.name)
                 return name
         raise BackendError(f"{self.name}: no body can run these inputs\n{self._table(*args, **kwargs)}")
 
@@ -147,6 +153,16 @@ def tracing() -> Iterator[dict[str, set[str]]]:
         for op_name, bodies in ran.items():
             for body in bodies:
                 _note(op_name, body)
+
+
+@contextmanager
+def refusing_reference(refuse: bool = True) -> Iterator[None]:
+    """Within the block, `auto` on CUDA raises where only the reference can run: a Python loop there measures nothing."""
+    token = _strict.set(refuse)
+    try:
+        yield
+    finally:
+        _strict.reset(token)
 
 
 def pins_from_text(text: str) -> dict[str, str]:
@@ -222,9 +238,8 @@ def _device(args: tuple) -> str:
 
 
 @torch.compiler.assume_constant_result
-def _warn_reference(op_name: str, device: str) -> None:
-    if device == "cuda":
-        _warn_once(op_name)
+def _warn_reference(op_name: str) -> None:
+    _warn_once(op_name)
 
 
 @functools.cache

@@ -1,0 +1,209 @@
+"""The space-time U-Net: convolutions and spatial attention per frame, and ten named slots for temporal mixers.
+
+Letters: b clips, t frames, c channels, h w height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from diffusion.blocks import FullAttention, LevelEmbedding, LinearAttention, ResidualBlock
+from diffusion.config import ModelConfig
+from diffusion.process import per_frame
+from diffusion.randomness import generator
+from diffusion.slots import assign
+from diffusion.temporal import TemporalBlock
+from temporal_zoo import build
+from temporal_zoo.registry import get
+
+
+class _Pass(NamedTuple):
+    """What every block of one forward pass is told."""
+
+    level: Tensor  # (b t) time_width: the embedded noise level of each frame
+    frames: int
+    lengths: Tensor | None  # (b,)
+    real: Tensor | None  # (b t): 1 for real frames, 0 for padding
+    norm_frames: int  # how many consecutive frames share the statistics of a group norm
+
+
+class Backbone(nn.Module):
+    """Predicts, from a noisy clip and its noise level, what the process asks for (noise, clean clip or velocity).
+
+    With the defaults of `ModelConfig` this is the network of arXiv 2403.07711 to the parameter: a stem, levels of two
+    residual blocks and linear attention, a bottom with full attention, and x + Mixer(norm(x)) after the stem, in every
+    level and at the bottom.  Slots are `stem`, `down0`.., `mid`, `up0`.. (`diffusion.slots`).
+
+    Args:
+        config: the network; its `mixer` text says which mixer sits in which slot.
+        seed: when given, initial weights are a function of it, and those of the backbone do not depend on the mixer.
+    """
+
+    def __init__(self, config: ModelConfig, *, seed: int | None = None) -> None:
+        super().__init__()
+        self.config = config
+        levels = len(config.multipliers)
+        specs = assign(config.mixer, levels, config.slots)
+        with _seeded(seed, "backbone"):
+            self._build(config, specs)
+        self.shared = nn.ModuleDict()
+        blocks = self.temporal_blocks()
+        for slot, spec in specs.items():
+            with _seeded(seed, f"mixer/{slot}"):
+                blocks[slot].mixer = build(spec, blocks[slot].gain.shape[0], shared=self._shared(spec))
+
+    def _build(self, config: ModelConfig, slots) -> None:
+        widths = [config.width * m for m in config.multipliers]
+        time_width = config.width * config.time_width
+
+        def residual(inputs: int, outputs: int, timed: bool = True) -> ResidualBlock:
+            return ResidualBlock(inputs, outputs, config.groups, time_width if timed else None, config.zero_init)
+
+        def spatial(channels: int) -> nn.Module:
+            return (
+                LinearAttention(channels, config.heads, config.zero_init)
+                if config.spatial == "everywhere"
+                else nn.Identity()
+            )
+
+        def temporal(slot: str, channels: int) -> nn.Module | None:
+            if slot not in slots:
+                return None
+            return TemporalBlock(
+                channels,
+                time_width=time_width if config.modulated else None,
+                gated=config.zero_init,
+                recompute=config.checkpointing == "mixers",
+            )
+
+        def level(slot: str, inputs: int, outputs: int, resample: nn.Module) -> nn.ModuleDict:
+            return nn.ModuleDict({
+                "blocks": nn.ModuleList(residual(outputs if i else inputs, outputs) for i in range(config.blocks)),
+                "spatial": spatial(outputs),
+                "temporal": temporal(slot, outputs),
+                "resample": resample,
+            })  # fmt: skip
+
+        self.embed = LevelEmbedding(config.width, time_width)
+        self.stem = nn.Conv2d(config.channels, config.width, config.stem, padding=config.stem // 2)
+        self.stem_temporal = temporal("stem", config.width)
+        last = len(widths) - 1
+        self.down = nn.ModuleList(
+            level(f"down{i}", a, b, nn.Conv2d(b, b, 4, 2, 1) if i < last else nn.Identity())
+            for i, (a, b) in enumerate(zip([config.width, *widths[:-1]], widths, strict=True))
+        )
+        bottom = widths[-1]
+        self.mid_first = residual(bottom, bottom)
+        self.mid_spatial = (
+            nn.Identity() if config.spatial == "none" else FullAttention(bottom, config.heads, config.zero_init)
+        )
+        self.mid_temporal = temporal("mid", bottom)
+        self.mid_second = residual(bottom, bottom)
+        self.up = nn.ModuleList(
+            level(f"up{i}", 2 * a, b, nn.ConvTranspose2d(b, b, 4, 2, 1) if i < last else nn.Identity())
+            for i, (a, b) in enumerate(zip(widths[::-1], [*widths[-2::-1], config.width], strict=True))
+        )
+        self.final = residual(2 * config.width, config.width, timed=False)
+        self.to_out = nn.Conv2d(config.width, config.channels, 1)
+        if config.zero_init:
+            nn.init.zeros_(self.to_out.weight)
+
+    def _shared(self, spec) -> nn.Module | None:
+        """What the mixers of one spec share across depth, built once and registered here, at the root."""
+        key = str(spec.canonical()).replace(".", "_")
+        if key not in self.shared:
+            module = get(spec.name).mixer.make_shared(spec.config())
+            if module is None:
+                return None
+            self.shared[key] = module
+        return self.shared[key]
+
+    def temporal_blocks(self) -> dict[str, TemporalBlock]:
+        """Slot -> block, for the slots that hold a mixer, in the order in which a clip passes them."""
+        places = {"stem": self.stem_temporal}
+        places |= {f"down{i}": level["temporal"] for i, level in enumerate(self.down)}
+        places |= {"mid": self.mid_temporal}
+        places |= {f"up{i}": level["temporal"] for i, level in enumerate(self.up)}
+        return {slot: block for slot, block in places.items() if block is not None}
+
+    def forward(self, x: Tensor, noise: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """One pass.
+
+        Args:
+            x: (clips, frames, channels, height, width).
+            noise: noise levels, (clips,) or (clips, frames), counted from 0 to T - 1.
+            lengths: (clips,) int64, how many frames of each clip are real, or None when all are.
+        Returns:
+            a prediction of the shape of x; zero at padded frames.
+        """
+        frames = x.shape[1]
+        level = self.embed(per_frame(noise, frames).flatten())
+        padding = real = None
+        if lengths is not None:
+            padding = (torch.arange(frames, device=x.device) >= lengths[:, None])[..., None, None, None]
+            real = (~padding).flatten().float()
+            x = x.masked_fill(padding, 0)
+        now = _Pass(level, frames, lengths, real, 1 if self.config.norm == "frame" else frames)
+        y = rearrange(x, "b t c h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
+        y = rearrange(self._unet(y, now), "(b t) c h w -> b t c h w", t=frames)
+        return y if padding is None else y.masked_fill(padding, 0)
+
+    def _unet(self, x: Tensor, now: _Pass) -> Tensor:
+        x = stem = self._mix(self.stem_temporal, self.stem(x), now)
+        skips = []
+        for level in self.down:
+            x = self._level(level, x, now)
+            skips.append(x)
+            x = level["resample"](x)
+        x = self._run(self.mid_first, x, now)
+        x = self._mix(self.mid_temporal, self.mid_spatial(x), now)
+        x = self._run(self.mid_second, x, now)
+        for level in self.up:
+            x = level["resample"](self._level(level, torch.cat([x, skips.pop()], dim=1), now))
+        x = self._run(self.final, torch.cat([x, stem], dim=1), now)
+        return self.to_out(x)
+
+    def _level(self, level: nn.ModuleDict, x: Tensor, now: _Pass) -> Tensor:
+        for block in level["blocks"]:
+            x = self._run(block, x, now)
+        return self._mix(level["temporal"], level["spatial"](x), now)
+
+    def _run(self, block: ResidualBlock, x: Tensor, now: _Pass) -> Tensor:
+        arguments = (x, now.level, now.norm_frames, now.real)
+        if self.config.checkpointing == "blocks":
+            return checkpoint(block, *arguments, use_reentrant=False)
+        return block(*arguments)
+
+    def _mix(self, block: TemporalBlock | None, x: Tensor, now: _Pass) -> Tensor:
+        if block is None:
+            return x
+        arguments = (x, now.level, now.frames, now.lengths)
+        if self.config.checkpointing == "blocks":
+            return checkpoint(block, *arguments, use_reentrant=False)
+        return block(*arguments)
+
+    def no_decay(self) -> set[str]:
+        """Names of parameters that weight decay should spare: gains, biases and whatever a mixer names."""
+        spared = {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
+        for slot, block in self.named_modules():
+            if isinstance(block, TemporalBlock):
+                spared |= {f"{slot}.mixer.{name}" for name in block.mixer.no_decay}
+        return spared
+
+
+@contextmanager
+def _seeded(seed: int | None, purpose: str) -> Iterator[None]:
+    """Initial weights drawn inside are a function of (seed, purpose); the caller's random state is untouched."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, purpose).initial_seed())
+        yield

@@ -1,0 +1,182 @@
+"""`zoo train` and `zoo sample`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from diffusion.presets import PRESETS, preset
+
+LOG_SECONDS = 30  # between two lines where no live display can be drawn
+
+
+@click.command()
+@click.option(
+    "--mixer",
+    help='Which mixer in which slot: bimamba, flash:heads=4, "bimamba@high+flash@low".  [default: the preset\'s]',
+)
+@click.option(
+    "--preset",
+    "preset_name",
+    type=click.Choice(list(PRESETS)),
+    default="tiny",
+    show_default=True,
+    help="Configuration to start from.",
+)
+@click.option(
+    "--data",
+    "source",
+    help="Videos to train on: a file, a folder, builtin:mazes, builtin:doom.  [default: the preset's]",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Train to this step; more than before continues a finished run."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of every random choice.")
+@click.option("--start", help="Begin from the averaged weights of this run or checkpoint, such as builtin:doom.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Any other field, such as model.width=32; may be repeated.",
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.  [default: runs/PRESET-MIXER]"
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--allow-reference", is_flag=True, help="Train on CUDA even where only a slow reference body can run.")
+def train(mixer, preset_name, source, steps, seed, start, assignments, out, device, allow_reference) -> None:
+    """Trains a video diffusion model with any mixer; typed again, continues where it stopped.
+
+    The run's folder holds the configuration, a log, the newest checkpoint, sample sheets and the loss curves.
+    Ctrl-C stops it with a checkpoint.  `zoo sample FOLDER` draws clips from it.
+    """
+    config = preset(preset_name).override(assignments)
+    model = config.model if mixer is None else config.model.replace(mixer=mixer)
+    data = config.data if source is None else config.data.replace(source=source)
+    chosen = {"steps": steps, "seed": seed, "start": start}
+    config = config.replace(model=model, data=data, **{k: v for k, v in chosen.items() if v is not None})
+    folder = out or Path("runs") / f"{preset_name}-{config.model.mixer.replace(':', '-').replace('=', '')}"
+
+    from diffusion.device import open_device
+    from diffusion.run import Run
+    from temporal_zoo.ops import refusing_reference
+
+    console = Console(stderr=True)
+    with refusing_reference(not allow_reference):
+        run = Run(config, folder, open_device(device))
+        if run.finished:
+            console.print(
+                f"{folder} is finished: {run.trainer.step} of {run.config.steps} steps. Train on with --steps {2 * run.config.steps}."
+            )
+            return
+        console.print(_opening(run))
+        for step, test_loss in _shown(run, console):
+            if test_loss is not None:
+                console.print(f"step {step.step}: held-out loss {test_loss:.4f}")
+    ending = "finished" if run.finished else "stopped, with a checkpoint; the same command continues"
+    console.print(f"{ending}: step {run.trainer.step} of {run.config.steps}")
+    console.print(f"Look at {folder}/samples and {folder}/loss.png, or draw new clips: zoo sample {folder}")
+
+
+def _opening(run) -> str:
+    parameters = sum(p.numel() for p in run.trainer.network.parameters())
+    verb = f"continuing at step {run.trainer.step}" if run.continued else "training"
+    config = run.config
+    return (
+        f"{verb}: {config.model.mixer}, {parameters:,} parameters, {config.data.source} "
+        f"({run.trainer.clips.num_videos} videos), {config.data.frames} frames of "
+        f"{config.model.size}x{config.model.size}, batch {config.batch}, to step {config.steps}, in {run.folder}"
+    )
+
+
+def _shown(run, console: Console) -> Iterator[tuple]:
+    """Passes the steps through and shows how far they are: a live bar, or a line now and then where none can be drawn."""
+    smooth = last_line = None
+    with _bar(console) as progress:
+        task = progress.add_task("training", total=run.config.steps, completed=run.trainer.step, loss="")
+        for step, test_loss in run.steps():
+            smooth = step.loss if smooth is None else 0.95 * smooth + 0.05 * step.loss
+            progress.update(task, completed=step.step, loss=f"loss {smooth:.4f}")
+            now = time.monotonic()
+            if not console.is_terminal and (last_line is None or now - last_line > LOG_SECONDS):
+                console.print(f"step {step.step}/{run.config.steps}  loss {smooth:.4f}  {step.seconds:.2f} s/step")
+                last_line = now
+            yield step, test_loss
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        yield bar
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("--count", type=click.IntRange(min=1), default=8, show_default=True, help="Clips to draw.")
+@click.option("--frames", type=click.IntRange(min=1), help="Frames of each clip.  [default: as trained]")
+@click.option(
+    "--sampler",
+    type=click.Choice(["ddim", "ancestral"]),
+    default="ddim",
+    show_default=True,
+    help="How noise becomes a clip.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    help="Steps of ddim; ancestral takes all levels.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Clip i is a function of the seed and i."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Clips drawn at a time; changes nothing else.",
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder to write.  [default: RUN/clips, or clips]"
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+def sample(run, count, frames, sampler, steps, seed, batch, out, device) -> None:
+    """Draws clips from a trained model: RUN is a run's folder, a checkpoint, or builtin:doom, which ships.
+
+    Writes an mp4 and a gif of each clip, a gif of all of them, and a contact sheet (png).
+    """
+    from diffusion.checkpoint import find
+    from diffusion.device import open_device
+    from diffusion.generate import load_network, sample_clips
+    from diffusion.video import save_gif, save_mp4, save_sheet
+
+    console = Console(stderr=True)
+    network, config, fps = load_network(find(run), open_device(device))
+    folder = out or (Path(run) / "clips" if Path(run).is_dir() else Path("clips"))
+    clips = []
+    with _bar(console) as progress:
+        task = progress.add_task("drawing", total=count, loss="")
+        for first in range(0, count, batch):
+            part = min(batch, count - first)
+            clips += sample_clips(
+                network, config, part, first=first, fps=fps, seed=seed, sampler=sampler, num_steps=steps, frames=frames
+            )
+            progress.update(task, completed=len(clips))
+    for number, clip in enumerate(clips):
+        save_mp4(folder / f"{number:03d}.mp4", clip)
+        save_gif(folder / f"{number:03d}.gif", clip)
+    save_gif(folder / "all.gif", clips)
+    save_sheet(folder / "sheet.png", clips)
+    click.echo(f"{count} clips of {clips[0].frames} frames: {folder}/sheet.png, {folder}/all.gif, {folder}/000.mp4 ...")

@@ -1,0 +1,103 @@
+"""Everything that a training run is told, as frozen records; `zoo train --set model.width=32` changes one field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from diffusion.data.config import DataConfig
+from temporal_zoo.config import Config, ConfigError, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Config):
+    """The space-time U-Net; the defaults are the paper's (arXiv 2403.07711) except where a line says otherwise."""
+
+    mixer: str = option("bimamba", 'which mixer in which slot: "bimamba", "flash:heads=4", "bimamba@high+flash@low"')
+    slots: tuple[str, ...] = option(
+        (), "slots that hold a mixer, of stem, down0.., mid, up0..; none listed: all of them"
+    )
+    channels: int = option(3, "colour channels; read from the data when a run starts", least=1)
+    size: int = option(32, "height and width in pixels; read from the data when a run starts", least=1)
+    width: int = option(64, "channels at full resolution", least=8)
+    multipliers: tuple[int, ...] = option(
+        (1, 2, 4, 8), "channels of each level, in widths; halves the size per level", least=1
+    )
+    blocks: int = option(2, "residual blocks per level and side", least=1)
+    groups: int = option(8, "groups of each group norm", least=1)
+    heads: int = option(8, "heads of the spatial attention, 32 features each", least=1)
+    spatial: Literal["everywhere", "bottom", "none"] = option(
+        "everywhere", "spatial attention: linear at every level and full at the bottom, only at the bottom, or none"
+    )
+    time_width: int = option(32, "width of the noise-level embedding, in widths", least=1)
+    stem: int = option(7, "kernel of the first convolution, odd", least=1)
+    norm: Literal["clip", "frame"] = option(
+        "clip", "statistics of group norms: over all frames of a clip, or per frame"
+    )
+    modulated: bool = option(False, "whether the noise level scales and shifts the frames before a mixer (paper: no)")
+    zero_init: bool = option(False, "whether residual branches and the output start at zero (paper: no)")
+    checkpointing: Literal["none", "mixers", "blocks"] = option(
+        "none", "what is recomputed in backward instead of stored"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stem % 2 == 0:
+            raise ConfigError(f"ModelConfig.stem is {self.stem}; a centred kernel has an odd width")
+        if self.width % self.groups:
+            raise ConfigError(f"ModelConfig.width {self.width} is not a multiple of its {self.groups} groups")
+        if self.size % 2 ** (len(self.multipliers) - 1):
+            raise ConfigError(
+                f"ModelConfig.size {self.size} cannot be halved {len(self.multipliers) - 1} times "
+                f"(levels {list(self.multipliers)}); use fewer levels or a size that is a multiple of "
+                f"{2 ** (len(self.multipliers) - 1)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig(Config):
+    """The diffusion process; the defaults are the paper's."""
+
+    steps: int = option(256, "number of noise levels T", least=2)
+    prediction: Literal["epsilon", "x0", "v"] = option("epsilon", "what the network predicts")
+    levels: Literal["clip", "frame"] = option("clip", "one noise level per clip, or one per frame")
+    draw: Literal["uniform", "stratified"] = option(
+        "uniform", "noise levels in training: independent, or spread evenly over consecutive clips"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Config):
+    """AdamW and the moving average of the weights."""
+
+    lr: float = option(1e-5, "learning rate", least=0)
+    beta2: float = option(0.999, "second moment decay of Adam (the first is 0.9)", least=0, most=1)
+    weight_decay: float = option(
+        0.0, "decoupled weight decay; biases, norms and what a mixer names are spared", least=0
+    )
+    warmup: int = option(0, "steps over which the learning rate rises from zero", least=0)
+    decay: float = option(
+        0.0, "share of the steps, at the end, over which the learning rate falls to zero", least=0, most=1
+    )
+    clip: float | None = option(None, "largest norm of the gradient; none: not clipped", least=0)
+    ema: float = option(0.9999, "decay of the moving average of the weights", least=0, most=1)
+    ema_warmup: bool = option(False, "whether that decay starts low and rises as (1 + n) / (10 + n)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """One training run."""
+
+    model: ModelConfig = option(ModelConfig(), "the network")
+    process: ProcessConfig = option(ProcessConfig(), "the diffusion process")
+    data: DataConfig = option(DataConfig(), "the clips")
+    optimizer: OptimizerConfig = option(OptimizerConfig(), "the optimizer")
+    steps: int = option(100_000, "optimizer steps", least=1)
+    batch: int = option(8, "clips per step", least=1)
+    seed: int = option(0, "seed of every random choice", least=0)
+    precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the network: float32, or bfloat16 autocast")
+    start: str | None = option(None, "checkpoint whose averaged weights training begins from; none: random weights")
+    save_every: int = option(1000, "steps between checkpoints", least=1)
+    sample_every: int = option(5000, "steps between sample sheets", least=1)
+    test_every: int = option(1000, "steps between measurements of the loss on held-out clips", least=1)
+    test_clips: int = option(32, "held-out clips in that measurement", least=1)

@@ -1,0 +1,21 @@
+"""Which device a command runs on."""
+
+from __future__ import annotations
+
+import torch
+
+
+def open_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: it is not there; the message says which are.
+    """
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or not (str(device) in there or (name == "cuda" and len(there) > 1)):
+        raise ValueError(f"there is no device {name!r} here; there is {', '.join(there)}")
+    return device

@@ -1,0 +1,75 @@
+"""Making clips with a trained network: each sample is a function of (seed, its number), whatever the batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from diffusion import checkpoint
+from diffusion.backbone import Backbone
+from diffusion.clip import Clip, ClipBatch
+from diffusion.config import TrainConfig
+from diffusion.process import Process, draw_noise
+from diffusion.randomness import generator
+from diffusion.samplers import ancestral, ddim, denoiser
+
+Sampler = Literal["ddim", "ancestral"]
+
+
+def generate(
+    network,
+    config: TrainConfig,
+    numbers: range,
+    *,
+    seed: int,
+    sampler: Sampler,
+    num_steps: int,
+    frames: int | None = None,
+) -> Iterator[Tensor]:
+    """Samples the clips with these numbers together; yields the running estimate, (clips, frames, c, h, w) in [-1, 1].
+
+    Args:
+        network: a `Backbone` with trained weights, on the device to use.
+        config: of the run that trained it.
+        numbers: which samples.
+        num_steps: steps of `ddim`; `ancestral` always takes all levels of the process.
+        frames: length of the clips; the training length unless given.
+    """
+    device = next(network.parameters()).device
+    process = Process.from_config(config.process)
+    model = config.model
+    shape = (frames or config.data.frames, model.channels, model.size, model.size)
+    start = draw_noise(seed, "sample", numbers, shape).to(device)
+    denoise = denoiser(network, process)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        if sampler == "ddim":
+            yield from ddim(denoise, process, start, num_steps=num_steps)
+        else:
+            dice = [generator(seed, "sample steps", number) for number in numbers]
+            yield from ancestral(
+                denoise, process, start, lambda: torch.stack([torch.randn(shape, generator=d) for d in dice]).to(device)
+            )
+
+
+def load_network(path: Path, device: torch.device) -> tuple[Backbone, TrainConfig, float]:
+    """The averaged network of a checkpoint, its run's configuration, and the frame rate of its clips.
+
+    Raises:
+        CheckpointError: not a checkpoint, or a damaged one.
+    """
+    content = checkpoint.load(path)
+    config = TrainConfig.from_dict(content["config"])
+    network = Backbone(config.model, seed=0)
+    network.load_state_dict(content["average"])
+    return network.to(device, memory_format=torch.channels_last).eval(), config, content["fps"]
+
+
+def sample_clips(network, config: TrainConfig, count: int, *, fps: float, first: int = 0, **how) -> list[Clip]:
+    """The finished clips `first` to `first + count`, sampled together; `how` as in `generate`."""
+    for estimate in generate(network, config, range(first, first + count), **how):
+        values = estimate
+    return ClipBatch(values.cpu()).to_clips(fps)
