@@ -1,0 +1,87 @@
+"""What is done with this project, each in an environment of its own: `nox -s demo`, `nox -s tests`, ...
+
+Everything is installed in the versions of constraints.txt.  Words behind `--` are handed on: `nox -s tests -- -k scan`.
+"""
+
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "types", "tests"]
+
+EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+PACKAGES = {"temporal_zoo", "diffusion", "bench"}
+
+
+def install(session: nox.Session, *wanted: str) -> None:
+    """Installs in the versions that constraints.txt names."""
+    session.install("-c", "constraints.txt", *wanted)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Goes on training a shipped model on recorded walks, draws clips, measures two mixers: pictures in out/demo."""
+    install(session, ".[all]")
+    # -P: what was installed runs, and not the folder of the same name here.
+    session.run("python", "-P", "-m", "diffusion.demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests that need no GPU, two at a time."""
+    install(session, ".[test]")
+    session.run("pytest", "--numprocesses=2", "--dist=worksteal", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Rules and format of the code."""
+    install(session, "ruff")
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types of the three packages."""
+    install(session, ".[test]", "mypy")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def speed(session: nox.Session) -> None:
+    """Speed of every mixer on small shapes, on an otherwise idle machine."""
+    install(session, ".[test]")
+    session.run("pytest", "-m", "speed", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """The tests that need a CUDA device, with the torch and the kernels of the environment that is active."""
+    session.run("python", "-m", "pytest", "-m", "gpu", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """These pages as a site in site/."""
+    install(session, *EXTRAS["docs"])
+    session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """The wheel in dist/: what is in it, and that its commands answer where torch is not installed."""
+    session.run("python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", "dist", ".")
+    built = max(Path("dist").glob("temporal_zoo-*.whl"), key=lambda path: path.stat().st_mtime)
+    with zipfile.ZipFile(built) as archive:
+        tops = {name.partition("/")[0] for name in archive.namelist()}
+    strays = {top for top in tops - PACKAGES if not top.endswith(".dist-info")}
+    if strays or not tops >= PACKAGES:
+        session.error(f"{built} holds {', '.join(sorted(tops))}; it should hold {', '.join(sorted(PACKAGES))}")
+    install(session, "click", "rich")
+    session.install("--no-deps", "--force-reinstall", str(built))
+    for command in ("train", "sample", "data", "bench", "list", "info", "check", "doctor"):
+        session.run("zoo", command, "--help", silent=True)
+    session.log(f"{built} is sound: {built.stat().st_size / 2**20:.1f} MiB")
