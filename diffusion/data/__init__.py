@@ -27,7 +27,7 @@ class DataError(ValueError):
 def open_clips(config: DataConfig, *, split: Split) -> ClipSource:
     """The clips of one split of the configured source.
 
-    Files are decoded once into a memory-mapped cache, which may take a while the first time.
+    Files are decoded once into a cache, which may take a while the first time.
 
     Raises: DataError when the source is missing, empty, unreadable, or has no video long enough.
     """

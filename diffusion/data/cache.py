@@ -13,7 +13,7 @@ from diffusion.data import DataError
 from diffusion.data.build import FORMAT, Entry, build, is_cache, read_index, read_meta
 from diffusion.data.config import DataConfig, Split
 from diffusion.data.layout import find_items, fingerprint, select
-from diffusion.data.storage import cache_home, size_of
+from diffusion.data.storage import cache_home, read_frames, size_of
 
 log = logging.getLogger("temporal_zoo.data")
 
@@ -31,15 +31,11 @@ class CachedVideos:
     def read(self, video: int, frames: slice) -> np.ndarray:
         """Frames of one video, (frames, size, size, channels) uint8."""
         entry = self._entries[video]
-        shape = (entry.frames, self.size, self.size, self.channels)
-        offset = entry.start * self.size**2 * self.channels
-        path = self.folder / "videos" / entry.shard
+        shape = {"length": entry.frames, "size": self.size, "channels": self.channels, "first": entry.start}
         try:
-            return np.array(np.memmap(path, np.uint8, "r", offset, shape)[frames])
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path}, which holds {entry.name}, is damaged ({error}); run zoo data build again"
-            ) from error
+            return read_frames(self.folder / "videos" / entry.shard, frames, **shape)
+        except DataError as error:
+            raise DataError(f"{entry.name} is lost: {error}; run zoo data build again") from error
 
 
 def cached_videos(source: Path, config: DataConfig, split: Split) -> CachedVideos:

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion.data import mazes
 from diffusion.data.config import DataConfig, Split
-from diffusion.data.storage import cache_home, written_whole
+from diffusion.data.storage import cache_home, read_frames, written_whole
 
 TRAIN_VIDEOS = 256
 TEST_VIDEOS = 32
@@ -20,7 +20,7 @@ _LOOK = 1
 
 
 class MazeVideos:
-    """Mazes by index, kept as one .npy file each; see `diffusion.data.source.Videos`."""
+    """Mazes by index, kept as one file of raw frames each; see `diffusion.data.source.Videos`."""
 
     channels = 3
     fps = mazes.FPS
@@ -45,9 +45,9 @@ class MazeVideos:
     def read(self, video: int, frames: slice) -> np.ndarray:
         """Frames of one video, (frames, size, size, 3) uint8."""
         index = self._indices[video]
-        path = self.folder / f"{index:07d}.npy"
+        path = self.folder / f"{index:07d}.u8"
         if not path.exists():
             pixels = mazes.video(self._seed, index, size=self.size, frames=self.lengths[video])
-            with written_whole(path) as unfinished:
-                np.save(unfinished, pixels)
-        return np.array(np.load(path, mmap_mode="r")[frames])
+            with written_whole(path) as file:
+                file.write(pixels.data)
+        return read_frames(path, frames, length=self.lengths[video], size=self.size, channels=3)

@@ -83,7 +83,8 @@ def test_a_room_looks_as_it_should():
 def test_a_turned_world_looks_the_same_to_a_turned_walker():
     dice = np.random.default_rng(2)
     world = mazes.make_world(dice)
-    plain = np.broadcast_to(world.textures.mean((1, 2), keepdims=True), world.textures.shape)
+    plain = np.zeros_like(world.textures) + world.textures.mean((1, 2), keepdims=True)
+    plain[: world.wall.max() + 1] = 0  # walls along x and along y are lit differently
     turned = World(*(np.rot90(grid, -1) for grid in (world.open, world.wall, world.floor, world.ceiling)), plain)
     x, y, heading = poses = mazes.walk(world.open, dice, 5).T + np.array([[0], [0], [0.4]])
     there = np.stack([len(world.open) - y, x, heading + math.pi / 2], -1)
@@ -155,7 +156,7 @@ def test_a_rendered_video_is_kept_and_nothing_else(config, tmp_path):
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
     clips.draw(0, 0)
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert [path.suffix for path in kept] == [".npy"]
+    assert [path.suffix for path in kept] == [".u8"]
     before = kept[0].stat().st_mtime_ns
     clips.draw(1, 0)
     assert kept[0].stat().st_mtime_ns == before
@@ -170,4 +171,4 @@ def test_drawing_needs_no_more_and_more_memory(config):
     for number in range(1500):
         clips.draw(number, 1)
     assert process.memory_info().rss - before < 8 * 2**20
-    assert not [file.path for file in process.open_files() if file.path.endswith(".npy")]
+    assert not [file.path for file in process.open_files() if file.path.endswith(".u8")]
