@@ -17,7 +17,7 @@ from typing import Any
 from temporal_zoo.environment import code, machine
 from temporal_zoo.packages import OPTIONAL, Package, install_command
 
-SECONDS_PER_PROBE = 90
+SECONDS_PER_PROBE = 180
 # All trial runs together; the first ones may compile a kernel.
 SECONDS_FOR_TRIALS = 600
 

@@ -43,7 +43,7 @@ def zoo_process(tmp_path):
             text=True,
             cwd=empty,
             env=known | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-            timeout=300,
+            timeout=900,
         )
 
     return run
