@@ -34,15 +34,18 @@ class Metric:
 
 
 TIME = Metric("time", "time of one {step}, median", "ms", 1, lambda o: o.time_ms.p50 if o.time_ms else None)
+PROCESSOR = Metric(
+    "processor", "processor time of one {step}, all threads, mean", "ms", 1, lambda o: o.time_ms and o.time_ms.processor
+)
 STORED = Metric("stored", "stored for backward, counted exactly", "MiB", MIB, lambda o: o.stored_bytes)
 PEAK = Metric(
     "peak",
-    "{counted} of one {step}, above what was there before",
+    "{counted} during one step, above before it",
     "MiB",
     MIB,
     lambda o: o.memory.above if o.memory else None,
 )
-METRICS = (TIME, STORED, PEAK)
+METRICS = (TIME, PROCESSOR, STORED, PEAK)
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,11 @@ class Panel:
         """The metric in words, with its unit."""
         counted = next((r.outcome.memory.counted for c in self.curves for r in c.results if r.outcome.memory), "peak")
         return f"{metric.title.format(step=self.step, counted=counted)} ({metric.unit})"
+
+    @property
+    def waited(self) -> bool:
+        """Whether other programs had the processor while this was timed."""
+        return any(r.outcome.time_ms.waited for c in self.curves for r in c.results if r.outcome.time_ms)
 
     def measured(self, metric: Metric) -> bool:
         """Whether any curve holds a value of `metric`."""

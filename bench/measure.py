@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from . import host_memory
 
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 200
-_LEAST_WHEN_SLOW = 3
+_LEAST_WHEN_SLOW, _FAR_LONGER = 3, 5
 _MOST_WARMUPS = 20
 # The median is known well enough when its interval (half-width of a box plot's notch) is this share of it.
 _STEADY = 0.03
@@ -23,7 +23,10 @@ _STEADY = 0.03
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds of one step: percentiles over the rounds that count.  `steady` says that the median had settled."""
+    """Milliseconds of one step: percentiles over the rounds that count.  `steady` says that the median had settled.
+
+    `processor` is the mean time that processors worked on a step, over all threads; None when another device did.
+    """
 
     p10: float
     p50: float
@@ -31,6 +34,12 @@ class Times:
     rounds: int
     warmups: int
     steady: bool
+    processor: float | None = None
+
+    @property
+    def waited(self) -> bool:
+        """Whether steps spent much of their time waiting for a processor that other programs had."""
+        return self.processor is not None and self.processor < 0.8 * self.p50
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Memory:
 def time_ms(step: Callable[[], Any], device: torch.device, *, budget_s: float = 2.0) -> Times:
     """Times `step`: warm-up until rounds no longer get faster, then rounds until their median is steady.
 
-    Warm-up and rounds end after `budget_s` seconds each, but never before three rounds.
+    Warm-up and rounds end after `budget_s` seconds each, but there are three rounds unless one alone takes far longer.
     """
     clock = _cuda_ms if device.type == "cuda" else _host_ms
     warmups = [clock(step)]
@@ -59,14 +68,18 @@ def time_ms(step: Callable[[], Any], device: torch.device, *, budget_s: float = 
             break
         warmups.append(clock(step))
     rounds: list[float] = []
+    worked = time.process_time()
     while len(rounds) < _MOST_ROUNDS:
         rounds.append(clock(step))
         if len(rounds) >= _LEAST_ROUNDS and _interval(rounds) < _STEADY:
             break
-        if len(rounds) >= _LEAST_WHEN_SLOW and sum(rounds) > 1000 * budget_s:
+        if sum(rounds) > 1000 * budget_s * (1 if len(rounds) >= _LEAST_WHEN_SLOW else _FAR_LONGER):
             break
+    worked = time.process_time() - worked
+    processor = 1000 * worked / len(rounds) if device.type == "cpu" else None
     p10, p50, p90 = (float(q) for q in np.percentile(rounds, [10, 50, 90]))
-    return Times(p10, p50, p90, len(rounds), len(warmups), _interval(rounds) < _STEADY)
+    steady = len(rounds) >= _LEAST_WHEN_SLOW and _interval(rounds) < _STEADY
+    return Times(p10, p50, p90, len(rounds), len(warmups), steady, processor)
 
 
 def peak_memory(step: Callable[[], Any], device: torch.device) -> Memory:

@@ -12,15 +12,17 @@ from temporal_zoo.registry import get
 from temporal_zoo.spec import MixerSpec
 
 from . import fit
-from .curves import METRICS, STORED, TIME, Curve, Metric, Panel
+from .curves import METRICS, PROCESSOR, STORED, TIME, Curve, Metric, Panel
 
 ENDS = {"out_of_memory": "out of memory", "unsupported": "unsupported", "failed": "failed"}
-_DECLARED = {TIME.name: "time", STORED.name: "memory"}
+_DECLARED = {TIME.name: "time", PROCESSOR.name: "time", STORED.name: "memory"}
 
 
 def tables(panel: Panel) -> list[Table]:
     """The tables of one panel: every metric that was measured, and the fit of the stored bytes."""
-    found = [_metric_table(panel, metric) for metric in METRICS if panel.measured(metric)]
+    # On an idle machine processor time tells nothing that the clock does not.
+    shown = [metric for metric in METRICS if metric is not PROCESSOR or panel.waited]
+    found = [_metric_table(panel, metric) for metric in shown if panel.measured(metric)]
     if not found:
         found = [_metric_table(panel, TIME)]
     fitted = [curve for curve in panel.curves if curve.quadratic(STORED)]
@@ -56,6 +58,8 @@ def remarks(panel: Panel) -> list[str]:
 def notes(panel: Panel) -> list[str]:
     """How the numbers came about: which bodies ran, and how well they agree with the reference."""
     lines = []
+    if panel.waited:
+        lines.append("Steps waited for processors that other programs had: read the processor time, not the clock.")
     if panel.case.level == "model":
         lines.append("Declared growth is the bare mixer's; all that is around it grows linearly with the frames.")
     if panel.case.level == "model" and panel.case.mode == "train":

@@ -16,7 +16,8 @@ def bench(*arguments):
 
 
 @pytest.fixture
-def out(tmp_path):
+def out(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.cli._BUDGET_S", 0.01)
     return tmp_path / "results"
 
 
@@ -59,7 +60,7 @@ def test_both_levels_as_json_and_a_second_sweep_appends(out):
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert [result["case"]["level"] for result in told["results"]] == ["mixer"] * 3 + ["model"] * 3
-    assert {row["metric"] for row in told["growth"]} == {"time", "peak"}
+    assert {row["metric"] for row in told["growth"]} == {"time", "processor", "peak"}
     bench(*options, "--level", "mixer")
     assert len(read(out / "records.jsonl").of("measurement")) == 9
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 
 import pytest
 import torch
@@ -90,6 +91,20 @@ def test_the_clock_warms_up_until_rounds_no_longer_get_faster(monkeypatch):
     monkeypatch.setattr(measure, "_host_ms", lambda step: next(rounds))
     times = measure.time_ms(lambda: None, CPU)
     assert (times.warmups, times.rounds, times.p50, times.steady) == (4, 5, 10, True)
+
+
+def test_a_step_that_takes_minutes_is_timed_once(monkeypatch):
+    monkeypatch.setattr(measure, "_host_ms", lambda step: 60_000)
+    times = measure.time_ms(lambda: None, CPU, budget_s=1.0)
+    assert (times.warmups, times.rounds, times.steady) == (1, 1, False)
+
+
+def test_waiting_is_told_from_working():
+    waiting = measure.time_ms(lambda: time.sleep(0.01), CPU, budget_s=0.05)
+    assert waiting.processor < 5
+    assert waiting.waited
+    assert not measure.Times(9, 10, 11, 5, 2, True, processor=19).waited
+    assert not measure.Times(9, 10, 11, 5, 2, True).waited
 
 
 def test_the_clock_stops_at_its_budget_and_says_so(monkeypatch):

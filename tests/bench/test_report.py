@@ -83,6 +83,16 @@ def test_remarks_compare_where_both_were_measured_and_name_what_was_not(results)
     assert any("attention=reference" in line for line in report.notes(panel))
 
 
+def test_processor_time_is_shown_where_the_clock_cannot_be_trusted(results):
+    assert "processor time" not in text(panels(results)[0])
+    busy = Outcome("ok", time_ms=Times(9, 10, 11, 5, 2, True, processor=2))
+    (panel,) = panels([Result(result.case, busy) for result in results])
+    assert (
+        rows(panel, "processor time of one forward and backward pass, all threads, mean (ms)")["bimamba"][0] == "2.00"
+    )
+    assert any("waited" in line for line in report.notes(panel))
+
+
 def test_growth_as_plain_values(results):
     (panel,) = panels(results)
     found = {(row["mixer"], row["metric"]): row for row in growth(panel)}
