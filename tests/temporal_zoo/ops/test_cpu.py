@@ -1,0 +1,169 @@
+"""What is special about the C++ bodies: instruction sets, lanes and chunks that do not come out even, threads."""
+
+import threading
+
+import pytest
+import torch
+
+from temporal_zoo.ops import _native
+from temporal_zoo.ops.causal_conv import Filter, causal_conv
+from temporal_zoo.ops.causal_conv import cpu as conv_cpu
+from temporal_zoo.ops.selective_scan import Direction, selective_scan
+from temporal_zoo.ops.selective_scan import cpu as scan_cpu
+
+# From the least to the most capable; a CPU runs what it has and all before it.
+INSTRUCTION_SETS = ("DEFAULT", "AVX2", "AVX512")
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+RUNNABLE = (
+    INSTRUCTION_SETS[: INSTRUCTION_SETS.index(CAPABILITY) + 1] if CAPABILITY in INSTRUCTION_SETS else ("DEFAULT",)
+)
+
+pytestmark = pytest.mark.skipif(
+    _native.reason(scan_cpu._SOURCE) is not None or _native.reason(conv_cpu._SOURCE) is not None,
+    reason="no C++ compiler on this machine",
+)
+
+
+@pytest.fixture(params=RUNNABLE)
+def instructions(request, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+    _native._load.cache_clear()
+    yield request.param
+    _native._load.cache_clear()
+
+
+def scan_case(rows, frames, channels, state, *, shift=0.0, seed=0):
+    """Leaves in float64, in the order of `scan`."""
+    torch.manual_seed(seed)
+    leaves = [torch.randn(rows, frames, channels)]
+    for _ in range(2):
+        leaves += [torch.randn(rows, frames, channels), torch.randn(rows, frames, channels) + shift]
+        leaves += [
+            -torch.rand(channels, state) - 0.1,
+            torch.randn(rows, frames, state),
+            torch.randn(rows, frames, state),
+        ]
+        leaves += [torch.randn(channels), torch.randn(channels), torch.randn(rows, channels, state)]
+    return [leaf.double() for leaf in leaves]
+
+
+def scan(leaves, lengths, backend, dtype=torch.float32):
+    """Everything that comes out of a scan in two directions: output, final states, gradients."""
+    leaves = [leaf.to(dtype).detach().requires_grad_() for leaf in leaves]
+    gate, first, second = leaves[0], leaves[1:9], leaves[9:]
+    directions = [Direction(*first[:7]), Direction(*second[:7], reverse=True)]
+    y, final = selective_scan(
+        directions, gate, lengths=lengths, initial=[first[7], second[7]], return_final=True, backend=backend
+    )
+    total = sum((out * torch.linspace(-1, 2, out.numel(), dtype=dtype).view_as(out)).sum() for out in (y, *final))
+    return [y, *final, *torch.autograd.grad(total, leaves)]
+
+
+def conv(leaves, lengths, backend, dtype=torch.float32):
+    x, *parameters = (leaf.to(dtype).detach().requires_grad_() for leaf in leaves)
+    filters = [Filter(*parameters[:2]), Filter(*parameters[2:], reverse=True)]
+    ys = causal_conv(x, filters, silu=True, lengths=lengths, backend=backend)
+    total = sum((out * torch.linspace(-1, 2, out.numel(), dtype=dtype).view_as(out)).sum() for out in ys)
+    return [*ys, *torch.autograd.grad(total, [x, *parameters])]
+
+
+def conv_case(rows, frames, channels):
+    torch.manual_seed(0)
+    leaves = [torch.randn(rows, frames, channels)]
+    for width in (4, 3):
+        leaves += [torch.randn(channels, width), torch.randn(channels)]
+    return [leaf.double() for leaf in leaves]
+
+
+def assert_accurate(outcome, expected, num_outputs):
+    for place, (got, want) in enumerate(zip(outcome, expected, strict=True)):
+        worst = (got.double() - want).abs().max() / want.abs().max()
+        assert worst < (2e-6 if place < num_outputs else 1e-5), (place, float(worst))
+
+
+# Channels around multiples of 4, 8 and 16 lanes; states around multiples of 4, 8 and 16.
+@pytest.mark.parametrize(("channels", "state"), [(1, 1), (7, 3), (16, 16), (17, 20), (33, 28), (5, 63), (12, 64)])
+def test_scan_of_every_instruction_set(instructions, channels, state):
+    leaves, lengths = scan_case(3, 11, channels, state), torch.tensor([11, 0, 7])
+    expected = scan(leaves, lengths, "reference", torch.float64)
+    assert_accurate(scan(leaves, lengths, "cpu"), expected, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 7, 16, 33])
+def test_conv_of_every_instruction_set(instructions, channels):
+    leaves, lengths = conv_case(3, 11, channels), torch.tensor([11, 0, 7])
+    expected = conv(leaves, lengths, "reference", torch.float64)
+    assert_accurate(conv(leaves, lengths, "cpu"), expected, 2)
+
+
+@pytest.mark.parametrize("frames", [63, 64, 65, 128, 131])
+@pytest.mark.parametrize("shift", [0.0, 4.0, -4.0])
+def test_chunks(frames, shift):
+    leaves, lengths = scan_case(3, frames, 17, 5, shift=shift), torch.tensor([frames, frames - 1, frames // 2])
+    expected = scan(leaves, lengths, "reference", torch.float64)
+    assert_accurate(scan(leaves, lengths, "cpu"), expected, 3)
+
+
+def test_steps_too_small_or_too_large_for_exp():
+    leaves = scan_case(2, 6, 16, 4)
+    leaves[2] = leaves[2] * 40  # softplus of +-100, decays down to exp(-100)
+    leaves[3] = leaves[3] * 1000
+    outcome = scan(leaves, None, "cpu")
+    assert all(torch.isfinite(out).all() for out in outcome)
+    assert_accurate(outcome, scan(leaves, None, "reference", torch.float64), 3)
+
+
+@pytest.mark.parametrize("op", ["scan", "conv"])
+def test_any_number_of_threads_gives_the_same(op, monkeypatch):
+    # 70 rows: groups of three, the last one incomplete.
+    run, leaves = (scan, scan_case(70, 9, 20, 6)) if op == "scan" else (conv, conv_case(70, 9, 20))
+    lengths = torch.arange(70) % 10
+    outcomes = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        outcomes.append(run(leaves, lengths, "cpu"))
+    for other in outcomes[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(outcomes[0], other, strict=True))
+
+
+def test_eight_threads_calling_at_once_give_the_same():
+    cases = [scan_case(5, 7, 16, 4, seed=seed) for seed in range(8)]
+    expected = [scan(leaves, None, "cpu") for leaves in cases]
+    outcomes = [None] * 8
+
+    def work(place):
+        for _ in range(5):
+            outcomes[place] = scan(cases[place], None, "cpu")
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for want, got in zip(expected, outcomes, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(want, got, strict=True))
+
+
+@pytest.mark.parametrize("op", [selective_scan, causal_conv], ids=lambda op: op.name)
+def test_refuses_what_it_cannot_compute(op):
+    leaves = scan_case(1, 2, 3, 65)
+    if op is causal_conv:
+        assert op.explain(leaves[0], [Filter(torch.randn(3, 2))])["cpu"] == ["computes in float32, x is float64"]
+    else:
+        assert op.explain([Direction(*leaves[1:8])])["cpu"] == ["computes in float32; u is float64"]
+        leaves = [leaf.float() for leaf in leaves]
+        assert op.explain([Direction(*leaves[1:8])])["cpu"] == ["takes at most 64 states; A has 65"]
+    meta = torch.empty(1, 2, 3, device="meta")
+    reasons = (op.explain(meta, []) if op is causal_conv else op.explain([Direction(meta, *leaves[2:8])]))["cpu"]
+    assert len(reasons) == 1
+    assert "runs on the CPU only" in reasons[0]
+
+
+def test_memory_kept_for_backward():
+    # Nothing but the inputs up to 64 frames; beyond, states between chunks.
+    kept = {}
+    for frames in (64, 200):
+        leaves = scan_case(2, frames, 32, 16)
+        kept[frames] = scan_cpu.keeps([Direction(*leaves[1:8]), Direction(*leaves[9:16], reverse=True)], leaves[0])
+    assert kept[64] == []
+    assert [tensor.shape for tensor in kept[200]] == [(2, 3, 32 * 16)] * 2
