@@ -22,7 +22,7 @@ NEEDS = None
 run = functools.partial(scan, "torch")
 
 # Elements of one scratch buffer: few enough for a core's cache, or enough to fill an accelerator.
-_CACHED, _FILLING = 2**18, 2**24
+_CACHED, _FILLING = 2**19, 2**24
 
 
 def refuses(*args, **kwargs) -> list[str]:
