@@ -5,26 +5,29 @@ Letters: b clips, t frames, c channels, h w height and width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from diffusion.blocks import FullAttention, LevelEmbedding, LinearAttention, ResidualBlock
 from diffusion.config import ModelConfig
 from diffusion.process import per_frame
 from diffusion.randomness import generator
+from diffusion.recompute import recomputed
 from diffusion.slots import assign
 from diffusion.temporal import TemporalBlock
 from temporal_zoo import build
 from temporal_zoo.registry import get
+from temporal_zoo.spec import MixerSpec
 
 
-class _Pass(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Pass:
     """What every block of one forward pass is told."""
 
     level: Tensor  # (b t) time_width: the embedded noise level of each frame
@@ -32,6 +35,38 @@ class _Pass(NamedTuple):
     lengths: Tensor | None  # (b,)
     real: Tensor | None  # (b t): 1 for real frames, 0 for padding
     norm_frames: int  # how many consecutive frames share the statistics of a group norm
+    recompute: bool  # whether blocks compute their activations again in backward
+
+    def refine(self, block: nn.Module, x: Tensor) -> Tensor:
+        """Through a `ResidualBlock`."""
+        return self._run(block, x, self.level, self.norm_frames, self.real)
+
+    def mix(self, block: nn.Module | None, x: Tensor) -> Tensor:
+        """Through a `TemporalBlock`, where the slot holds one."""
+        return x if block is None else self._run(block, x, self.level, self.frames, self.lengths)
+
+    def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
+        return recomputed(block, *arguments) if self.recompute else block(*arguments)
+
+
+class Level(nn.Module):
+    """One level of one side: residual blocks, spatial attention, a slot, and the way to the next resolution."""
+
+    def __init__(
+        self, blocks: list[ResidualBlock], spatial: nn.Module, temporal: TemporalBlock | None, resample: nn.Module
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.spatial = spatial
+        self.temporal = temporal
+        self.resample = resample
+
+    def forward(self, x: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
+        """The frames (b t) c h w as this level leaves them, and the same at the next resolution."""
+        for block in self.blocks:
+            x = now.refine(block, x)
+        x = now.mix(self.temporal, self.spatial(x))
+        return x, self.resample(x)
 
 
 class Backbone(nn.Module):
@@ -58,8 +93,10 @@ class Backbone(nn.Module):
         for slot, spec in specs.items():
             with _seeded(seed, f"mixer/{slot}"):
                 blocks[slot].mixer = build(spec, blocks[slot].gain.shape[0], shared=self._shared(spec))
+        # mypy: the stubs of `to` know nothing of memory formats.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _build(self, config: ModelConfig, slots) -> None:
+    def _build(self, config: ModelConfig, slots: Container[str]) -> None:
         widths = [config.width * m for m in config.multipliers]
         time_width = config.width * config.time_width
 
@@ -73,23 +110,20 @@ class Backbone(nn.Module):
                 else nn.Identity()
             )
 
-        def temporal(slot: str, channels: int) -> nn.Module | None:
+        def temporal(slot: str, channels: int) -> TemporalBlock | None:
             if slot not in slots:
                 return None
             return TemporalBlock(
+                slot,
                 channels,
                 time_width=time_width if config.modulated else None,
                 gated=config.zero_init,
                 recompute=config.checkpointing == "mixers",
             )
 
-        def level(slot: str, inputs: int, outputs: int, resample: nn.Module) -> nn.ModuleDict:
-            return nn.ModuleDict({
-                "blocks": nn.ModuleList(residual(outputs if i else inputs, outputs) for i in range(config.blocks)),
-                "spatial": spatial(outputs),
-                "temporal": temporal(slot, outputs),
-                "resample": resample,
-            })  # fmt: skip
+        def level(slot: str, inputs: int, outputs: int, resample: nn.Module) -> Level:
+            blocks = [residual(outputs if i else inputs, outputs) for i in range(config.blocks)]
+            return Level(blocks, spatial(outputs), temporal(slot, outputs), resample)
 
         self.embed = LevelEmbedding(config.width, time_width)
         self.stem = nn.Conv2d(config.channels, config.width, config.stem, padding=config.stem // 2)
@@ -115,9 +149,9 @@ class Backbone(nn.Module):
         if config.zero_init:
             nn.init.zeros_(self.to_out.weight)
 
-    def _shared(self, spec) -> nn.Module | None:
+    def _shared(self, spec: MixerSpec) -> nn.Module | None:
         """What the mixers of one spec share across depth, built once and registered here, at the root."""
-        key = str(spec.canonical()).replace(".", "_")
+        key = str(spec).replace(".", "_")
         if key not in self.shared:
             module = get(spec.name).mixer.make_shared(spec.config())
             if module is None:
@@ -127,11 +161,7 @@ class Backbone(nn.Module):
 
     def temporal_blocks(self) -> dict[str, TemporalBlock]:
         """Slot -> block, for the slots that hold a mixer, in the order in which a clip passes them."""
-        places = {"stem": self.stem_temporal}
-        places |= {f"down{i}": level["temporal"] for i, level in enumerate(self.down)}
-        places |= {"mid": self.mid_temporal}
-        places |= {f"up{i}": level["temporal"] for i, level in enumerate(self.up)}
-        return {slot: block for slot, block in places.items() if block is not None}
+        return {block.slot: block for block in self.modules() if isinstance(block, TemporalBlock)}
 
     def forward(self, x: Tensor, noise: Tensor, lengths: Tensor | None = None) -> Tensor:
         """One pass.
@@ -150,44 +180,31 @@ class Backbone(nn.Module):
             padding = (torch.arange(frames, device=x.device) >= lengths[:, None])[..., None, None, None]
             real = (~padding).flatten().float()
             x = x.masked_fill(padding, 0)
-        now = _Pass(level, frames, lengths, real, 1 if self.config.norm == "frame" else frames)
+        now = Pass(
+            level=level,
+            frames=frames,
+            lengths=lengths,
+            real=real,
+            norm_frames=1 if self.config.norm == "frame" else frames,
+            recompute=self.config.checkpointing == "blocks",
+        )
         y = rearrange(x, "b t c h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
         y = rearrange(self._unet(y, now), "(b t) c h w -> b t c h w", t=frames)
         return y if padding is None else y.masked_fill(padding, 0)
 
-    def _unet(self, x: Tensor, now: _Pass) -> Tensor:
-        x = stem = self._mix(self.stem_temporal, self.stem(x), now)
+    def _unet(self, x: Tensor, now: Pass) -> Tensor:
+        x = stem = now.mix(self.stem_temporal, self.stem(x))
         skips = []
         for level in self.down:
-            x = self._level(level, x, now)
-            skips.append(x)
-            x = level["resample"](x)
-        x = self._run(self.mid_first, x, now)
-        x = self._mix(self.mid_temporal, self.mid_spatial(x), now)
-        x = self._run(self.mid_second, x, now)
+            skip, x = level(x, now)
+            skips.append(skip)
+        x = now.refine(self.mid_first, x)
+        x = now.mix(self.mid_temporal, self.mid_spatial(x))
+        x = now.refine(self.mid_second, x)
         for level in self.up:
-            x = level["resample"](self._level(level, torch.cat([x, skips.pop()], dim=1), now))
-        x = self._run(self.final, torch.cat([x, stem], dim=1), now)
+            x = level(torch.cat([x, skips.pop()], dim=1), now)[1]
+        x = now.refine(self.final, torch.cat([x, stem], dim=1))
         return self.to_out(x)
-
-    def _level(self, level: nn.ModuleDict, x: Tensor, now: _Pass) -> Tensor:
-        for block in level["blocks"]:
-            x = self._run(block, x, now)
-        return self._mix(level["temporal"], level["spatial"](x), now)
-
-    def _run(self, block: ResidualBlock, x: Tensor, now: _Pass) -> Tensor:
-        arguments = (x, now.level, now.norm_frames, now.real)
-        if self.config.checkpointing == "blocks":
-            return checkpoint(block, *arguments, use_reentrant=False)
-        return block(*arguments)
-
-    def _mix(self, block: TemporalBlock | None, x: Tensor, now: _Pass) -> Tensor:
-        if block is None:
-            return x
-        arguments = (x, now.level, now.frames, now.lengths)
-        if self.config.checkpointing == "blocks":
-            return checkpoint(block, *arguments, use_reentrant=False)
-        return block(*arguments)
 
     def no_decay(self) -> set[str]:
         """Names of parameters that weight decay should spare: gains, biases and whatever a mixer names."""

@@ -16,29 +16,40 @@ from torch import Tensor, nn
 HEAD_FEATURES = 32
 
 
-class GroupNorm(nn.GroupNorm):
-    """Group normalisation whose statistics cover all real frames of a clip (arXiv 2403.07711's code) or each frame.
+class GroupNorm(nn.Module):
+    """Group normalisation whose statistics cover all real frames of a clip (arXiv 2403.07711's code) or each frame."""
 
-    Args of `forward`:
-        x: (clips * frames, channels, height, width).
-        frames: how many consecutive entries share their statistics: the frames of a clip, or 1.
-        real: (clips * frames,) 1 for real frames and 0 for padding, or None when all are real.
-    """
+    eps = 1e-5
+
+    def __init__(self, groups: int, channels: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, frames: int, real: Tensor | None = None) -> Tensor:
+        """Normalises.
+
+        Args:
+            x: (clips * frames, channels, height, width).
+            frames: how many consecutive entries share their statistics: the frames of a clip, or 1.
+            real: (clips * frames,) 1 for real frames and 0 for padding, or None when all are real.
+        """
         if real is not None:
             return self._over_real_frames(x, frames, real)
         # Channels last in memory, a clip's frames lie one above the other: one tall picture, without a copy.
         tall = rearrange(x, "(b t) c h w -> b c (t h) w", t=frames)
-        return rearrange(super().forward(tall), "b c (t h) w -> (b t) c h w", t=frames)
+        tall = F.group_norm(tall, self.groups, self.weight, self.bias, self.eps)
+        return rearrange(tall, "b c (t h) w -> (b t) c h w", t=frames)
 
     def _over_real_frames(self, x: Tensor, frames: int, real: Tensor) -> Tensor:
-        groups = rearrange(x.float(), "(b t) (g c) h w -> b t g (c h w)", t=frames, g=self.num_groups)
-        share = real.view(-1, frames, 1)
-        share = share / share.sum(1, keepdim=True).clamp(min=1)
+        groups = rearrange(x.float(), "(b t) (g c) h w -> b t g (c h w)", t=frames, g=self.groups)
+        real = real.view(-1, frames, 1)
+        share = real / real.sum(1, keepdim=True).clamp(min=1)
         mean = (groups.mean(3) * share).sum(1)[:, None, :, None]
         variance = ((groups - mean).square().mean(3) * share).sum(1)[:, None, :, None]
-        normed = (groups - mean) * torch.rsqrt(variance + self.eps)
+        # Padding has no variance of its own: scaled by that of others, it would grow from block to block without end.
+        normed = (groups - mean) * torch.rsqrt(variance + self.eps) * real[..., None]
         normed = rearrange(normed, "b t g (c h w) -> (b t) (g c) h w", h=x.shape[2], w=x.shape[3])
         return torch.addcmul(self.bias[:, None, None], normed, self.weight[:, None, None]).to(x.dtype)
 
@@ -134,7 +145,7 @@ class FullAttention(nn.Module):
 
 
 class LevelEmbedding(nn.Module):
-    """Noise level -> vector: sinusoids sin(s f_i), cos(s f_i), f_i = 10000^(-i / (half - 1)), then two linear layers."""
+    """Noise level -> vector: sin(s f_i) and cos(s f_i), f_i = 10000^(-i / (half - 1)), then two linear layers."""
 
     def __init__(self, width: int, time_width: int) -> None:
         super().__init__()

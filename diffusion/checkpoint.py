@@ -1,4 +1,4 @@
-"""Checkpoints: state dicts, the configuration as a dictionary and a format number; written atomically, never pickled classes."""
+"""Checkpoints: state dicts, the configuration as a dictionary, a format number; written whole, no pickled classes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from diffusion.data.storage import written_whole
 from temporal_zoo.config import ConfigError, nearest
@@ -44,12 +45,13 @@ def find(place: str | Path) -> Path:
     """
     kind, colon, name = str(place).partition(":")
     if kind == "builtin" and colon:
-        shipped = {folder.name: folder for folder in SHIPPED.iterdir() if (folder / NAME).exists()}
+        shipped = {path.parent.name: path for path in SHIPPED.glob(f"*/{NAME}")}
         if name not in shipped:
+            there = ", ".join(shipped) or "none"
             raise CheckpointError(
-                f"no checkpoint {name!r} ships with the package{nearest(name, shipped)}; there is {', '.join(shipped)}"
+                f"no checkpoint {name!r} ships with the package{nearest(name, shipped)}; there is {there}"
             )
-        return shipped[name] / NAME
+        return shipped[name]
     path = Path(place) / NAME if Path(place).is_dir() else Path(place)
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint at {path}")
@@ -64,38 +66,60 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     except Exception as error:  # a torn or foreign file fails in as many ways as there are formats
-        raise CheckpointError(
-            f"{path} is not a checkpoint of ours, or is damaged: {str(error).splitlines()[0]}"
-        ) from error
+        why = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path} is not a checkpoint of ours, or is damaged: {why}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise CheckpointError(f"{path} has format {found}; this version reads format {FORMAT}")
     return content
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Lines "model.width: 32 in the checkpoint, 64 asked for" for every field in which two configurations differ."""
-    lines = []
-    for key in [*theirs, *(k for k in ours if k not in theirs)]:
+def fill(network: nn.Module, weights: Mapping[str, Any], path: Path, reasons: Mapping[str, tuple]) -> None:
+    """Gives a network the weights of the checkpoint at `path`.
+
+    Args:
+        reasons: how the two configurations of the network differ (`differences`), for the message.
+    Raises:
+        CheckpointError: they are the weights of another network.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        why = listed(reasons) or f"  {str(error).splitlines()[1].strip()}"
+        raise CheckpointError(f"the weights in {path} are those of another network:\n{why}") from error
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Field ("model.width") -> its two values, for every field in which two configurations differ."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in [*theirs, *(key for key in ours if key not in theirs)]:
         mine, other = ours.get(key), theirs.get(key)
         if isinstance(mine, Mapping) and isinstance(other, Mapping):
-            lines += differences(mine, other, f"{prefix}{key}.")
+            found |= differences(mine, other, f"{prefix}{key}.")
         elif mine != other:
-            lines.append(f"{prefix}{key}: {other} in the checkpoint, {mine} asked for")
-    return lines
+            found[f"{prefix}{key}"] = mine, other
+    return found
 
 
-def require_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: Path, *, ignore: frozenset[str]) -> None:
-    """Refuses to continue a run under another configuration, except for the fields in `ignore`.
+def listed(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """Lines "model.width: 32 in the checkpoint, 64 asked for"."""
+    return "\n".join(
+        f"  {field}: {theirs} in the checkpoint, {ours} asked for" for field, (ours, theirs) in found.items()
+    )
+
+
+def require_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: Path, *, ignore: frozenset[str]) -> None:
+    """Refuses to continue the run in `folder` under another configuration, except for the fields in `ignore`.
 
     Raises:
         ConfigError: with every difference.
     """
-    kept = [{k: v for k, v in side.items() if k not in ignore} for side in (ours, theirs)]
-    if lines := differences(*kept):
-        listing = "\n".join(f"  {line}" for line in lines)
+    found = {field: values for field, values in differences(ours, theirs).items() if field not in ignore}
+    if found:
         raise ConfigError(
-            f"the run in {path} was started with another configuration:\n{listing}\n"
+            f"the run in {folder} was started with another configuration:\n{listed(found)}\n"
             "use the same one, or another folder with --out"
         )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -13,7 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from diffusion.presets import PRESETS, preset
 
+if TYPE_CHECKING:
+    from diffusion.clip import Clip
+    from diffusion.run import Run
+    from diffusion.train import Step
+
 LOG_SECONDS = 30  # between two lines where no live display can be drawn
+DRAWING_STEPS = 40  # of ddim, unless told
+INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
 
 
 @click.command()
@@ -68,12 +76,13 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
     from diffusion.run import Run
     from temporal_zoo.ops import refusing_reference
 
-    console = Console(stderr=True)
+    console = _console()
     with refusing_reference(not allow_reference):
         run = Run(config, folder, open_device(device))
+        done = run.trainer.step
         if run.finished:
             console.print(
-                f"{folder} is finished: {run.trainer.step} of {run.config.steps} steps. Train on with --steps {2 * run.config.steps}."
+                f"{folder} is finished: {done} of {run.config.steps} steps. Train on with --steps {2 * done}."
             )
             return
         console.print(_opening(run))
@@ -82,10 +91,17 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
                 console.print(f"step {step.step}: held-out loss {test_loss:.4f}")
     ending = "finished" if run.finished else "stopped, with a checkpoint; the same command continues"
     console.print(f"{ending}: step {run.trainer.step} of {run.config.steps}")
+    if not run.finished:
+        raise click.exceptions.Exit(INTERRUPTED)
     console.print(f"Look at {folder}/samples and {folder}/loss.png, or draw new clips: zoo sample {folder}")
 
 
-def _opening(run) -> str:
+def _console() -> Console:
+    """For talk on stderr: paths are printed as they are, not read as markup nor wrapped."""
+    return Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+
+
+def _opening(run: Run) -> str:
     parameters = sum(p.numel() for p in run.trainer.network.parameters())
     verb = f"continuing at step {run.trainer.step}" if run.continued else "training"
     config = run.config
@@ -96,8 +112,8 @@ def _opening(run) -> str:
     )
 
 
-def _shown(run, console: Console) -> Iterator[tuple]:
-    """Passes the steps through and shows how far they are: a live bar, or a line now and then where none can be drawn."""
+def _shown(run: Run, console: Console) -> Iterator[tuple[Step, float | None]]:
+    """Passes the steps through and shows how far they are: a live bar, or a line now and then where that cannot be."""
     smooth = last_line = None
     with _bar(console) as progress:
         task = progress.add_task("training", total=run.config.steps, completed=run.trainer.step, loss="")
@@ -134,9 +150,7 @@ def _bar(console: Console) -> Iterator[Progress]:
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    default=40,
-    show_default=True,
-    help="Steps of ddim; ancestral takes all levels.",
+    help="Steps of ddim; ancestral takes all levels.  [default: 40, or all levels where there are fewer]",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Clip i is a function of the seed and i."
@@ -157,16 +171,24 @@ def sample(run, count, frames, sampler, steps, seed, batch, out, device) -> None
 
     Writes an mp4 and a gif of each clip, a gif of all of them, and a contact sheet (png).
     """
+    if sampler == "ancestral" and steps is not None:
+        raise click.UsageError("--steps is for ddim; ancestral takes all levels of the process")
+
     from diffusion.checkpoint import find
+    from diffusion.data.readers import need
+    from diffusion.data.storage import made
     from diffusion.device import open_device
     from diffusion.generate import load_network, sample_clips
     from diffusion.video import save_gif, save_mp4, save_sheet
 
-    console = Console(stderr=True)
+    # Whatever would stop the writing is found before the minutes of drawing.
+    need("av", "writing mp4")
+    need("PIL.Image", "writing gif and png")
     network, config, fps = load_network(find(run), open_device(device))
-    folder = out or (Path(run) / "clips" if Path(run).is_dir() else Path("clips"))
-    clips = []
-    with _bar(console) as progress:
+    folder = made(out or (Path(run) / "clips" if Path(run).is_dir() else Path("clips")))
+    steps = steps or min(DRAWING_STEPS, config.process.steps)
+    clips: list[Clip] = []
+    with _bar(_console()) as progress:
         task = progress.add_task("drawing", total=count, loss="")
         for first in range(0, count, batch):
             part = min(batch, count - first)

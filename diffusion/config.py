@@ -35,13 +35,19 @@ class ModelConfig(Config):
         "clip", "statistics of group norms: over all frames of a clip, or per frame"
     )
     modulated: bool = option(False, "whether the noise level scales and shifts the frames before a mixer (paper: no)")
-    zero_init: bool = option(False, "whether residual branches and the output start at zero (paper: no)")
+    zero_init: bool = option(
+        False, "whether the last weights of residual branches and of the network start at zero (paper: no)"
+    )
     checkpointing: Literal["none", "mixers", "blocks"] = option(
         "none", "what is recomputed in backward instead of stored"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.multipliers:
+            raise ConfigError("ModelConfig.multipliers is empty; a network has at least one level, such as 1,2,4")
+        if self.width % 2:
+            raise ConfigError(f"ModelConfig.width is {self.width}; it must be even, for sines and cosines of the level")
         if self.stem % 2 == 0:
             raise ConfigError(f"ModelConfig.stem is {self.stem}; a centred kernel has an odd width")
         if self.width % self.groups:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion import checkpoint
 from diffusion.backbone import Backbone
@@ -21,7 +21,7 @@ Sampler = Literal["ddim", "ancestral"]
 
 
 def generate(
-    network,
+    network: nn.Module,
     config: TrainConfig,
     numbers: range,
     *,
@@ -33,7 +33,7 @@ def generate(
     """Samples the clips with these numbers together; yields the running estimate, (clips, frames, c, h, w) in [-1, 1].
 
     Args:
-        network: a `Backbone` with trained weights, on the device to use.
+        network: with trained weights, on the device to use.
         config: of the run that trained it.
         numbers: which samples.
         num_steps: steps of `ddim`; `ancestral` always takes all levels of the process.
@@ -44,31 +44,39 @@ def generate(
     model = config.model
     shape = (frames or config.data.frames, model.channels, model.size, model.size)
     start = draw_noise(seed, "sample", numbers, shape).to(device)
-    denoise = denoiser(network, process)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        if sampler == "ddim":
-            yield from ddim(denoise, process, start, num_steps=num_steps)
-        else:
-            dice = [generator(seed, "sample steps", number) for number in numbers]
-            yield from ancestral(
-                denoise, process, start, lambda: torch.stack([torch.randn(shape, generator=d) for d in dice]).to(device)
-            )
+    dice = [generator(seed, "sample steps", number) for number in numbers]
+
+    # Autocast around the network alone: around the whole, it would hold for the caller between two estimates.
+    def predict(noisy: Tensor, levels: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            return network(noisy, levels)
+
+    def fresh() -> Tensor:
+        return torch.stack([torch.randn(shape, generator=die) for die in dice]).to(device)
+
+    denoise = denoiser(predict, process)
+    if sampler == "ddim":
+        yield from ddim(denoise, process, start, num_steps=num_steps)
+    else:
+        yield from ancestral(denoise, process, start, fresh)
 
 
 def load_network(path: Path, device: torch.device) -> tuple[Backbone, TrainConfig, float]:
     """The averaged network of a checkpoint, its run's configuration, and the frame rate of its clips.
 
     Raises:
-        CheckpointError: not a checkpoint, or a damaged one.
+        CheckpointError: not a checkpoint, a damaged one, or one whose network this version builds otherwise.
     """
     content = checkpoint.load(path)
     config = TrainConfig.from_dict(content["config"])
     network = Backbone(config.model, seed=0)
-    network.load_state_dict(content["average"])
-    return network.to(device, memory_format=torch.channels_last).eval(), config, content["fps"]
+    checkpoint.fill(network, content["average"], path, {})
+    return network.to(device).eval(), config, content["fps"]
 
 
-def sample_clips(network, config: TrainConfig, count: int, *, fps: float, first: int = 0, **how) -> list[Clip]:
+def sample_clips(
+    network: nn.Module, config: TrainConfig, count: int, *, fps: float, first: int = 0, **how: Any
+) -> list[Clip]:
     """The finished clips `first` to `first + count`, sampled together; `how` as in `generate`."""
     for estimate in generate(network, config, range(first, first + count), **how):
         values = estimate

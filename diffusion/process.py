@@ -9,6 +9,7 @@ with the cosine schedule ab(t) = f(t) / f(0), f(t) = cos^2(((t / T) + s) / (1 + 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,7 +73,7 @@ class Process:
         return signal * clean + sigma * noise
 
     def target(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """What the network should predict: e, x_0, or v = sqrt(ab) e - sqrt(1 - ab) x_0 (arXiv 2202.00512, appendix D)."""
+        """What the network should predict: e, x_0, or v = sqrt(ab) e - sqrt(1 - ab) x_0 (arXiv 2202.00512, app. D)."""
         if self.prediction == "epsilon":
             return noise
         if self.prediction == "x0":
@@ -101,19 +102,19 @@ class Process:
 
 
 def draw_levels(config: ProcessConfig, seed: int, numbers: range, frames: int) -> Tensor:
-    """Noise levels of the clips with these global numbers, each a function of (seed, number): (clips,) or (clips, frames).
+    """Noise levels of clips by their global numbers, each a function of (seed, number): (clips,) or (clips, frames).
 
     `stratified` walks the unit interval by the golden ratio, so that any stretch of consecutive clips covers all levels
     evenly and the loss of a small batch is less noisy.
     """
-    per_clip = config.levels == "clip"
-    drawn = torch.stack([torch.rand(1 if per_clip else frames, generator=generator(seed, "level", n)) for n in numbers])
+    count = 1 if config.levels == "clip" else frames
     if config.draw == "stratified":
-        first = torch.rand(drawn.shape[1:], generator=generator(seed, "first level"), dtype=torch.float64)
-        steps = torch.tensor(list(numbers), dtype=torch.float64)[:, None] * GOLDEN_RATIO
-        drawn = ((first + steps) % 1).float()
-    levels = (drawn * config.steps).long().clamp(max=config.steps - 1)
-    return levels[:, 0] if per_clip else levels
+        first = torch.rand(count, generator=generator(seed, "first level"), dtype=torch.float64)
+        drawn = (first + torch.tensor(list(numbers), dtype=torch.float64)[:, None] * GOLDEN_RATIO) % 1
+    else:
+        drawn = torch.stack([torch.rand(count, generator=generator(seed, "level", number)) for number in numbers])
+    levels = (drawn.float() * config.steps).long().clamp(max=config.steps - 1)
+    return levels[:, 0] if config.levels == "clip" else levels
 
 
 def draw_noise(seed: int, purpose: str, numbers: range, shape: tuple[int, ...]) -> Tensor:
@@ -122,7 +123,12 @@ def draw_noise(seed: int, purpose: str, numbers: range, shape: tuple[int, ...]) 
 
 
 def loss(
-    network, process: Process, clean: Tensor, noise: Tensor, levels: Tensor, lengths: Tensor | None = None
+    network: Callable[..., Tensor],
+    process: Process,
+    clean: Tensor,
+    noise: Tensor,
+    levels: Tensor,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """Mean squared error of the prediction, one number per clip, over real frames only: (clips,)."""
     prediction = network(process.add_noise(clean, noise, levels), levels, lengths)

@@ -21,6 +21,9 @@ import torch
 
 from diffusion import checkpoint
 from diffusion.config import TrainConfig
+from diffusion.data import DataError
+from diffusion.data.storage import written_whole
+from diffusion.slots import assign
 from diffusion.train import Step, Trainer
 from temporal_zoo.environment import environment
 from temporal_zoo.ops import tracing
@@ -28,8 +31,11 @@ from temporal_zoo.record import Session, read
 
 log = logging.getLogger("temporal_zoo.run")
 
-# What may differ when a run is continued: how long it goes on, and how often it reports.
-FREE = frozenset({"steps", "save_every", "sample_every", "test_every"})
+# What may differ when a run is continued: how long it goes on, how often it reports, where decoded videos are kept, and
+# what was read from the data.
+FREE = frozenset({
+    "steps", "save_every", "sample_every", "test_every", "data.cache", "model.channels", "model.size",
+})  # fmt: skip
 PREVIEW_CLIPS, PREVIEW_STEPS = 4, 40
 
 
@@ -41,74 +47,94 @@ class Run:
         folder: made if need be.
         device: where to train.
     Raises:
-        ConfigError: the folder holds a run with another configuration; the message lists what differs.
+        ConfigError, UnknownMixer: a mixer, option or slot that does not exist, or a folder that holds a run with another
+            configuration; the message lists what differs.
         CheckpointError: its checkpoint cannot be read.
         OSError: the folder cannot be written.
     """
 
     def __init__(self, config: TrainConfig, folder: Path, device: torch.device) -> None:
+        # A misspelt mixer is told before a folder is made and videos are decoded.
+        assign(config.model.mixer, len(config.model.multipliers), config.model.slots)
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.trainer = Trainer(config, device)
-        self.config = self.trainer.config
-        path = folder / checkpoint.NAME
-        self.continued = path.exists()
-        if self.continued:
+        state = None
+        if (path := folder / checkpoint.NAME).exists():
             state = checkpoint.load(path)
-            checkpoint.require_same(self.config.to_dict(), state["config"], folder, ignore=FREE)
-            self.trainer.restore(state)
-        (folder / "config.json").write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
+            # Through a `TrainConfig`, which knows the defaults of fields that are younger than the checkpoint.
+            theirs = TrainConfig.from_dict(state["config"]).to_dict()
+            checkpoint.require_same(config.to_dict(), theirs, folder, ignore=FREE)
+        self.continued = state is not None
+        self.trainer = Trainer(config, device, state)
+        self.config = self.trainer.config
+        with written_whole(folder / "config.json") as file:
+            file.write(json.dumps(self.config.to_dict(), indent=1).encode() + b"\n")
         self._session = Session(folder / "log.jsonl", environment())
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
-        return self.trainer.step >= self.config.steps
+        return self.trainer.finished
 
     def steps(self) -> Iterator[tuple[Step, float | None]]:
         """Trains to the end; yields each step, with the held-out loss where it was measured.
 
         Ctrl-C ends it after the step under way, with a checkpoint; a second one ends it at once.
         """
-        with _interruptible() as interrupted, tracing() as ran:
-            for step in self.trainer.steps():
-                last = interrupted.is_set() or self.finished
-                test_loss = self.trainer.test_loss() if last or step.step % self.config.test_every == 0 else None
-                self._record(step, test_loss, ran)
-                if last or step.step % self.config.save_every == 0:
+        with _interruptible() as interrupted:
+            last = False
+            while not self.finished and not last:
+                with tracing() as ran:
+                    step = self.trainer.advance()
+                bodies = {op: sorted(names) for op, names in ran.items()}
+                test_loss = self.trainer.test_loss() if self._due(self.config.test_every) else None
+                self._session.write("step", vars(step) | {"test_loss": test_loss, "bodies": bodies})
+                last = interrupted.is_set()
+                if last or self._due(self.config.save_every):
                     checkpoint.save(self.folder / checkpoint.NAME, self.trainer.state())
-                if self.finished or step.step % self.config.sample_every == 0:
+                if self._due(self.config.sample_every):
                     self._draw(step.step)
                 yield step, test_loss
-                if last:
-                    break
 
-    def _record(self, step: Step, test_loss: float | None, ran: dict[str, set[str]]) -> None:
-        bodies = {op: sorted(names) for op, names in ran.items()}
-        self._session.write("step", vars(step) | {"test_loss": test_loss, "bodies": bodies})
+    def _due(self, every: int) -> bool:
+        return self.finished or self.trainer.step % every == 0
 
     def _draw(self, step: int) -> None:
         """A sample sheet, a gif and the loss curves; training goes on without them where their packages are missing."""
         from diffusion.curves import save_curves
+        from diffusion.data.readers import need
         from diffusion.generate import sample_clips
         from diffusion.video import save_gif, save_sheet
 
         try:
-            clips = sample_clips(
-                self.trainer.average.model, self.config, PREVIEW_CLIPS, seed=0, sampler="ddim",
-                num_steps=min(PREVIEW_STEPS, self.config.process.steps), fps=self.trainer.clips.fps,
-            )  # fmt: skip
-            save_sheet(self.folder / "samples" / f"{step:07d}.png", clips)
-            save_gif(self.folder / "samples" / f"{step:07d}.gif", clips)
-            save_curves(self.folder / "loss.png", {self.config.model.mixer: self.folder})
-        except ModuleNotFoundError as error:
+            for module in ("PIL.Image", "matplotlib"):
+                need(module, "drawing samples and loss curves")
+        except DataError as error:
             log.warning("no pictures: %s", error)
+            return
+        clips = sample_clips(
+            self.trainer.average.model, self.config, PREVIEW_CLIPS, seed=0, sampler="ddim",
+            num_steps=min(PREVIEW_STEPS, self.config.process.steps), fps=self.trainer.clips.fps,
+        )  # fmt: skip
+        save_sheet(self.folder / "samples" / f"{step:07d}.png", clips)
+        save_gif(self.folder / "samples" / f"{step:07d}.gif", clips)
+        save_curves(self.folder / "loss.png", {self.config.model.mixer: self.folder})
 
 
 def history(folder: Path) -> list[dict]:
-    """The logged steps of a run in order; where a stretch was trained again after a crash, the later records."""
-    steps = {record["step"]: record for record in read(folder / "log.jsonl").of("step")}
-    return [steps[number] for number in sorted(steps)]
+    """The logged steps of a run in order: what was trained after its last checkpoint and lost in a crash left out.
+
+    Raises:
+        RecordError: the log cannot be read.
+        OSError: there is none.
+    """
+    steps: list[dict] = []
+    for record in read(folder / "log.jsonl").of("step"):
+        # A step that comes again was trained again, and with it all that had followed.
+        while steps and steps[-1]["step"] >= record["step"]:
+            steps.pop()
+        steps.append(record)
+    return steps
 
 
 @contextmanager

@@ -17,7 +17,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[], Tensor]
 
 
-def denoiser(network, process: Process) -> Denoiser:
+def denoiser(network: Callable[..., Tensor], process: Process) -> Denoiser:
     """Turns a network into an estimate of the clean clip, clamped to [-1, 1]."""
 
     def denoise(noisy: Tensor, levels: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def ddim(denoise: Denoiser, process: Process, start: Tensor, *, num_steps: int) 
     """
     if not 1 <= num_steps <= process.steps:
         raise ValueError(
-            f"{num_steps} sampling steps were asked for; this process has {process.steps} levels, so 1 to {process.steps}"
+            f"{num_steps} sampling steps were asked for; this process has {process.steps} levels, so at most that many"
         )
     x = start
     levels = torch.linspace(process.steps - 1, 0, num_steps).round().long().tolist()

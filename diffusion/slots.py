@@ -27,10 +27,12 @@ def slot_level(slot: str, levels: int) -> int:
 
 
 def assign(text: str, levels: int, chosen: tuple[str, ...] = ()) -> dict[str, MixerSpec]:
-    """Slot -> spec, for the slots in `chosen` (none: all of them).
+    """Slot -> canonical spec, for the slots in `chosen` (none: all of them).
 
     Raises:
-        ConfigError: a slot or group that does not exist, one slot claimed twice at the same rank, or a slot left empty.
+        UnknownMixer: no such mixer.
+        ConfigError: an option that a mixer does not have, a slot or group that does not exist, one slot claimed twice
+            at the same rank, or a slot left empty.
     """
     every = slot_names(levels)
     for slot in chosen:
@@ -47,7 +49,7 @@ def assign(text: str, levels: int, chosen: tuple[str, ...] = ()) -> dict[str, Mi
     by_rank: list[dict[str, MixerSpec]] = [{}, {}, {}]  # a slot's own name wins over a group, a group over the rest
     for part in text.split("+"):
         spec_text, at, place = part.strip().partition("@")
-        spec = MixerSpec.parse(spec_text)
+        spec = MixerSpec.parse(spec_text).canonical()
         if not at:
             rank, places = 2, every
         elif place in groups:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from diffusion.recompute import recomputed
 from temporal_zoo.interface import Mixer
 
 
@@ -18,6 +18,7 @@ class TemporalBlock(nn.Module):
     """x + gate * Mixer(norm(x)): the residual branch around a mixer, the same for all of them.
 
     Args:
+        slot: its name in the network (`diffusion.slots`).
         channels: width of the frames here.
         time_width: width of the noise-level vector when it should scale and shift the normed frames, else None.
         gated: whether the branch is multiplied by a learned gain per channel that starts at zero.
@@ -29,8 +30,9 @@ class TemporalBlock(nn.Module):
 
     mixer: Mixer
 
-    def __init__(self, channels: int, *, time_width: int | None, gated: bool, recompute: bool) -> None:
+    def __init__(self, slot: str, channels: int, *, time_width: int | None, gated: bool, recompute: bool) -> None:
         super().__init__()
+        self.slot = slot
         self.gain = nn.Parameter(torch.ones(channels))
         self.gate = nn.Parameter(torch.zeros(channels)) if gated else None
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(time_width, 2 * channels)) if time_width else None
@@ -46,10 +48,7 @@ class TemporalBlock(nn.Module):
             rows = torch.addcmul(shift, rows.unflatten(0, (-1, height * width)), 1 + scale).flatten(0, 1)
         if lengths is not None:
             lengths = lengths.repeat_interleave(height * width)
-        if self.recompute:
-            rows = checkpoint(self.mixer, rows, lengths, use_reentrant=False)
-        else:
-            rows = self.mixer(rows, lengths)
+        rows = recomputed(self.mixer, rows, lengths) if self.recompute else self.mixer(rows, lengths)
         if self.gate is not None:
             rows = rows * self.gate
         return x + rearrange(rows, "(b h w) t c -> (b t) c h w", h=height, w=width)

@@ -10,15 +10,16 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion import checkpoint
 from diffusion.backbone import Backbone
-from diffusion.clip import ClipBatch
-from diffusion.config import TrainConfig
+from diffusion.clip import Clip, ClipBatch
+from diffusion.config import ProcessConfig, TrainConfig
 from diffusion.data import open_clips
 from diffusion.data.source import ClipSource
 from diffusion.ema import MovingAverage
@@ -41,6 +42,19 @@ class Step:
     seconds: float
 
 
+class Drawn(NamedTuple):
+    """What the loss of some clips needs: clean clips, noise, noise levels, and lengths where frames are padded."""
+
+    clean: Tensor
+    noise: Tensor
+    levels: Tensor
+    lengths: Tensor | None
+
+    def part(self, first: int, count: int) -> Drawn:
+        """Some of the clips."""
+        return Drawn(*(None if field is None else field[first : first + count] for field in self))  # type: ignore[arg-type]
+
+
 def resolve(config: TrainConfig, clips: ClipSource) -> TrainConfig:
     """The configuration with what only the data knows, so that a checkpoint rebuilds its network without them."""
     return config.replace(model=config.model.replace(channels=clips.channels, size=clips.size))
@@ -52,22 +66,28 @@ class Trainer:
     Args:
         config: the run; `Trainer.config` is the same with the shape of the data filled in.
         device: where to train.
+        state: what `Trainer.state` returned in an earlier run of this configuration, to continue it.
+    Raises:
+        DataError: no clips can be had as asked.
+        CheckpointError: `config.start` is none, or one of another network.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device, state: dict[str, Any] | None = None) -> None:
+        start = checkpoint.find(config.start) if config.start is not None and state is None else None
         self.device = device
         self.clips = open_clips(config.data, split="train")
+        self._held_out = open_clips(config.data, split="test") if config.data.test_share else None
         self.config = config = resolve(config, self.clips)
         self.process = Process.from_config(config.process)
-        self.network = Backbone(config.model, seed=config.seed).to(device, memory_format=torch.channels_last)
+        self.network = Backbone(config.model, seed=config.seed).to(device)
         self.average = MovingAverage(self.network, decay=config.optimizer.ema, warmup=config.optimizer.ema_warmup)
         self.optimizer = _optimizer(self.network, config)
         self.step = 0
-        if config.start is not None:
-            weights = checkpoint.load(checkpoint.find(config.start))["average"]
-            self.network.load_state_dict(weights)
-            self.average.model.load_state_dict(weights)
-        self._test: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
+        self._test: Drawn | None = None
+        if state is not None:
+            self.restore(state)
+        elif start is not None:
+            self._begin_from(start)
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, on the devices where it lives."""
@@ -81,11 +101,22 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from `state()` of a run with the same configuration."""
+        """Continues from what `state` returned in a run of the same configuration."""
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         self.average.model.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    def _begin_from(self, path: Path) -> None:
+        content = checkpoint.load(path)
+        reasons = checkpoint.differences(self.config.model.to_dict(), content["config"]["model"])
+        for network in (self.network, self.average.model):
+            checkpoint.fill(network, content["average"], path, reasons)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.step >= self.config.steps
 
     def steps(self) -> Iterator[Step]:
         """Trains from where it stands to `config.steps`.
@@ -93,26 +124,33 @@ class Trainer:
         Raises:
             TrainingFailed: the loss or the gradient is not finite.
         """
-        while self.step < self.config.steps:
-            yield self._advance()
+        while not self.finished:
+            yield self.advance()
 
-    def _advance(self) -> Step:
+    def advance(self) -> Step:
+        """One optimizer step.
+
+        Raises:
+            TrainingFailed: the loss or the gradient is not finite; nothing was updated.
+        """
         config, started = self.config, time.perf_counter()
         numbers = range(self.step * config.batch, (self.step + 1) * config.batch)
-        batch = ClipBatch.of([self.clips.draw(number, config.seed) for number in numbers])
+        clips = [self.clips.draw(number, config.seed) for number in numbers]
         lr = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.network.train()
-        value = self._loss(self.network, *self._on_device(batch, config.seed, "noise", numbers)).mean()
+        value = self._loss(self.network, self._drawn(clips, config.process, config.seed, "noise", numbers)).mean()
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         limit = config.optimizer.clip
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), math.inf if limit is None else limit)
         if not math.isfinite(value.item()) or not math.isfinite(norm.item()):
             raise TrainingFailed(
-                f"step {self.step + 1}: loss {value.item()}, gradient norm {norm.item()}; nothing was updated. "
-                "A lower learning rate helps: --set optimizer.lr=..., or --set precision=fp32"
+                f"training failed at step {self.step + 1}: loss {value.item()}, gradient norm {norm.item()}; nothing "
+                "was updated, and the last checkpoint is kept. What may help, in a folder of its own: a learning rate "
+                f"below {lr:g} (--set optimizer.lr=...), bounded gradients (--set optimizer.clip=1), "
+                "full precision (--set precision=fp32)"
             )
         self.optimizer.step()
         self.step += 1
@@ -126,31 +164,33 @@ class Trainer:
             seconds=time.perf_counter() - started,
         )
 
-    def test_loss(self) -> float:
-        """Loss of the averaged weights on fixed held-out clips, with noise and levels that every run and mixer shares."""
-        if self._test is None:
-            count = self.config.test_clips
-            held_out = open_clips(self.config.data, split="test").fixed(count)
-            self._test = self._on_device(ClipBatch.of(held_out), 0, "test noise", range(count), draw="stratified")
-        losses = []
-        with torch.no_grad():
-            for part in range(0, self.config.test_clips, self.config.batch):
-                rows = slice(part, part + self.config.batch)
-                losses.append(self._loss(self.average.model, *(None if t is None else t[rows] for t in self._test)))
-        return torch.cat(losses).mean().item()
+    def test_loss(self) -> float | None:
+        """Loss of the averaged weights on fixed held-out clips; None where none are held out (`data.test_share=0`).
 
-    def _on_device(self, batch: ClipBatch, seed: int, purpose: str, numbers: range, draw: str | None = None):
-        """Clean clips, noise, levels and lengths of some clip numbers, on the device."""
-        process = self.config.process if draw is None else self.config.process.replace(draw=draw)
+        Noise and noise levels are the same for every run and mixer, and the levels spread evenly.
+        """
+        count, batch = self.config.test_clips, self.config.batch
+        if self._held_out is None:
+            return None
+        if self._test is None:
+            process = self.config.process.replace(draw="stratified")
+            self._test = self._drawn(self._held_out.fixed(count), process, 0, "test noise", range(count))
+        with torch.no_grad():
+            parts = [self._loss(self.average.model, self._test.part(i, batch)) for i in range(0, count, batch)]
+        return torch.cat(parts).mean().item()
+
+    def _drawn(self, clips: list[Clip], process: ProcessConfig, seed: int, purpose: str, numbers: range) -> Drawn:
+        """Clips with the noise and the noise levels that go with their numbers, on the device."""
+        batch = ClipBatch.of(clips)
         shape = tuple(batch.values.shape[1:])
         levels = draw_levels(process, seed, numbers, shape[0])
         noise = draw_noise(seed, purpose, numbers, shape)
         batch = batch.to(self.device)
-        return batch.values, noise.to(self.device), levels.to(self.device), batch.lengths
+        return Drawn(batch.values, noise.to(self.device), levels.to(self.device), batch.lengths)
 
-    def _loss(self, network, clean: Tensor, noise: Tensor, levels: Tensor, lengths: Tensor | None) -> Tensor:
+    def _loss(self, network: nn.Module, drawn: Drawn) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return loss(network, self.process, clean, noise, levels, lengths)
+            return loss(network, self.process, *drawn)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
