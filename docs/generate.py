@@ -1,0 +1,137 @@
+"""Fills in the tables of README.md and docs/ that are facts of the code: `python docs/generate.py`.
+
+Such a part stands between the comments `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a function below.
+tests/test_docs.py fails when a page is not what this would write.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from diffusion.backbone import Backbone
+from diffusion.presets import PRESETS, paper
+from temporal_zoo import catalogue
+from temporal_zoo.contract import CHECKS
+
+ROOT = Path(__file__).parent.parent
+PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+# arXiv 2403.07711, tables 1 to 4: what it prints, base width, mixer, and the total of its code.
+PUBLISHED = (
+    ("14.1M", 32, "attn", 14_083_475),
+    ("56.3M", 64, "attn", 56_279_827),
+    ("71.2M", 72, "attn", 71_221_555),
+    ("225M", 128, "attn", 225_011_219),
+    ("900M", 256, "attn", 899_828_755),
+    ("14.5M", 32, "bimamba", 14_498_179),
+    ("57.5M", 64, "bimamba", 57_477_891),
+    ("175M", 112, "bimamba", 175_350_339),
+    ("229M", 128, "bimamba", 228_881_923),
+    ("913M", 256, "bimamba", 913_468_419),
+    ("56.9M", 64, "mamba", 56_900_355),
+)
+
+
+def mixers() -> str:
+    """One row per mixer."""
+    rows = [
+        (f"`{row['name']}`", row["summary"], f"{row['parameters']:,}", row["time"], row["memory"], row["paper"])
+        for row in catalogue.mixers()
+    ]
+    return table(("mixer", "what it is", f"parameters at width {catalogue.DIM}", "time", "memory", "paper"), rows)
+
+
+def options() -> str:
+    """A section per mixer: its own words, its equation, its options, flavours and examples."""
+    return "\n".join(_section(catalogue.mixer(row["name"])) for row in catalogue.mixers())
+
+
+def bodies() -> str:
+    """One row per body of every op, in the order that `auto` tries."""
+    rows = [
+        (f"`{row['op']}`", row["place"], f"`{row['body']}`", row["package"] or "", row["summary"])
+        for row in catalogue.bodies()
+    ]
+    return table(("op", "tried", "body", "package", "what it is"), rows)
+
+
+def checks() -> str:
+    """One row per check of the contract."""
+    return table(("check", "what holds"), [(f"`{name}`", inspect.getdoc(check)) for name, check in CHECKS.items()])
+
+
+def presets() -> str:
+    """One row per preset of `zoo train`."""
+    rows = []
+    for name, make in PRESETS.items():
+        config = make()
+        model, data = config.model, config.data
+        picture = f"{data.frames} frames of {data.size} x {data.size}"
+        network = f"width {model.width}, levels {', '.join(map(str, model.multipliers))}"
+        slots = ", ".join(model.slots) or "all"
+        rows.append((f"`{name}`", picture, network, slots, config.process.prediction, f"{count(model):,}"))
+    return table(("preset", "clips", "network", "slots", "predicts", "parameters with `bimamba`"), rows)
+
+
+def totals() -> str:
+    """The paper's models: its numbers, its code's, ours, and the difference explained."""
+    rows = []
+    for printed, width, mixer, official in PUBLISHED:
+        model = paper(width=width, mixer=mixer).model
+        spare = 16 if mixer == "attn" else 32 * model.heads
+        ours = count(model)
+        if ours + spare != official:
+            raise ValueError(f"{mixer} at width {width} has {ours:,} parameters; {official - spare:,} are expected")
+        what = "rotary frequencies, a buffer here" if mixer == "attn" else f"bias table, 32 x {model.heads}, never used"
+        rows.append((printed, width, f"`{mixer}`", f"{official:,}", f"{ours:,}", f"{spare:,}: {what}"))
+    return table(("paper", "width", "mixer", "its code", "here", "less"), rows)
+
+
+def count(model) -> int:
+    """Parameters of a network, without building it in memory."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in Backbone(model).parameters())
+
+
+def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """A table in Markdown."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def filled(text: str) -> str:
+    """A page with its generated parts written anew."""
+    return PART.sub(lambda found: f"{found[1]}\n{globals()[found[2]]()}\n{found[3]}", text)
+
+
+def pages() -> list[Path]:
+    """README.md and every page of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _section(facts: dict) -> str:
+    parts = [f"## {facts['name']}\n", f"{facts['description']}\n"]
+    causal = "sees earlier frames only" if facts["causal"] else "sees the whole clip"
+    chunks = "" if facts["passes"] else "not "
+    parts.append(
+        f"{facts['parameters']:,} parameters at width {facts['dim']}; time {facts['time']}, memory {facts['memory']} "
+        f"(declared); {causal}; can {chunks}be evaluated chunk by chunk.  Source: {facts['paper']}.\n"
+    )
+    if facts["options"]:
+        rows = [(f"`{o['name']}`", o["type"], f"`{o['default']}`", o["doc"]) for o in facts["options"]]
+        parts.append(table(("option", "type", "default", "what it is"), rows))
+    if facts["flavours"]:
+        rows = [(f"`flavour={name}`", f"`{spec}`") for name, spec in facts["flavours"].items()]
+        parts.append(table(("flavour", "stands for"), rows))
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(filled(page.read_text()))
