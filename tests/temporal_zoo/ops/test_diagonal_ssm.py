@@ -89,6 +89,17 @@ def test_reference_is_the_convolution(shape):
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-10)
 
 
+def test_padded_frames_leave_the_state_as_it_is():
+    u, directions, skip, lengths, states = inputs((4, 7, 3, (4, 2)), padded=True, initial=True)
+    y, finals = diagonal_ssm(u, directions, skip, lengths=lengths, initial=states, return_final=True)
+    for row, real in enumerate(lengths.tolist()):
+        alone = slice(row, row + 1)
+        starts = [state[alone] for state in states]
+        trimmed, ends = diagonal_ssm(u[alone, :real], directions, skip, initial=starts, return_final=True)
+        torch.testing.assert_close(y[alone, :real], trimmed)
+        torch.testing.assert_close([final[alone] for final in finals], list(ends))
+
+
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_convolution_equals_recurrence_in_double_precision(body, shape):
