@@ -14,27 +14,27 @@ from pathlib import Path
 import torch
 
 from diffusion.backbone import Backbone
-from diffusion.presets import PRESETS, paper
+from diffusion.presets import PAPER, PRESETS, preset
 from temporal_zoo import catalogue
 from temporal_zoo.contract import CHECKS
 
 ROOT = Path(__file__).parent.parent
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-# arXiv 2403.07711, tables 1 to 4: what it prints, base width, mixer, and the total of its code.
-PUBLISHED = (
-    ("14.1M", 32, "attn", 14_083_475),
-    ("56.3M", 64, "attn", 56_279_827),
-    ("71.2M", 72, "attn", 71_221_555),
-    ("225M", 128, "attn", 225_011_219),
-    ("900M", 256, "attn", 899_828_755),
-    ("14.5M", 32, "bimamba", 14_498_179),
-    ("57.5M", 64, "bimamba", 57_477_891),
-    ("175M", 112, "bimamba", 175_350_339),
-    ("229M", 128, "bimamba", 228_881_923),
-    ("913M", 256, "bimamba", 913_468_419),
-    ("56.9M", 64, "mamba", 56_900_355),
-)
+# What the code of arXiv 2403.07711 counts for the models of its tables 1 to 4.
+OFFICIAL = {
+    "14.1M": 14_083_475,
+    "56.3M": 56_279_827,
+    "71.2M": 71_221_555,
+    "225M": 225_011_219,
+    "900M": 899_828_755,
+    "14.5M": 14_498_179,
+    "57.5M": 57_477_891,
+    "175M": 175_350_339,
+    "229M": 228_881_923,
+    "913M": 913_468_419,
+    "56.9M": 56_900_355,
+}
 
 
 def mixers() -> str:
@@ -66,30 +66,35 @@ def checks() -> str:
 
 
 def presets() -> str:
-    """One row per preset of `zoo train`."""
+    """The presets of `zoo train` that are not the paper's."""
     rows = []
-    for name, make in PRESETS.items():
-        config = make()
+    for name in PRESETS:
+        if name.startswith("paper-"):
+            continue
+        config = preset(name)
         model, data = config.model, config.data
-        picture = f"{data.frames} frames of {data.size} x {data.size}"
+        clips = f"{data.frames} frames of {data.size} x {data.size}, every {data.stride}."
         network = f"width {model.width}, levels {', '.join(map(str, model.multipliers))}"
-        slots = ", ".join(model.slots) or "all"
-        rows.append((f"`{name}`", picture, network, slots, config.process.prediction, f"{count(model):,}"))
-    return table(("preset", "clips", "network", "slots", "predicts", "parameters with `bimamba`"), rows)
+        trained = f"{config.steps:,} steps of {config.batch} clips"
+        numbers = (config.process.prediction, trained, f"{count(model):,}")
+        rows.append((f"`{name}`", f"`{data.source}`", clips, network, ", ".join(model.slots) or "all", *numbers))
+    header = ("preset", "data", "clips", "network", "slots", "predicts", "trained for", "parameters with `bimamba`")
+    return table(header, rows)
 
 
 def totals() -> str:
-    """The paper's models: its numbers, its code's, ours, and the difference explained."""
+    """The paper's models: the numbers that it prints and its code counts, ours, and the difference explained."""
     rows = []
-    for printed, width, mixer, official in PUBLISHED:
-        model = paper(width=width, mixer=mixer).model
+    for printed, (mixer, width) in PAPER.items():
+        model = preset(f"paper-{printed}").model
         spare = 16 if mixer == "attn" else 32 * model.heads
-        ours = count(model)
-        if ours + spare != official:
-            raise ValueError(f"{mixer} at width {width} has {ours:,} parameters; {official - spare:,} are expected")
         what = "rotary frequencies, a buffer here" if mixer == "attn" else f"bias table, 32 x {model.heads}, never used"
-        rows.append((printed, width, f"`{mixer}`", f"{official:,}", f"{ours:,}", f"{spare:,}: {what}"))
-    return table(("paper", "width", "mixer", "its code", "here", "less"), rows)
+        official, ours = OFFICIAL[printed], count(model)
+        if ours + spare != official:
+            raise ValueError(f"paper-{printed} has {ours:,} parameters; {official - spare:,} are expected")
+        numbers = (f"{official:,}", f"{ours:,}", f"{spare:,}: {what}")
+        rows.append((f"`paper-{printed}`", f"`{mixer}`", width, *numbers))
+    return table(("preset", "mixer", "width", "its code counts", "here", "difference"), rows)
 
 
 def count(model) -> int:
