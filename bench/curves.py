@@ -35,7 +35,11 @@ class Metric:
 
 TIME = Metric("time", "time of one {step}, median", "ms", 1, lambda o: o.time_ms.p50 if o.time_ms else None)
 PROCESSOR = Metric(
-    "processor", "processor time of one {step}, all threads, mean", "ms", 1, lambda o: o.time_ms and o.time_ms.processor
+    "processor",
+    "processor time of one {step}, all threads, mean",
+    "ms",
+    1,
+    lambda o: o.time_ms.processor if o.time_ms else None,
 )
 STORED = Metric("stored", "stored for backward, counted exactly", "MiB", MIB, lambda o: o.stored_bytes)
 PEAK = Metric(

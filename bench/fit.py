@@ -54,7 +54,8 @@ def slope(frames: Sequence[int], values: Sequence[float]) -> float | None:
     points = [(math.log(n), math.log(v)) for n, v in zip(frames, values, strict=True) if v > 0]
     if len(points) < 2:
         return None
-    return float(np.polyfit(*zip(*points, strict=True), deg=1)[0])
+    of_frames, of_values = np.array(points).T
+    return float(np.polyfit(of_frames, of_values, deg=1)[0])
 
 
 def quadratic(frames: Sequence[int], values: Sequence[float]) -> Quadratic | None:
@@ -81,11 +82,11 @@ def _least_squares(terms: NDArray, target: NDArray, powers: tuple[int, ...]) -> 
 
     So few unknowns allow to try every subset of the terms, so that no solver is needed.
     """
-    best, best_residual, needed = np.zeros(3), np.inf, _ROUNDING * np.linalg.norm(target)
+    best, best_residual, needed = np.zeros(3), math.inf, _ROUNDING * np.linalg.norm(target)
     for count in range(1, len(powers) + 1):
         for kept in map(list, itertools.combinations(powers, count)):
             found = np.linalg.lstsq(terms[:, kept], target, rcond=None)[0]
-            residual = np.linalg.norm(terms[:, kept] @ found - target)
+            residual = float(np.linalg.norm(terms[:, kept] @ found - target))
             if all(c >= 0 for power, c in zip(kept, found, strict=True) if power) and residual < best_residual - needed:
                 best, best_residual = np.zeros(3), residual
                 best[kept] = found

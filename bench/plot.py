@@ -43,8 +43,8 @@ def _draw(axes: Axes, panels: Sequence[Panel], metric: Metric, colors: dict[str,
             if curve.points(metric):
                 # A curve of zeros has no place on these axes, but is named: nothing stored is a result.
                 label = _label(curve, panel.case.mode, metric) if points else f"{curve.mixer}: nothing"
-                style = {"color": colors[curve.mixer], "linestyle": _STYLES[panel.case.mode], "marker": "o"}
-                axes.plot(list(points), list(points.values()), label=label, markersize=4, **style)
+                axes.plot(list(points), list(points.values()), _STYLES[panel.case.mode], label=label,
+                          color=colors[curve.mixer], marker="o", markersize=4)  # fmt: skip
             _mark_ends(axes, curve, colors[curve.mixer])
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [str(frames) for frames in lengths])

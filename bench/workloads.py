@@ -22,7 +22,7 @@ class Workload:
 
     module: nn.Module
     forward: Callable[[], Tensor]
-    step: Callable[[], None]
+    step: Callable[[], object]
 
 
 def build(case: Case) -> Workload:
