@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class Mixer(nn.Module, abc.ABC):
     causal: bool
     order_blind: bool = False
     # Names of parameters that an optimizer should not decay; names and not marks on tensors, which deepcopy loses.
-    no_decay: ClassVar[tuple[str, ...]] = ()
+    no_decay: tuple[str, ...] = ()
 
     def __init__(self, dim: int, config: Config, shared: nn.Module | None = None) -> None:
         super().__init__()

@@ -71,6 +71,8 @@ class S4D(StatefulMixer):
             if not self.mlp and self.mlp_gelu:
                 raise ConfigError("Config.mlp_gelu is yes without an MLP; set mlp, say 512")
 
+    config: Config
+
     def __init__(self, dim: int, config: Config, shared: nn.Module | None = None) -> None:
         super().__init__(dim, config, shared)
         both = config.bidirectional
@@ -80,7 +82,10 @@ class S4D(StatefulMixer):
         names = ("core", "core_b") if both else ("core",)
         self.no_decay = tuple(f"{name}.{parameter}" for name in names for parameter in _diagonal.Core.PARAMETERS)
         self.core, self.glu = self._direction()
-        self.core_b, self.glu_b = self._direction() if both else (None, None)
+        self.core_b: _diagonal.Core | None = None
+        self.glu_b: nn.Module | None = None
+        if both:
+            self.core_b, self.glu_b = self._direction()
         merged = dim * len(names) if config.merge == "concat" else dim
         self.mlp = (
             nn.Sequential(
@@ -94,19 +99,22 @@ class S4D(StatefulMixer):
         )
 
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        config = self.config
-        if not config.bidirectional:
-            return self.mlp(self._gated(_diagonal.run(x, [self.core], [False], lengths), self.glu))
-        if config.merge == "sum" and not config.glu:
-            return self.mlp(_diagonal.run(x, [self.core, self.core_b], [False, True], lengths))
-        ahead = self._gated(_diagonal.run(x, [self.core], [False], lengths), self.glu)
-        back = self._gated(_diagonal.run(x, [self.core_b], [True], lengths), self.glu_b)
-        return self.mlp(ahead + back if config.merge == "sum" else torch.cat([ahead, back], dim=-1))
+        ways = self._ways()
+        if self.config.merge == "sum" and not self.config.glu:
+            cores, _, reverse = zip(*ways, strict=True)
+            return self.mlp(_diagonal.run(x, cores, reverse, lengths))
+        ys = [self._gated(_diagonal.run(x, [core], [reverse], lengths), glu) for core, glu, reverse in ways]
+        return self.mlp(torch.cat(ys, dim=-1) if self.config.merge == "concat" else sum(ys))
 
     def mix_chunk(self, x: Tensor, state: Tensor | None, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
-        core, glu = (self.core_b, self.glu_b) if reverse else (self.core, self.glu)
+        core, glu, _ = self._ways()[reverse]
         y, state = _diagonal.run_chunk(x, core, reverse, state)
         return self.mlp(self._gated(y, glu)), state
+
+    def _ways(self) -> list[tuple[_diagonal.Core, nn.Module | None, bool]]:
+        """Core, gated unit and sense of every direction."""
+        back = [] if self.core_b is None else [(self.core_b, self.glu_b, True)]
+        return [(self.core, self.glu, False), *back]
 
     def _direction(self) -> tuple[_diagonal.Core, nn.Module | None]:
         config = self.config

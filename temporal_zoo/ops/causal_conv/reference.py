@@ -32,9 +32,9 @@ def run(
     for taps, start in zip(filters, initial or [None] * len(filters), strict=True):
         inputs = surround(x.to(precision), taps.weight.shape[1], start, lengths, taps.reverse)
         weight = in_order_of_time(taps.weight, taps.reverse).to(precision)
-        y = sum(inputs[:, j : j + frames] * weight[:, j] for j in range(weight.shape[1]))
-        if taps.bias is not None:
-            y = y + taps.bias.to(precision)
+        y = torch.zeros_like(inputs[:, :frames]) if taps.bias is None else taps.bias.to(precision)
+        for j in range(weight.shape[1]):
+            y = y + inputs[:, j : j + frames] * weight[:, j]
         ys.append(fill_padding(F.silu(y) if silu else y, lengths).to(x.dtype))
     if not return_final:
         return tuple(ys)

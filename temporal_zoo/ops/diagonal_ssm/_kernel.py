@@ -41,8 +41,8 @@ def through_taps(table: Tensor, c: Tensor, dtaps: Tensor) -> tuple[Tensor, Tenso
     )
 
 
-def two_sided(kernels: list[Tensor], reverse: list[bool], skip: Tensor | None) -> Tensor:
-    """(c, 2 l - 1): the taps of all directions for lags t - s from -(l - 1) to l - 1; they and `skip` meet at lag 0."""
+def two_sided(kernels: list[Tensor], reverse: list[bool], skips: list[Tensor]) -> Tensor:
+    """(c, 2 l - 1): the taps of all directions for lags t - s from -(l - 1) to l - 1; they and skips meet at lag 0."""
     size = kernels[0].shape[-1]
     both = kernels[0].new_zeros(kernels[0].shape[0], 2 * size - 1)
     for kernel, backward in zip(kernels, reverse, strict=True):
@@ -50,7 +50,7 @@ def two_sided(kernels: list[Tensor], reverse: list[bool], skip: Tensor | None) -
             both[:, :size] += kernel.flip(-1)
         else:
             both[:, size - 1 :] += kernel
-    if skip is not None:
+    for skip in skips:
         both[:, size - 1] += skip
     return both
 

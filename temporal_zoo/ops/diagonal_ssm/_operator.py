@@ -119,8 +119,8 @@ def _differentiate(ctx, grads):
 
 
 def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]]:
-    tensors = iter(tensors)
-    return [[next(tensors) for _ in range(size)] for size in sizes]
+    rest = iter(tensors)
+    return [[next(rest) for _ in range(size)] for size in sizes]
 
 
 def _differentiate_twice(ctx, grads):

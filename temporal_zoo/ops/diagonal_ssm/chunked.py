@@ -113,11 +113,11 @@ class _Way:
         # Re(w h) is the product of the pairs of conj(w) and of h.
         write = (2 * c.unsqueeze(-1) * table[..., 1:]).conj()
         read = table[..., :size].flip(-1)
-        pairs = [
+        E, S = (
             torch.view_as_real((w.flip(-1) if reverse else w).mT.resolve_conj()).flatten(2).to(dtype).contiguous()
             for w in (write, read)
-        ]
-        return cls(reverse, c, table, *pairs, torch.zeros_like(table), *map(torch.zeros_like, pairs))
+        )
+        return cls(reverse, c, table, E, S, *(torch.zeros_like(each) for each in (table, E, S)))
 
     def corner(self, size: int) -> tuple[slice, slice]:
         """The frames of E and of S that a chunk of `size` frames uses."""
@@ -155,7 +155,7 @@ class _Plan:
         size = max(1, min(CHUNK, frames))
         ways = [_Way.make(*way, size, dtype) for way in zip(a, c, reverse, strict=True)]
         kernels = [_kernel.taps(way.table[..., :-1], way.readout) for way in ways]
-        matrix = _kernel.toeplitz(_kernel.two_sided(kernels, reverse, *(skips or [None]))).to(dtype)
+        matrix = _kernel.toeplitz(_kernel.two_sided(kernels, reverse, skips)).to(dtype)
         return cls(matrix, ways, [slice(first, min(first + size, frames)) for first in range(0, frames, size)])
 
     @property

@@ -73,7 +73,7 @@ def _tables(u: Tensor, a: list[Tensor]) -> list[Tensor]:
 
 def _matrix(u: Tensor, tables: list[Tensor], c: list[Tensor], skips: list[Tensor], reverse: list[bool]) -> Tensor:
     kernels = [_kernel.taps(table, readout) for table, readout in zip(tables, c, strict=True)]
-    return _kernel.toeplitz(_kernel.two_sided(kernels, reverse, *(skips or [None]))).to(precision(u)[0])
+    return _kernel.toeplitz(_kernel.two_sided(kernels, reverse, skips)).to(precision(u)[0])
 
 
 def blocks(u: Tensor) -> Iterator[slice]:
