@@ -47,7 +47,7 @@ class Run:
         folder: made if need be.
         device: where to train.
     Raises:
-        ConfigError, UnknownMixer: a mixer, option or slot that does not exist, or a folder that holds a run with another
+        ConfigError, UnknownMixer: a mixer, option or slot that does not exist, or the folder holds a run with another
             configuration; the message lists what differs.
         CheckpointError: its checkpoint cannot be read.
         OSError: the folder cannot be written.
