@@ -30,7 +30,9 @@ def save(panels: Sequence[Panel], path: Path) -> None:
         _draw(right, [panel for panel in here if panel.case.mode == "train"], STORED, colors)
         left.set_title(f"{_NAMES[level]}: time of one step, median", loc="left", fontsize=10)
         right.set_title(f"{_NAMES[level]}: stored for backward", loc="left", fontsize=10)
-    settings = dict.fromkeys(panel.case.setting for panel in panels)
+    settings = list(dict.fromkeys(panel.case.setting for panel in panels))
+    if any(panel.waited for panel in panels):
+        settings.append("times are too long: other programs had the processor")
     figure.suptitle("\n".join(settings), fontsize=9, x=0.01, ha="left")
     figure.savefig(path, dpi=120)
 

@@ -48,6 +48,9 @@ def remarks(panel: Panel) -> list[str]:
                 found.append(f"{who}: {ENDS[outcome.status]}: {outcome.reason}")
             elif outcome.time_ms and not outcome.time_ms.steady:
                 times = outcome.time_ms
+                if times.rounds == 1:
+                    found.append(f"{who}: so slow that it was timed once only.")
+                    continue
                 found.append(
                     f"{who}: the clock did not settle in {times.rounds} rounds; 80 % of them took between "
                     f"{number(times.p10)} and {number(times.p90)} ms."
