@@ -73,7 +73,7 @@ def presets() -> str:
             continue
         config = preset(name)
         model, data = config.model, config.data
-        clips = f"{data.frames} frames of {data.size} x {data.size}, every {data.stride}."
+        clips = f"{data.frames} frames, stride {data.stride}, {data.size} x {data.size}"
         network = f"width {model.width}, levels {', '.join(map(str, model.multipliers))}"
         trained = f"{config.steps:,} steps of {config.batch} clips"
         numbers = (config.process.prediction, trained, f"{count(model):,}")
