@@ -99,6 +99,13 @@ class Sweep:
             h.addcmul_(decay, before)
         return scratch
 
+    def starts(self, rows: slice, padding: Tensor | None, state: Tensor | None) -> list[Tensor | None]:
+        """The state, (r, n, c) or None for zero, that each chunk begins with, where the first begins with `state`."""
+        starts = [state]
+        for frames in self.chunks[:-1]:
+            starts.append(self.states(self.read(rows, frames, padding), starts[-1]).leaving.clone())
+        return starts
+
     def _views(self, frames: int, rows: int) -> Scratch:
         if (frames, rows) not in self._scratch:
             shape = (frames, rows, *self.A.shape)

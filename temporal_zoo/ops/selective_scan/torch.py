@@ -1,8 +1,8 @@
 """The selective scan in blocks of rows and chunks of frames: any device, any size, no kernel of our own.
 
 What has rows, frames, channels and state exists for one block and one chunk at a time, in scratch memory small enough
-to stay in a CPU's cache.  `backward` computes decays and states again; beside the inputs it needs the sum before the
-gate and, where there are several chunks, the states between them, which for up to 64 states are no larger than u.
+to stay in a CPU's cache.  `backward` computes decays and states again, and beside the inputs it needs the sum before
+the gate alone: where there are several chunks, one more sweep over a block finds the states between them.
 """
 
 from __future__ import annotations
@@ -30,14 +30,9 @@ def refuses(*args, **kwargs) -> list[str]:
 
 
 def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
-    """The sum before the gate, if there is one, and per direction the states between chunks."""
+    """The sum before the gate, if there is one."""
     u = directions[0].u
-    rows, frames, channels = u.shape
-    kept = [] if gate is None else [u.new_empty(u.shape)]
-    between = (frames - 1) // _chunk_size(directions)
-    if between:
-        kept += [u.new_empty(between, rows, each.A.shape[1], channels, dtype=state_dtype(u)) for each in directions]
-    return kept
+    return [] if gate is None else [u.new_empty(u.shape)]
 
 
 def forward(
@@ -53,23 +48,20 @@ def forward(
     y = u.new_empty(u.shape)
     finals = [u.new_empty(u.shape[0], *each.A.shape, dtype=state_dtype(u)) for each in directions if return_final]
     kept = keeps(directions, gate) if keep else []
-    sums, between = ([], kept) if gate is None else (kept[:1], kept[1:])
     sweeps = _sweeps(directions, num_buffers=2)
     for rows, padding, total in _blocks(directions, lengths):
         total.zero_()
         for place, sweep in enumerate(sweeps):
             state = initial[place][rows].mT if initial else None
-            for number, frames in enumerate(sweep.chunks):
-                if number and between:
-                    between[place][number - 1, rows] = state
+            for frames in sweep.chunks:
                 chunk = sweep.read(rows, frames, padding)
                 scratch = sweep.states(chunk, state)
                 total[frames] += weigh_states(chunk.C, scratch.after).addcmul_(chunk.u, sweep.skip)
                 state = scratch.leaving
             if return_final:
                 finals[place][rows] = state.mT
-        if sums:
-            sums[0][rows] = total.transpose(0, 1)
+        if kept:
+            kept[0][rows] = total.transpose(0, 1)
         if gate is not None:
             for frames in sweeps[0].chunks:
                 total[frames] *= silu(read(gate, rows, frames, padding, total.dtype))
@@ -86,7 +78,6 @@ def backward(
     initial: list[Tensor],
     kept: list[Tensor],
 ) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
-    sums, between = ([], kept) if gate is None else (kept[:1], kept[1:])
     gradients = [Gradients(sweep) for sweep in _sweeps(directions, num_buffers=3)]
     grad_gate = None if gate is None else gate.new_empty(gate.shape)
     grad_initial = [start.new_empty(start.shape) for start in initial]
@@ -94,18 +85,15 @@ def backward(
         for frames in gradients[0].sweep.chunks:
             grad_sum[frames] = read(grad_y, rows, frames, padding, grad_sum.dtype)
             if gate is not None:
-                z, total = (read(x, rows, frames, padding, grad_sum.dtype) for x in (gate, sums[0]))
+                z, total = (read(x, rows, frames, padding, grad_sum.dtype) for x in (gate, kept[0]))
                 sigmoid = torch.sigmoid(z)
                 slope = (1 - sigmoid).mul_(z).add_(1).mul_(sigmoid)
                 grad_gate[rows, frames] = slope.mul_(total).mul_(grad_sum[frames]).transpose(0, 1)
                 grad_sum[frames] *= sigmoid.mul_(z)
         for place, each in enumerate(gradients):
             grad_state = grad_finals[place][rows].mT if grad_finals else None
-            for number, frames in reversed(list(enumerate(each.sweep.chunks))):
-                if number:
-                    start = between[place][number - 1, rows]
-                else:
-                    start = initial[place][rows].mT if initial else None
+            starts = each.sweep.starts(rows, padding, initial[place][rows].mT if initial else None)
+            for frames, start in zip(each.sweep.chunks[::-1], starts[::-1], strict=True):
                 grad_state = each.add(rows, frames, padding, start, grad_sum[frames], grad_state)
             if initial:
                 grad_initial[place][rows] = grad_state.mT
@@ -113,7 +101,7 @@ def backward(
 
 
 def _chunk_size(directions: Sequence[Direction]) -> int:
-    """Frames per chunk: as many as there are states, so that the states between chunks are no larger than u."""
+    """Frames per chunk: as many as there are states, so that a block's states between chunks are no larger than its u."""
     return min(64, max(16, *(each.A.shape[1] for each in directions)))
 
 
