@@ -101,7 +101,7 @@ def backward(
 
 
 def _chunk_size(directions: Sequence[Direction]) -> int:
-    """Frames per chunk: as many as there are states, so that a block's states between chunks are no larger than its u."""
+    """Frames per chunk: as many as states, so that a block's states between its chunks are no larger than its u."""
     return min(64, max(16, *(each.A.shape[1] for each in directions)))
 
 
