@@ -43,7 +43,8 @@ class GroupNorm(nn.Module):
         return rearrange(tall, "b c (t h) w -> (b t) c h w", t=frames)
 
     def _over_real_frames(self, x: Tensor, frames: int, real: Tensor) -> Tensor:
-        groups = rearrange(x.float(), "(b t) (g c) h w -> b t g (c h w)", t=frames, g=self.groups)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        groups = rearrange(wide, "(b t) (g c) h w -> b t g (c h w)", t=frames, g=self.groups)
         real = real.view(-1, frames, 1)
         share = real / real.sum(1, keepdim=True).clamp(min=1)
         mean = (groups.mean(3) * share).sum(1)[:, None, :, None]
@@ -160,4 +161,4 @@ class LevelEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
     def forward(self, level: Tensor) -> Tensor:
-        return self.layers(self.sinusoid(level))
+        return self.layers(self.sinusoid(level).to(next(self.parameters()).dtype))

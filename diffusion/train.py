@@ -109,7 +109,7 @@ class Trainer:
 
     def _begin_from(self, path: Path) -> None:
         content = checkpoint.load(path)
-        reasons = checkpoint.differences(self.config.model.to_dict(), content["config"]["model"])
+        reasons = checkpoint.differences(self.config.model.to_dict(), content["config"]["model"], "model.")
         for network in (self.network, self.average.model):
             checkpoint.fill(network, content["average"], path, reasons)
 

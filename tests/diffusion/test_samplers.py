@@ -52,7 +52,7 @@ def test_estimates_are_clamped_and_carry_no_gradient():
 
 
 def test_ancestral_noise_levels_are_those_of_the_process(rng):
-    """With the true clip as estimate, x_{t-1} ~ q(x_{t-1} | x_0) at every level, whatever the posterior's three parts."""
+    """With the true clip as estimate, x_{t-1} is distributed as q(x_{t-1} | x_0) at every level."""
     process = Process.from_config(ProcessConfig(steps=16))
     shape = (64, 1, 1, 32, 32)
     clean = torch.full(shape, 0.6)
