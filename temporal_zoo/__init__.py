@@ -1,4 +1,4 @@
-"""Interchangeable temporal mixers: `build("bimamba", dim=64)` is a module that maps (rows, frames, dim) to the same shape.
+"""Interchangeable temporal mixers: `build("bimamba", dim=64)` maps (rows, frames, dim) to the same shape.
 
 Names are loaded on first touch, so that `import temporal_zoo` costs nothing and needs no torch.
 """

@@ -17,15 +17,15 @@ class Mixer(nn.Module, abc.ABC):
 
     `rows` is whatever the caller folded away (clips x height x width); a mixer knows nothing of video.
 
-    A mixer writes a nested `Config`, `__init__(dim, config, shared=None)` and `mix`.  It declares, on the instance, what
-    it is: `causal` (frame t depends on frames <= t only) and `order_blind` (frame order makes no difference, as for
-    controls); the contract verifies both declarations, both ways.  Norm, residual, modulation and dropout belong to the
-    block around it.
+    A mixer writes a nested `Config`, `__init__(dim, config, shared=None)` and `mix`.  It declares, on the instance,
+    what it is: `causal` (frame t depends on frames <= t only) and `order_blind` (frame order makes no difference, as
+    for controls); the contract verifies both declarations, both ways.  Norm, residual, modulation and dropout belong to
+    the block around it.
 
     Padding: the first `lengths[i]` frames of row i are real.  Real outputs and all gradients never depend on padded
     inputs, whatever they hold; padded outputs are zero.  `forward` owns that: it fills padded frames with zero before
-    and after `mix`, and `mix` must only keep those zeros from reaching real frames (a bias can make them non-zero, and a
-    backward scan meets the padding first).
+    and after `mix`, and `mix` must only keep those zeros from reaching real frames (a bias can make them non-zero, and
+    a backward scan meets the padding first).
     """
 
     @dataclass(frozen=True, kw_only=True)

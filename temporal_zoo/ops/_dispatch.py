@@ -157,7 +157,7 @@ def tracing() -> Iterator[dict[str, set[str]]]:
 
 @contextmanager
 def refusing_reference(refuse: bool = True) -> Iterator[None]:
-    """Within the block, `auto` on CUDA raises where only the reference can run: a Python loop there measures nothing."""
+    """Within the block, `auto` on CUDA raises where only the reference can run: its Python loop measures nothing."""
     token = _strict.set(refuse)
     try:
         yield
