@@ -164,9 +164,9 @@ def _compiler() -> list[str]:
 
 
 def _digest(source: Path, command: list[str], compiler_version: str) -> str:
-    """Of all that a library depends on: its source, the headers beside this file, the compiler and the kind of CPU."""
+    """Of all that a library depends on: its source, the headers it may include, the compiler and the kind of CPU."""
     digest = hashlib.sha256(repr((command, compiler_version, platform.system(), platform.machine())).encode())
-    for path in (source, *sorted(Path(__file__).parent.glob("*.h"))):
+    for path in (source, *sorted(source.parent.glob("*.h")), *sorted(Path(__file__).parent.glob("*.h"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
