@@ -58,11 +58,21 @@ def test_only_the_chosen_slots_need_a_mixer():
     [
         ("bimmba", (), UnknownMixer, 'did you mean "bimamba"'),
         ("bimamba:sate=8", (), ConfigError, 'did you mean "state"'),
-        ("bimamba@hihg", (), ConfigError, "'bimamba@hihg' names no slot (did you mean \"high\"?); there are high, low,"),
+        (
+            "bimamba@hihg",
+            (),
+            ConfigError,
+            "'bimamba@hihg' names no slot (did you mean \"high\"?); there are high, low,",
+        ),
         ("bimamba@high", (), ConfigError, "no mixer into down2, down3, mid, up0, up1; add a part without @"),
         ("bimamba+flash", (), ConfigError, "two mixers into 'stem': bimamba and flash"),
         ("bimamba@down+flash@high", (), ConfigError, "two mixers into"),
-        ("flash", ("donw1",), ConfigError, "no slot is named 'donw1' (did you mean \"down1\"?); with 4 levels there are"),
+        (
+            "flash",
+            ("donw1",),
+            ConfigError,
+            "no slot is named 'donw1' (did you mean \"down1\"?); with 4 levels there are",
+        ),
         ("flash", ("up4",), ConfigError, "no slot is named 'up4'"),
         ("", (), ConfigError, "names no mixer"),
     ],
