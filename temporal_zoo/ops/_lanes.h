@@ -68,8 +68,9 @@ inline Lanes choose(Words mask, Lanes yes, Lanes no) { return (Lanes)(((Words)ye
 // 2 ** x with a relative error of one rounding; 0 far below zero.
 #ifdef ZOO_AVX512
 inline Lanes exp2(Lanes x) {
-    // x = n + r with n a multiple of 1/16: 2 ** r by a cubic, the sixteenth of n from a table in one register, its whole
-    // part by scalef.  Adding `round` leaves n in the low bits of the sum.  Slow decays have n = 0, whose entry is exact.
+    // x = n + r with n a multiple of 1/16: 2 ** r by a cubic, the sixteenths of n by a table in one register, its whole
+    // part by scalef.  Adding `round` leaves n in the low bits of the sum.  Slow decays have n = 0, where the table is
+    // exact.
     const __m512 table = _mm512_setr_ps(1.0f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f,
         1.29683955f, 1.35425555f, 1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f,
         1.83400809f, 1.91520656f);

@@ -1,7 +1,7 @@
 // Depthwise convolution over the frames of a row, with SiLU, and its gradient: channels are the vector lanes.
 //
-// A *step* counts frames in the order in which a filter looks at them, back in time or, reversed, ahead; so that in steps
-// both kinds are the same causal filter.  A row's inputs are laid out in steps, behind the width - 1 that come before.
+// A *step* counts frames in the order of time or, for a reversed filter, against it from the last real frame on; so that
+// in steps both kinds are the same causal filter.  A row's inputs are laid out in steps, behind the width - 1 before.
 // Frames behind the last real one are never read.
 #include "../_lanes.h"
 
@@ -127,7 +127,8 @@ void backward_block(const View& view, const float* taps, float* sums, float* inp
     store(sums + width * kLanes, load(sums + width * kLanes) + grad_bias);
     for (int64_t j = 0; j < width; j++) {
         Lanes grad_tap{};
-        for (int64_t k = 0; k < real; k++) grad_tap += load(grads + (before + k) * kLanes) * load(inputs + (k + j) * kLanes);
+        for (int64_t k = 0; k < real; k++)
+            grad_tap += load(grads + (before + k) * kLanes) * load(inputs + (k + j) * kLanes);
         store(sums + j * kLanes, load(sums + j * kLanes) + grad_tap);
     }
     // Input i went into the sums of steps i - before .. i, by taps before .. 0.
@@ -171,7 +172,8 @@ int64_t widest(const Problem& problem) {
 extern "C" {
 
 void causal_conv_forward(const Problem* problem, int64_t group) {
-    const int64_t begin = group * problem->rows_per_group, end = std::min(problem->rows, begin + problem->rows_per_group);
+    const int64_t begin = group * problem->rows_per_group;
+    const int64_t end = std::min(problem->rows, begin + problem->rows_per_group);
     Scratch inputs = scratch((widest(*problem) + problem->frames) * kLanes);
     std::vector<Parameters> taps;
     for (int64_t i = 0; i < problem->num_filters; i++)
@@ -187,7 +189,8 @@ void causal_conv_forward(const Problem* problem, int64_t group) {
 }
 
 void causal_conv_backward(const Problem* problem, int64_t group) {
-    const int64_t begin = group * problem->rows_per_group, end = std::min(problem->rows, begin + problem->rows_per_group);
+    const int64_t begin = group * problem->rows_per_group;
+    const int64_t end = std::min(problem->rows, begin + problem->rows_per_group);
     Scratch inputs = scratch((widest(*problem) + problem->frames) * kLanes);
     Scratch grads = scratch((2 * widest(*problem) + problem->frames) * kLanes);
     std::vector<Parameters> taps, sums;
@@ -198,8 +201,8 @@ void causal_conv_backward(const Problem* problem, int64_t group) {
     for (int64_t row = begin; row < end; row++) {
         for (int64_t i = 0; i < problem->num_filters; i++)
             each_block(*problem, problem->filters[i], row, [&](const View& view) {
-                backward_block(view, taps[i].block(view.channel), sums[i].block(view.channel), inputs.get(), grads.get(),
-                               i == 0);
+                backward_block(view, taps[i].block(view.channel), sums[i].block(view.channel), inputs.get(),
+                               grads.get(), i == 0);
             });
         clear_padding(*problem, row, problem->grad_x);
     }

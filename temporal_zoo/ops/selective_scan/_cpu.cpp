@@ -1,7 +1,7 @@
 // The selective scan and its gradient: sequential over frames, parallel over channels, which are the vector lanes.
 //
-// Every row is cut into chunks of frames, every chunk into blocks of kLanes channels.  Within a block the states stay in
-// registers, up to 16 at a time, while the frames go by.  Forward may leave the state at the start of each chunk behind;
+// Every row is cut into chunks of frames, every chunk into blocks of kLanes channels.  Within a block the states stay
+// in registers, up to 16 at a time, while the frames go by.  Forward can leave the states between chunks behind;
 // backward walks the chunks from last to first, recomputes the decays and states of one chunk into scratch memory that
 // fits the L2 cache, and runs the adjoint recurrence over them.
 //
@@ -36,8 +36,8 @@ void forward_row(const Problem& problem, const Sweep& sweep, int64_t row, bool f
                 store(inflow + k * kLanes, d * u);
                 store(sum + k * kLanes, first ? skip * u : skip * u + load(problem.y + spot, lanes));
             }
-            advance_all<false>(sweep.padded, steps, &sweep.rates[block * sweep.block_size()], coefficients, delta, inflow,
-                               sum, &sweep.states[block * sweep.block_size()], nullptr, nullptr);
+            advance_all<false>(sweep.padded, steps, &sweep.rates[block * sweep.block_size()], coefficients, delta,
+                               inflow, sum, &sweep.states[block * sweep.block_size()], nullptr, nullptr);
             for (int64_t k = 0; k < steps; k++) {
                 const int64_t spot = (row * sweep.frames + sweep.frame(start + k, real)) * channels + channel;
                 Lanes y = load(sum + k * kLanes);
@@ -130,25 +130,28 @@ void adjoint_chunk(const Sweep& sweep, Tape& tape, int64_t first_block, int64_t 
             for (int64_t b = 0; b < count; b++) {
                 const int64_t lane = n * kLanes, block = (first_block + b) * tape.block_size + lane;
                 auto run = [&](int size) {
-                    adjoint_tile(last, size, &sweep.rates[block], here, tape.of(Tape::kDelta, b), tape.of(Tape::kInflow, b),
-                                 tape.of(Tape::kGradSum, b), tape.decay(b) + lane, tape.state(b) + lane, tape.block_size,
-                                 tape.of(Tape::kGradInflow, b), tape.of(Tape::kGradDelta, b), &tape.adjoint[block],
+                    adjoint_tile(last, size, &sweep.rates[block], here, tape.of(Tape::kDelta, b),
+                                 tape.of(Tape::kInflow, b), tape.of(Tape::kGradSum, b), tape.decay(b) + lane,
+                                 tape.state(b) + lane, tape.block_size, tape.of(Tape::kGradInflow, b),
+                                 tape.of(Tape::kGradDelta, b), &tape.adjoint[block],
                                  &tape.grad_rates[b * tape.block_size + lane], by_B, by_C);
                 };
-                if (tile == kTileSteps) run(kTileSteps); else run(tile);
+                if (tile == kTileSteps) run(kTileSteps);  // known to the compiler, which unrolls it
+                else run(tile);
             }
             float sums_B[kTileSteps * kUnit], sums_C[kTileSteps * kUnit];
             totals(by_B, sums_B);
             totals(by_C, sums_C);
             for (int i = 0; i < tile; i++) {
-                float *to_B = &tape.grad_B[(last - i) * sweep.padded + n], *to_C = &tape.grad_C[(last - i) * sweep.padded + n];
+                const int64_t spot = (last - i) * sweep.padded + n;
+                float *to_B = &tape.grad_B[spot], *to_C = &tape.grad_C[spot];
                 store(to_B, load<Quad>(to_B) + load<Quad>(sums_B + i * kUnit));
                 store(to_C, load<Quad>(to_C) + load<Quad>(sums_C + i * kUnit));
             }
         }
 }
 
-// Everything of `count` neighbouring blocks over one chunk: recompute, adjoint, and the gradients of u, dt and the gate.
+// All of `count` neighbouring blocks over one chunk: recompute, adjoint, and the gradients of u, dt and the gate.
 void backward_blocks(const Problem& problem, const Sweep& sweep, Tape& tape, int64_t row,
                      int64_t start, int64_t steps, Coefficients at, int64_t first_block, int64_t count, bool first) {
     const Direction& to = sweep.at;
@@ -238,7 +241,8 @@ void backward_row(const Problem& problem, const Sweep& sweep, Tape& tape, int64_
 extern "C" {
 
 void selective_scan_forward(const Problem* problem, int64_t group) {
-    const int64_t begin = group * problem->rows_per_group, end = std::min(problem->rows, begin + problem->rows_per_group);
+    const int64_t begin = group * problem->rows_per_group;
+    const int64_t end = std::min(problem->rows, begin + problem->rows_per_group);
     Scratch lanes = scratch(3 * kLanes * std::min(problem->frames_per_chunk, problem->frames));
     for (int64_t i = 0; i < problem->num_directions; i++) {
         Sweep sweep(*problem, problem->directions[i]);
@@ -249,7 +253,8 @@ void selective_scan_forward(const Problem* problem, int64_t group) {
 }
 
 void selective_scan_backward(const Problem* problem, int64_t group) {
-    const int64_t begin = group * problem->rows_per_group, end = std::min(problem->rows, begin + problem->rows_per_group);
+    const int64_t begin = group * problem->rows_per_group;
+    const int64_t end = std::min(problem->rows, begin + problem->rows_per_group);
     for (int64_t i = 0; i < problem->num_directions; i++) {
         const Direction& to = problem->directions[i];
         Sweep sweep(*problem, problem->directions[i]);

@@ -11,8 +11,8 @@ using namespace zoo;
 
 extern "C" {
 
-// One direction.  The gradients of A, skip and dt_bias are sums over rows: each group of rows writes its own partial sum,
-// so that the total does not depend on who computed which group.
+// One direction.  The gradients of A, skip and dt_bias are sums over rows: each group of rows writes a partial sum of
+// its own, so that the total does not depend on who computed which group.
 struct Direction {
     int64_t state, reverse;
     const float *u, *dt, *A, *B, *C, *skip, *dt_bias;

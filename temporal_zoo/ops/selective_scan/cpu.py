@@ -76,14 +76,16 @@ def backward(
     initial: Sequence[Tensor],
     kept: Sequence[Tensor],
 ) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
-    groups = len(_native.groups(directions[0].u.shape[0]))
+    u = directions[0].u
+    groups = len(_native.groups(u.shape[0]))
+    make = torch.empty if u.numel() else torch.zeros  # without rows or channels nothing is called
     grad_gate = None if gate is None else torch.empty(gate.shape)
     grad_initial = [torch.empty(start.shape) for start in initial]
     extras = {"initial": initial, "checkpoints": kept, "grad_final": grad_finals, "grad_initial": grad_initial}
     for name in _INPUTS:
         # One partial sum per group of rows for the parameters, so that totals do not depend on the number of threads.
         partial = (groups,) if name in _PARAMETERS else ()
-        extras[f"grad_{name}"] = [torch.zeros(*partial, *getattr(each, name).shape) for each in directions]
+        extras[f"grad_{name}"] = [make(*partial, *getattr(each, name).shape) for each in directions]
     _call("selective_scan_backward", directions, extras, gate=gate, lengths=lengths, grad_y=grad_y, grad_gate=grad_gate)
     grads = []
     for place, each in enumerate(directions):
