@@ -201,3 +201,12 @@ def test_padded_clips_train(small, tmp_path):
         np.save(tmp_path / f"{number}.npy", dice.integers(0, 255, (1 + number, 8, 8, 3), np.uint8))
     config = small(f"data.source={tmp_path}", "data.short=pad", "data.frames=4", "batch=4")
     assert all(math.isfinite(step.loss) for step in Trainer(config, CPU).steps())
+
+
+def test_the_average_follows_the_weights_from_the_first_step(small):
+    trainer = Trainer(small("optimizer.ema=0.99", "optimizer.ema_warmup=yes"), CPU)
+    start = trainer.network.to_out.weight.detach().clone()
+    trainer.advance()
+    now = trainer.network.to_out.weight.detach()
+    assert not torch.equal(now, start)
+    torch.testing.assert_close(trainer.average.model.to_out.weight, start.lerp(now, 1 - 2 / 11))
