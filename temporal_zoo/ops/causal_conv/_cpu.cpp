@@ -1,7 +1,7 @@
 // Depthwise convolution over the frames of a row, with SiLU, and its gradient: channels are the vector lanes.
 //
 // A *step* counts frames in the order of time or, for a reversed filter, against it from the last real frame on; so
-// that in steps both kinds are the same causal filter.  A row's inputs are laid out in steps, behind the width - 1 before.
+// that in steps both kinds are the same causal filter.  A row's inputs are laid out in steps, behind width - 1 more.
 // Frames behind the last real one are never read.
 #include "../_lanes.h"
 
