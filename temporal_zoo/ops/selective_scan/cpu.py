@@ -1,8 +1,8 @@
 """The selective scan in C++ on the CPU, compiled on first use; `_cpu.cpp` holds the computation.
 
 Sequential over frames, parallel over channels.  Backward computes decays and states again, chunk by chunk, from the
-states that forward left between chunks: beside its inputs a training step keeps nothing up to 64 frames, and a state
-per 64 frames and direction beyond.
+states that forward left between chunks: beside its inputs a training step keeps nothing up to 256 frames, and a state
+per 256 frames and direction beyond.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ run = functools.partial(scan, "cpu")
 
 _SOURCE = Path(__file__).with_name("_cpu.cpp")
 _MOST_STATES = 64
-_FRAMES_PER_CHUNK = 64
+# Chunks of 64 frames take 3 % less time at 256 frames, and keep a state where these keep nothing.
+_FRAMES_PER_CHUNK = 256
 _PARAMETERS = ("A", "skip", "dt_bias")
 
 

@@ -96,7 +96,7 @@ def test_conv_of_every_instruction_set(instructions, channels):
     assert_accurate(conv(leaves, lengths, "cpu"), expected, 2)
 
 
-@pytest.mark.parametrize("frames", [63, 64, 65, 128, 131])
+@pytest.mark.parametrize("frames", [255, 256, 257, 512, 515])
 @pytest.mark.parametrize("shift", [0.0, 4.0, -4.0])
 def test_chunks(frames, shift):
     leaves, lengths = scan_case(3, frames, 17, 5, shift=shift), torch.tensor([frames, frames - 1, frames // 2])
@@ -160,10 +160,10 @@ def test_refuses_what_it_cannot_compute(op):
 
 
 def test_memory_kept_for_backward():
-    # Nothing but the inputs up to 64 frames; beyond, states between chunks.
+    # Nothing but the inputs up to 256 frames; beyond, states between chunks.
     kept = {}
-    for frames in (64, 200):
+    for frames in (256, 800):
         leaves = scan_case(2, frames, 32, 16)
         kept[frames] = scan_cpu.keeps([Direction(*leaves[1:8]), Direction(*leaves[9:16], reverse=True)], leaves[0])
-    assert kept[64] == []
-    assert [tensor.shape for tensor in kept[200]] == [(2, 3, 32 * 16)] * 2
+    assert kept[256] == []
+    assert [tensor.shape for tensor in kept[800]] == [(2, 3, 32 * 16)] * 2
