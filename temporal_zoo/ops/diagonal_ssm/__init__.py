@@ -24,7 +24,7 @@ class Modes:
     reverse: bool = False
 
 
-@op("toeplitz", "chunked", "reference")
+@op("cpu", "toeplitz", "chunked", "reference")
 def diagonal_ssm(
     u: Tensor,
     directions: Sequence[Modes],

@@ -189,10 +189,10 @@ def test_chunks_equal_the_whole(body, reverse):
 
 @pytest.mark.parametrize("body", BODIES)
 def test_time_reversed_input_gives_time_reversed_output(body):
-    u, (one, other), skip, _, _ = inputs((3, 9, 4, (4, 3)))
+    u, (one, other), skip, _, _ = inputs((3, 9, 4, (4, 3)), dtype=torch.float32)
     swapped = [Modes(other.a, other.c), Modes(one.a, one.c, True)]
     mirrored = diagonal_ssm(u.flip(1), swapped, skip, backend=body).flip(1)
-    torch.testing.assert_close(mirrored, diagonal_ssm(u, [one, other], skip, backend=body), rtol=0, atol=1e-10)
+    torch.testing.assert_close(mirrored, diagonal_ssm(u, [one, other], skip, backend=body), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("body", BODIES)
@@ -259,7 +259,7 @@ def test_keeps_its_precision_under_autocast(body):
         assert diagonal_ssm(u.bfloat16(), directions, skip, backend=body).dtype == torch.bfloat16
 
 
-def test_auto_multiplies_short_rows_and_chunks_what_is_long_or_carries_state():
+def test_auto_in_double_multiplies_short_rows_and_chunks_what_is_long_or_carries_state():
     u, directions, skip, lengths, states = inputs((2, 5, 3, (2, 2)), padded=True, initial=True)
     u = u.nan_to_num()
     assert diagonal_ssm.choose(u, directions, skip, lengths=lengths) == "toeplitz"
