@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from diffusion.train import Step
 
 LOG_SECONDS = 30  # between two lines where no live display can be drawn
-DRAWING_STEPS = 40  # of ddim, unless told
 INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
 
 
@@ -142,15 +141,15 @@ def _bar(console: Console) -> Iterator[Progress]:
 @click.option("--frames", type=click.IntRange(min=1), help="Frames of each clip.  [default: as trained]")
 @click.option(
     "--sampler",
-    type=click.Choice(["ddim", "ancestral"]),
-    default="ddim",
+    type=click.Choice(["ancestral", "ddim"]),
+    default="ancestral",
     show_default=True,
     help="How noise becomes a clip.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help="Steps of ddim; ancestral takes all levels.  [default: 40, or all levels where there are fewer]",
+    help="Noise levels on the way, of the process's; as many as it has are the paper's.  [default: 64, or all]",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Clip i is a function of the seed and i."
@@ -162,17 +161,16 @@ def _bar(console: Console) -> Iterator[Progress]:
     show_default=True,
     help="Clips drawn at a time; changes nothing else.",
 )
+@click.option("--neighbours", is_flag=True, help="Also draw each clip above the training clip that is nearest to it.")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder to write.  [default: RUN/clips, or clips]"
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-def sample(run, count, frames, sampler, steps, seed, batch, out, device) -> None:
+def sample(run, count, frames, sampler, steps, seed, batch, neighbours, out, device) -> None:
     """Draws clips from a trained model: RUN is a run's folder, a checkpoint, or builtin:doom, which ships.
 
     Writes an mp4 and a gif of each clip, a gif of all of them, and a contact sheet (png).
     """
-    if sampler == "ancestral" and steps is not None:
-        raise click.UsageError("--steps is for ddim; ancestral takes all levels of the process")
 
     from diffusion.checkpoint import find
     from diffusion.data.readers import need
@@ -186,7 +184,6 @@ def sample(run, count, frames, sampler, steps, seed, batch, out, device) -> None
     need("PIL.Image", "writing gif and png")
     network, config, fps = load_network(find(run), open_device(device))
     folder = made(out or (Path(run) / "clips" if Path(run).is_dir() else Path("clips")))
-    steps = steps or min(DRAWING_STEPS, config.process.steps)
     clips: list[Clip] = []
     with _bar(_console()) as progress:
         task = progress.add_task("drawing", total=count, loss="")
@@ -201,4 +198,8 @@ def sample(run, count, frames, sampler, steps, seed, batch, out, device) -> None
         save_gif(folder / f"{number:03d}.gif", clip)
     save_gif(folder / "all.gif", clips)
     save_sheet(folder / "sheet.png", clips)
+    if neighbours:
+        from diffusion.neighbours import save_neighbours
+
+        save_neighbours(folder / "neighbours.png", clips, config.data)
     click.echo(f"{count} clips of {clips[0].frames} frames: {folder}/sheet.png, {folder}/all.gif, {folder}/000.mp4 ...")

@@ -17,7 +17,10 @@ from diffusion.process import Process, draw_noise
 from diffusion.randomness import generator
 from diffusion.samplers import ancestral, ddim, denoiser
 
-Sampler = Literal["ddim", "ancestral"]
+Sampler = Literal["ancestral", "ddim"]
+# Unless told otherwise.  At these few steps `ancestral` draws cleaner pictures than `ddim` with a half-trained network.
+SAMPLER: Sampler = "ancestral"
+STEPS = 64
 
 
 def generate(
@@ -25,9 +28,9 @@ def generate(
     config: TrainConfig,
     numbers: range,
     *,
-    seed: int,
-    sampler: Sampler,
-    num_steps: int,
+    seed: int = 0,
+    sampler: Sampler = SAMPLER,
+    num_steps: int | None = None,
     frames: int | None = None,
 ) -> Iterator[Tensor]:
     """Samples the clips with these numbers together; yields the running estimate, (clips, frames, c, h, w) in [-1, 1].
@@ -36,7 +39,8 @@ def generate(
         network: with trained weights, on the device to use.
         config: of the run that trained it.
         numbers: which samples.
-        num_steps: steps of `ddim`; `ancestral` always takes all levels of the process.
+        num_steps: how many of the process's levels the sampler visits; `STEPS`, or all where there are fewer, unless
+            given.
         frames: length of the clips; the training length unless given.
     """
     device = next(network.parameters()).device
@@ -55,10 +59,11 @@ def generate(
         return torch.stack([torch.randn(shape, generator=die) for die in dice]).to(device)
 
     denoise = denoiser(predict, process)
+    num_steps = min(STEPS, process.steps) if num_steps is None else num_steps
     if sampler == "ddim":
         yield from ddim(denoise, process, start, num_steps=num_steps)
     else:
-        yield from ancestral(denoise, process, start, fresh)
+        yield from ancestral(denoise, process, start, fresh, num_steps=num_steps)
 
 
 def load_network(path: Path, device: torch.device) -> tuple[Backbone, TrainConfig, float]:

@@ -9,7 +9,7 @@ with the cosine schedule ab(t) = f(t) / f(0), f(t) = cos^2(((t / T) + s) / (1 + 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,17 +50,28 @@ class Process:
         """The cosine schedule with `config.steps` levels."""
         time = torch.arange(config.steps + 1, dtype=torch.float64) / config.steps
         signal = torch.cos((time + OFFSET) / (1 + OFFSET) * math.pi / 2).square()
-        betas = (1 - signal[1:] / signal[:-1]).clamp(0, LARGEST_BETA)
+        return cls._of(config.prediction, (1 - signal[1:] / signal[:-1]).clamp(0, LARGEST_BETA))
+
+    @classmethod
+    def _of(cls, prediction: Prediction, betas: Tensor) -> Process:
         alphas_bar = (1 - betas).cumprod(0)
         before = torch.cat([torch.ones(1, dtype=torch.float64), alphas_bar[:-1]])
         return cls(
-            config.prediction,
+            prediction,
             betas=betas.float(),
             alphas_bar=alphas_bar.float(),
             posterior_variance=(betas * (1 - before) / (1 - alphas_bar)).float(),
             posterior_clean=(betas * before.sqrt() / (1 - alphas_bar)).float(),
             posterior_noisy=((1 - before) * (1 - betas).sqrt() / (1 - alphas_bar)).float(),
         )
+
+    def only(self, levels: Sequence[int]) -> Process:
+        """The process that knows these levels alone, in rising order, with longer steps (arXiv 2102.09672, eq. 19)."""
+        if len(levels) == self.steps:
+            return self
+        alphas_bar = self.alphas_bar.double()[list(levels)]
+        before = torch.cat([torch.ones(1, dtype=torch.float64), alphas_bar[:-1]])
+        return self._of(self.prediction, 1 - alphas_bar / before)
 
     @property
     def steps(self) -> int:

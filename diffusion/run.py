@@ -3,6 +3,7 @@
 config.json      the resolved configuration; with the code's version it reproduces the run
 log.jsonl        one record per logged step (`temporal_zoo.record`); where a stretch was repeated, the last one counts
 checkpoint.pt    written whole or not at all
+weights.pt       the averaged weights alone, at the end: what one gives to others
 samples/         a contact sheet and a gif now and then
 loss.png         training and held-out loss so far
 """
@@ -36,7 +37,7 @@ log = logging.getLogger("temporal_zoo.run")
 FREE = frozenset({
     "steps", "save_every", "sample_every", "test_every", "data.cache", "model.channels", "model.size",
 })  # fmt: skip
-PREVIEW_CLIPS, PREVIEW_STEPS = 4, 40
+PREVIEW_CLIPS = 4
 
 
 class Run:
@@ -92,6 +93,8 @@ class Run:
                 last = interrupted.is_set()
                 if last or self._due(self.config.save_every):
                     checkpoint.save(self.folder / checkpoint.NAME, self.trainer.state())
+                if self.finished:
+                    checkpoint.save(self.folder / "weights.pt", self.trainer.weights())
                 if self._due(self.config.sample_every):
                     self._draw(step.step)
                 yield step, test_loss
@@ -112,10 +115,7 @@ class Run:
         except DataError as error:
             log.warning("no pictures: %s", error)
             return
-        clips = sample_clips(
-            self.trainer.average.model, self.config, PREVIEW_CLIPS, seed=0, sampler="ddim",
-            num_steps=min(PREVIEW_STEPS, self.config.process.steps), fps=self.trainer.clips.fps,
-        )  # fmt: skip
+        clips = sample_clips(self.trainer.average.model, self.config, PREVIEW_CLIPS, fps=self.trainer.clips.fps)
         save_sheet(self.folder / "samples" / f"{step:07d}.png", clips)
         save_gif(self.folder / "samples" / f"{step:07d}.gif", clips)
         save_curves(self.folder / "loss.png", {self.config.model.mixer: self.folder})

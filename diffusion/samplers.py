@@ -27,19 +27,26 @@ def denoiser(network: Callable[..., Tensor], process: Process) -> Denoiser:
     return denoise
 
 
-def ancestral(denoise: Denoiser, process: Process, start: Tensor, fresh: Noise) -> Iterator[Tensor]:
-    """Samples each x_{t-1} from q(x_{t-1} | x_t, estimate of x_0), all T levels (arXiv 2006.11239, algorithm 2).
+def ancestral(
+    denoise: Denoiser, process: Process, start: Tensor, fresh: Noise, *, num_steps: int | None = None
+) -> Iterator[Tensor]:
+    """Samples each next x from q(next x | x, estimate of x_0) (arXiv 2006.11239, algorithm 2).
 
     Args:
         start: standard normal noise, (clips, frames, channels, height, width).
         fresh: returns new standard normal noise of that shape.
+        num_steps: visits so many evenly spaced levels (arXiv 2102.09672, section 4); all of them unless given.
+    Raises:
+        ValueError: more steps than the process has levels, or none.
     """
     x = start
-    for step in reversed(range(process.steps)):
-        clean = denoise(x, torch.full(x.shape[:1], step, device=x.device))
-        x = process.posterior_clean[step].item() * clean + process.posterior_noisy[step].item() * x
-        if step > 0:
-            x = x + process.posterior_variance[step].sqrt().item() * fresh()
+    levels = _spaced(process, process.steps if num_steps is None else num_steps)
+    visited = process.only(levels)
+    for place, level in reversed(list(enumerate(levels))):
+        clean = denoise(x, torch.full(x.shape[:1], level, device=x.device))
+        x = visited.posterior_clean[place].item() * clean + visited.posterior_noisy[place].item() * x
+        if place > 0:
+            x = x + visited.posterior_variance[place].sqrt().item() * fresh()
         yield clean
 
 
@@ -49,16 +56,21 @@ def ddim(denoise: Denoiser, process: Process, start: Tensor, *, num_steps: int) 
     Raises:
         ValueError: more steps than the process has levels, or none.
     """
+    x = start
+    levels = _spaced(process, num_steps)
+    for place, level in reversed(list(enumerate(levels))):
+        now = torch.full(x.shape[:1], level, device=x.device)
+        clean = denoise(x, now)
+        if place > 0:
+            signal = process.alphas_bar[levels[place - 1]].item()
+            x = signal**0.5 * clean + (1 - signal) ** 0.5 * process.to_noise(clean, x, now)
+        yield clean
+
+
+def _spaced(process: Process, num_steps: int) -> list[int]:
+    """`num_steps` levels in rising order, evenly spaced, the last one always among them."""
     if not 1 <= num_steps <= process.steps:
         raise ValueError(
             f"{num_steps} sampling steps were asked for; this process has {process.steps} levels, so at most that many"
         )
-    x = start
-    levels = torch.linspace(process.steps - 1, 0, num_steps).round().long().tolist()
-    for step, following in zip(levels, [*levels[1:], None], strict=True):
-        now = torch.full(x.shape[:1], step, device=x.device)
-        clean = denoise(x, now)
-        if following is not None:
-            signal = process.alphas_bar[following].item()
-            x = signal**0.5 * clean + (1 - signal) ** 0.5 * process.to_noise(clean, x, now)
-        yield clean
+    return torch.linspace(process.steps - 1, 0, num_steps).round().long().flip(0).tolist()

@@ -89,6 +89,10 @@ class Trainer:
         elif start is not None:
             self._begin_from(start)
 
+    def weights(self) -> dict[str, Any]:
+        """What drawing clips needs, and a run that begins from this one: a checkpoint that cannot be continued."""
+        return {key: value for key, value in self.state().items() if key not in ("network", "optimizer")}
+
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, on the devices where it lives."""
         return {

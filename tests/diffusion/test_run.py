@@ -35,7 +35,7 @@ def test_a_folder_tells_the_whole_run(small, tmp_path):
     ]  # fmt: skip
     files = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     pictures = {f"samples/{step:07d}.{kind}" for step in (3, 4) for kind in ("png", "gif")}
-    assert files == {"checkpoint.pt", "config.json", "log.jsonl", "loss.png", *pictures}
+    assert files == {"checkpoint.pt", "weights.pt", "config.json", "log.jsonl", "loss.png", *pictures}
     assert type(config).from_dict(json.loads((tmp_path / "run" / "config.json").read_text())) == run.config
     reading = read(tmp_path / "run" / "log.jsonl")
     assert [record["step"] for record in reading.of("step")] == [1, 2, 3, 4]

@@ -114,5 +114,35 @@ def test_samplers_wait_for_their_caller(rng):
 @pytest.mark.parametrize("num_steps", [0, 51])
 def test_more_steps_than_levels_are_refused(num_steps):
     process = Process.from_config(ProcessConfig(steps=50))
-    with pytest.raises(ValueError, match=f"{num_steps} sampling steps were asked for; this process has 50 levels"):
+    refusal = f"{num_steps} sampling steps were asked for; this process has 50 levels"
+    with pytest.raises(ValueError, match=refusal):
         next(ddim(lambda noisy, levels: noisy, process, torch.zeros(SHAPE), num_steps=num_steps))
+    with pytest.raises(ValueError, match=refusal):
+        next(ancestral(lambda noisy, levels: noisy, process, torch.zeros(SHAPE), lambda: None, num_steps=num_steps))
+
+
+def test_ancestral_on_few_levels_keeps_their_noise(rng):
+    """As on all levels: with the true clip as estimate, every visited x is distributed as q(x | x_0)."""
+    process = Process.from_config(ProcessConfig(steps=256))
+    shape = (64, 1, 1, 32, 32)
+    clean = torch.full(shape, 0.6)
+    seen = {}
+
+    def denoise(noisy, levels):
+        seen[levels[0].item()] = noisy
+        return clean
+
+    def fresh():
+        return torch.randn(shape, generator=rng)
+
+    list(ancestral(denoise, process, fresh(), fresh, num_steps=6))
+    assert list(seen) == [255, 204, 153, 102, 51, 0]
+    for level, noisy in seen.items():
+        share = process.alphas_bar[level].item()
+        assert noisy.mean().item() == pytest.approx(0.6 * share**0.5, abs=0.02)
+        assert noisy.var().item() == pytest.approx(1 - share, rel=0.02)
+
+
+def test_all_levels_are_the_process_itself():
+    process = Process.from_config(ProcessConfig(steps=16))
+    assert process.only(range(16)) is process

@@ -254,11 +254,23 @@ def test_a_sample_does_not_depend_on_its_batch(trained, sampler):
     assert fps == 12.0
 
 
+def test_neighbours_are_drawn_beside_the_samples(trained, empty_folder):
+    typed("sample run --count 2 --steps 2 --neighbours --out a")
+    assert (empty_folder / "a" / "neighbours.png").stat().st_size > 1000
+
+
+def test_a_finished_run_leaves_its_weights_alone(trained, empty_folder):
+    whole, weights = (torch.load(trained / name, weights_only=True) for name in ("checkpoint.pt", "weights.pt"))
+    assert set(whole) - set(weights) == {"network", "optimizer"}
+    assert all(torch.equal(value, whole["average"][name]) for name, value in weights["average"].items())
+    assert "1 clips" in typed("sample run/weights.pt --count 1 --steps 2 --out a").stdout
+    typed("train --start run/weights.pt --steps 1 --out begun")
+
+
 def test_sampler_options(trained):
     assert "1 clips of 7 frames" in typed("sample run --count 1 --frames 7 --steps 2").stdout
     assert "3 clips" in typed("sample run/checkpoint.pt --count 3 --batch 2 --sampler ancestral --out a").stdout
     refused("sample run --steps 9", "9 sampling steps were asked for; this process has 8 levels")
-    refused("sample run --sampler ancestral --steps 4", "--steps is for ddim; ancestral takes all levels")
     refused("sample run --device cuda:99", "there is no device 'cuda:99' here")
     refused("sample run --count 0", "--count")
 

@@ -1,0 +1,88 @@
+"""The README's first command: the whole path on real recorded clips, in a few minutes on two cores.
+
+    python -P -m diffusion.demo [FOLDER]
+
+Continues the shipped checkpoint for a while and draws clips from it; trains `bimamba` and `identity` from scratch on
+the very same clips and noise and plots both held-out losses; measures how time and stored bytes grow with frames.
+Every step is a `zoo` command, printed as it would be typed.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+CONTINUE_STEPS = 220
+SCRATCH_STEPS = 100
+MIXERS = ("bimamba", "identity")
+
+console = Console(highlight=False)
+
+
+def main(folder: Path) -> None:
+    """Runs the demo and leaves everything it made in `folder`."""
+    console.rule("1  The shipped checkpoint, trained a little further on recorded maze walks")
+    zoo(f"train --preset demo --start builtin:doom --steps {CONTINUE_STEPS} --out {folder}/continued "
+        "--set optimizer.decay=1 --set optimizer.lr=0.001 --set sample_every=1000000 --set test_every=55")  # fmt: skip
+    zoo(f"sample {folder}/continued --count 8 --neighbours")
+
+    console.rule("2  Two mixers from scratch: same clips, same noise")
+    for mixer in MIXERS:
+        zoo(f"train --preset demo --mixer {mixer} --steps {SCRATCH_STEPS} --out {folder}/scratch-{mixer} "
+            "--set optimizer.decay=0 --set sample_every=1000000 --set test_every=20")  # fmt: skip
+    compare(folder)
+
+    console.rule("3  What each costs as clips get longer")
+    zoo(f"bench --layers attn,bimamba --lengths 16,64,256 --out {folder}/bench")
+
+    console.rule("Look at")
+    for name, what in PICTURES.items():
+        console.print(f"  {folder / name}  {what}")
+
+
+PICTURES = {
+    "continued/clips/000.mp4": "a clip of the continued checkpoint (seven more beside it)",
+    "continued/clips/sheet.png": "all eight, frame by frame",
+    "continued/clips/neighbours.png": "each above the training clip that is nearest to it",
+    "mixers.png": "real clips, the continued checkpoint, and both mixers from scratch",
+    "held_out.png": "held-out loss of both mixers from scratch",
+    "bench/growth.png": "time and stored bytes against frames",
+}
+
+
+def zoo(arguments: str) -> None:
+    """Runs a `zoo` command in its own process; stops the demo when it fails."""
+    console.print(f"[bold]$ zoo {arguments}")
+    code = subprocess.run([sys.executable, "-P", "-m", "temporal_zoo.cli", *shlex.split(arguments)]).returncode
+    if code:
+        raise SystemExit(code)
+
+
+def compare(folder: Path) -> None:
+    """Draws the held-out losses of the runs from scratch, and a sheet of real and generated clips, labelled."""
+    import torch
+
+    from diffusion.checkpoint import find
+    from diffusion.curves import save_curves
+    from diffusion.data import open_clips
+    from diffusion.generate import load_network, sample_clips
+    from diffusion.video import save_sheet
+
+    save_curves(folder / "held_out.png", {f"{mixer}, from scratch": folder / f"scratch-{mixer}" for mixer in MIXERS})
+    runs = {"checkpoint, continued": folder / "continued"}
+    runs |= {f"{mixer}, from scratch": folder / f"scratch-{mixer}" for mixer in MIXERS}
+    rows = {}
+    for name, run in runs.items():
+        network, config, fps = load_network(find(run), torch.device("cpu"))
+        rows[name] = sample_clips(network, config, 2, fps=fps)
+    rows = {"recorded, held out": open_clips(config.data, split="test").fixed(2)} | rows
+    labelled = [(name, clip) for name, clips in rows.items() for clip in clips]
+    save_sheet(folder / "mixers.png", [clip for _, clip in labelled], names=[name for name, _ in labelled])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out/demo"))
