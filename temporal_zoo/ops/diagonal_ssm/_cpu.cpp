@@ -37,15 +37,14 @@ struct Problem {
     float* y;                   // forward only
     const float* grad_y;        // backward only
     float* grad_u;              // backward only
-    // Of a convolution: the taps of lags -ahead ... behind, either 0 or frames - 1, and partial sums of their gradients.
-    int64_t ahead, behind;
-    const float* taps;          // (ahead + 1 + behind, channels)
-    float* grad_taps;           // (groups, ahead + 1 + behind, channels)
-    // Of a recurrence.
     int64_t num_directions;
     const Direction* directions;
     const float* skip;          // (channels,), or null for zero
     float* grad_skip;           // (groups, channels), or null
+    // Of a convolution: the taps of lags -ahead ... behind, either 0 or frames - 1, and partial sums of their gradients.
+    int64_t ahead, behind, num_groups;
+    float* taps;                // (ahead + 1 + behind, channels)
+    float* grad_taps;           // (groups, ahead + 1 + behind, channels)
 };
 }
 
@@ -73,6 +72,59 @@ void clear_padding(const Problem& problem, int64_t row, float* values) {
 }
 
 // ---- Convolution.
+
+// Powers in double precision: those of a rounded number would otherwise be the largest error.  The compiler makes vectors
+// of the innermost loops.
+typedef double Doubles[kLanes];
+
+void add_taps(const Problem& problem, const Direction& at, int64_t channel, int lanes, Doubles* lag_zero) {
+    for (int64_t n = 0; n < at.modes; n++) {
+        Doubles a_re{}, a_im{}, z_re{}, z_im{};
+        for (int i = 0; i < lanes; i++) {
+            const float *a = at.a + 2 * ((channel + i) * at.modes + n), *c = at.c + 2 * ((channel + i) * at.modes + n);
+            a_re[i] = a[0], a_im[i] = a[1], z_re[i] = 2.0 * c[0], z_im[i] = 2.0 * c[1];
+        }
+        for (int64_t lag = 0; lag < problem.frames; lag++) {
+            double* tap = lag_zero[at.reverse ? -lag : lag];
+            for (int i = 0; i < kLanes; i++) {
+                const double re = z_re[i];
+                tap[i] += re;
+                z_re[i] = a_re[i] * re - a_im[i] * z_im[i];
+                z_im[i] = a_re[i] * z_im[i] + a_im[i] * re;
+            }
+        }
+    }
+}
+
+// Of a and c of one block of channels: with z = a^l and q = l a^(l-1), sums of conj(2 z) and conj(2 c q).
+void through_taps(const Problem& problem, const Direction& at, int64_t channel, int lanes, const Doubles* lag_zero) {
+    for (int64_t n = 0; n < at.modes; n++) {
+        Doubles a_re{}, a_im{}, z_re{}, z_im{}, q_re{}, q_im{}, by_z_re{}, by_z_im{}, by_q_re{}, by_q_im{};
+        for (int i = 0; i < lanes; i++) {
+            const float* a = at.a + 2 * ((channel + i) * at.modes + n);
+            a_re[i] = a[0], a_im[i] = a[1], z_re[i] = 1;
+        }
+        for (int64_t lag = 0; lag < problem.frames; lag++) {
+            const double* slope = lag_zero[at.reverse ? -lag : lag];
+            for (int i = 0; i < kLanes; i++) {
+                const double z = z_re[i], q = q_re[i];
+                by_z_re[i] += slope[i] * z, by_z_im[i] += slope[i] * z_im[i];
+                by_q_re[i] += slope[i] * q, by_q_im[i] += slope[i] * q_im[i];
+                q_re[i] = a_re[i] * q - a_im[i] * q_im[i] + z;
+                q_im[i] = a_re[i] * q_im[i] + a_im[i] * q + z_im[i];
+                z_re[i] = a_re[i] * z - a_im[i] * z_im[i];
+                z_im[i] = a_re[i] * z_im[i] + a_im[i] * z;
+            }
+        }
+        for (int i = 0; i < lanes; i++) {
+            const int64_t place = 2 * ((channel + i) * at.modes + n);
+            const double re = at.c[place], im = at.c[place + 1];
+            at.grad_c[place] = (float)(2 * by_z_re[i]), at.grad_c[place + 1] = (float)(-2 * by_z_im[i]);
+            at.grad_a[place] = (float)(2 * (re * by_q_re[i] - im * by_q_im[i]));
+            at.grad_a[place + 1] = (float)(-2 * (re * by_q_im[i] + im * by_q_re[i]));
+        }
+    }
+}
 
 // Taps of neighbouring blocks for every lag between two frames of `tiles` whole tiles, zero where there is none.
 struct Taps {
@@ -470,6 +522,32 @@ void recur_backward_rows(const Sweep& sweep, int64_t begin, int64_t end, int64_t
 }  // namespace
 
 extern "C" {
+
+int64_t diagonal_ssm_lanes() { return kLanes; }
+
+// These two are called for every block of channels, not for groups of rows.
+void diagonal_ssm_taps(const Problem* problem, int64_t block) {
+    const int64_t channel = block * kLanes, count = problem->ahead + 1 + problem->behind;
+    const int lanes = (int)std::min<int64_t>(kLanes, problem->channels - channel);
+    const std::unique_ptr<Doubles[]> taps(new Doubles[count]{});
+    for (int i = 0; problem->skip && i < lanes; i++) taps[problem->ahead][i] = problem->skip[channel + i];
+    for (int64_t i = 0; i < problem->num_directions; i++)
+        add_taps(*problem, problem->directions[i], channel, lanes, &taps[problem->ahead]);
+    for (int64_t k = 0; k < count; k++)
+        for (int i = 0; i < lanes; i++) problem->taps[k * problem->channels + channel + i] = (float)taps[k][i];
+}
+
+void diagonal_ssm_taps_backward(const Problem* problem, int64_t block) {
+    const int64_t channel = block * kLanes, count = problem->ahead + 1 + problem->behind;
+    const int lanes = (int)std::min<int64_t>(kLanes, problem->channels - channel);
+    const std::unique_ptr<Doubles[]> slopes(new Doubles[count]{});
+    for (int64_t k = 0; k < problem->num_groups * count; k++)
+        for (int i = 0; i < lanes; i++) slopes[k % count][i] += problem->grad_taps[k * problem->channels + channel + i];
+    for (int i = 0; problem->grad_skip && i < lanes; i++)
+        problem->grad_skip[channel + i] = (float)slopes[problem->ahead][i];
+    for (int64_t i = 0; i < problem->num_directions; i++)
+        through_taps(*problem, problem->directions[i], channel, lanes, &slopes[problem->ahead]);
+}
 
 void diagonal_ssm_convolve(const Problem* problem, int64_t group) { convolve_rows<false>(*problem, group); }
 

@@ -61,18 +61,6 @@ def one_side(both: Tensor, reverse: bool) -> Tensor:
     return both[:, :size].flip(-1) if reverse else both[:, size - 1 :]
 
 
-def through_two_sided(
-    dboth: Tensor, tables: list[Tensor], a: list[Tensor], c: list[Tensor], reverse: list[bool]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Gradients of every direction's `a` and `c`, in their dtypes, from that of `two_sided`'s result."""
-    da, dc = [], []
-    for table, factor, readout, backward in zip(tables, a, c, reverse, strict=True):
-        dtable, dreadout = through_taps(table, readout, one_side(dboth, backward))
-        da.append(through_powers(table, dtable).to(factor.dtype))
-        dc.append(dreadout.to(readout.dtype))
-    return da, dc
-
-
 def toeplitz(both: Tensor) -> Tensor:
     """(c, 2 l - 1) -> (c, s, t): element (s, t) is the tap of lag t - s."""
     return both.unfold(-1, (both.shape[-1] + 1) // 2, 1).flip(1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from temporal_zoo.ops import _native
-from temporal_zoo.ops.diagonal_ssm import _kernel, _operator
+from temporal_zoo.ops.diagonal_ssm import _operator
 from temporal_zoo.ops.diagonal_ssm.reference import precision
 
 NEEDS = None
@@ -37,63 +37,49 @@ def refuses(u, directions, skip=None, *, lengths=None, initial=None, return_fina
 
 def forward(u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tensor]:
     y = _native.empty(*u.shape)
+    call = _Call(u, lengths, reverse, {"a": a, "c": c}, y=y, skip=_only(skips))
     if _convolves(u, a, initials, with_final):
-        both = _two_sided(_tables(u, a), c, skips, reverse)
-        _call("diagonal_ssm_convolve", u, lengths, reverse, y=y, taps=both[:, _lags(u, reverse)].mT)
+        call.set(taps=_native.empty(call.num_lags, u.shape[2]))
+        call.per_block("diagonal_ssm_taps")
+        call.per_group("diagonal_ssm_convolve")
         return [y.to(u.dtype)]
     finals = [torch.empty(u.shape[0], *each.shape, dtype=torch.complex64) for each in a] if with_final else []
-    by_direction = {"a": a, "c": c, "initial": initials, "final": finals}
-    _call("diagonal_ssm_recur", u, lengths, reverse, by_direction, y=y, skip=_only(skips))
+    call.set_directions({"initial": initials, "final": finals})
+    call.per_group("diagonal_ssm_recur")
     return [y.to(u.dtype), *(final.to(precision(u)[1]) for final in finals)]
 
 
 def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tensor]:
     grad_y, *grad_finals = grads
     du = _native.empty(*u.shape)
-    slopes = {"grad_y": grad_y, "grad_u": du}
-    # One partial sum per group of rows for the parameters, so that totals do not depend on the number of threads.
-    groups = len(_native.groups(u.shape[0]))
+    call = _Call(u, lengths, reverse, {"a": a, "c": c}, grad_y=grad_y, grad_u=du, skip=_only(skips))
+    convolves = _convolves(u, a, initials, with_final)
+    # One partial sum per group of rows for the parameters, so that totals do not depend on the number of threads; of a
+    # convolution it is the taps that have them.
+    partials = 1 if convolves else call.num_groups
+    da, dc = ([torch.empty(partials, *each.shape, dtype=torch.complex64) for each in a] for _ in range(2))
+    dskips = [_native.empty(partials, u.shape[2]) for _ in skips]
     dinitials = [torch.empty(state.shape, dtype=torch.complex64) for state in initials]
-    if _convolves(u, a, initials, with_final):
-        tables, lags = _tables(u, a), _lags(u, reverse)
-        both = _two_sided(tables, c, skips, reverse)
-        dtaps = _native.empty(groups, both[:, lags].shape[1], both.shape[0])
-        taps = {"taps": both[:, lags].mT, "grad_taps": dtaps}
-        _call("diagonal_ssm_convolve_backward", u, lengths, reverse, **slopes, **taps)
-        dboth = torch.zeros_like(both)
-        dboth[:, lags] = dtaps.sum(0, dtype=dboth.dtype).mT
-        da, dc = _kernel.through_two_sided(dboth, tables, a, c, reverse)
-        dskips = [dboth[:, u.shape[1] - 1] for _ in skips]
+    call.set(grad_skip=_only(dskips))
+    call.set_directions({"grad_a": da, "grad_c": dc})
+    if convolves:
+        call.set(taps=_native.empty(call.num_lags, u.shape[2]))
+        call.set(grad_taps=_native.empty(call.num_groups, call.num_lags, u.shape[2]))
+        call.per_block("diagonal_ssm_taps")
+        call.per_group("diagonal_ssm_convolve_backward")
+        call.per_block("diagonal_ssm_taps_backward")
     else:
-        das, dcs = ([torch.empty(groups, *each.shape, dtype=torch.complex64) for each in a] for _ in range(2))
-        partial_skips = [_native.empty(groups, u.shape[2]) for _ in skips]
-        by_direction = {"a": a, "c": c, "initial": initials, "grad_final": grad_finals}
-        by_direction |= {"grad_initial": dinitials, "grad_a": das, "grad_c": dcs}
-        parameters = {"skip": _only(skips), "grad_skip": _only(partial_skips)}
-        _call("diagonal_ssm_recur_backward", u, lengths, reverse, by_direction, **slopes, **parameters)
-        da, dc = ([each.sum(0, dtype=torch.complex128) for each in partials] for partials in (das, dcs))
-        dskips = [each.sum(0, dtype=torch.float64) for each in partial_skips]
+        call.set_directions({"initial": initials, "grad_final": grad_finals, "grad_initial": dinitials})
+        call.per_group("diagonal_ssm_recur_backward")
+    parameters = [each.sum(0, dtype=torch.complex128) for each in (*da, *dc)]
+    parameters += [each.sum(0, dtype=torch.float64) for each in dskips]
     likes = (u, *a, *c, *skips, *initials)
-    return [grad.to(like.dtype) for grad, like in zip([du, *da, *dc, *dskips, *dinitials], likes, strict=True)]
+    return [grad.to(like.dtype) for grad, like in zip([du, *parameters, *dinitials], likes, strict=True)]
 
 
 def _convolves(u: Tensor, a: Sequence[Tensor], initials: Sequence[Tensor], with_final: bool) -> bool:
     frames, most = u.shape[1] * len(a), FRAMES_PER_MODE * sum(each.shape[1] for each in a)
     return not initials and not with_final and 0 < frames <= most
-
-
-def _tables(u: Tensor, a: Sequence[Tensor]) -> list[Tensor]:
-    return [_kernel.powers(factor, u.shape[1]) for factor in a]
-
-
-def _two_sided(tables: Sequence[Tensor], c: Sequence[Tensor], skips: list[Tensor], reverse: list[bool]) -> Tensor:
-    return _kernel.two_sided([_kernel.taps(*each) for each in zip(tables, c, strict=True)], reverse, skips)
-
-
-def _lags(u: Tensor, reverse: Sequence[bool]) -> slice:
-    """Where in the two-sided taps those are that some direction has."""
-    last = u.shape[1] - 1
-    return slice(0 if any(reverse) else last, last + 1 if all(reverse) else None)
 
 
 def _only(tensors: Sequence[Tensor]) -> Tensor | None:
@@ -110,42 +96,59 @@ class _Direction(ctypes.Structure):
 class _Problem(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("rows", "frames", "channels", "rows_per_group")]
     _fields_ += [(name, ctypes.c_void_p) for name in ("lengths", "u", "y", "grad_y", "grad_u")]
-    _fields_ += [(name, ctypes.c_int64) for name in ("ahead", "behind")]
-    _fields_ += [(name, ctypes.c_void_p) for name in ("taps", "grad_taps")]
     _fields_ += [("num_directions", ctypes.c_int64)]
     _fields_ += [(name, ctypes.c_void_p) for name in ("directions", "skip", "grad_skip")]
+    _fields_ += [(name, ctypes.c_int64) for name in ("ahead", "behind", "num_groups")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("taps", "grad_taps")]
 
 
-def _call(
-    function: str,
-    u: Tensor,
-    lengths: Tensor | None,
-    reverse: Sequence[bool],
-    by_direction: Mapping[str, Sequence[Tensor]] | None = None,
-    **tensors: Tensor | None,
-) -> None:
-    """Calls the C function for every group of rows; `by_direction` hold nothing or a tensor per direction, by field."""
-    address = _native.Addresses()
-    directions = (_Direction * len(reverse))()
-    for place, direction in enumerate(directions if by_direction else ()):
-        direction.modes, direction.reverse = by_direction["a"][place].shape[1], reverse[place]
+class _Call:
+    """A problem as C sees it, and the tensors that it points to; fields are those of the structs above."""
+
+    def __init__(
+        self,
+        u: Tensor,
+        lengths: Tensor | None,
+        reverse: Sequence[bool],
+        by_direction: Mapping[str, Sequence[Tensor]],
+        **tensors: Tensor | None,
+    ) -> None:
+        groups, last = _native.groups(u.shape[0]), u.shape[1] - 1
+        self._address = _native.Addresses()
+        self._directions = (_Direction * len(reverse))()
+        for direction, backwards, a in zip(self._directions, reverse, by_direction["a"], strict=True):
+            direction.modes, direction.reverse = a.shape[1], backwards
+        self._problem = _Problem(
+            *u.shape,
+            groups.step,
+            num_directions=len(reverse),
+            directions=ctypes.addressof(self._directions),
+            ahead=last * any(reverse),
+            behind=last * (not all(reverse)),
+            num_groups=len(groups),
+        )
+        self.num_groups = len(groups)
+        self.num_lags = self._problem.ahead + 1 + self._problem.behind
+        self._library = _native.library(_SOURCE)
+        self._num_blocks = -(-u.shape[2] // self._library.diagonal_ssm_lanes())
+        self.set(u=u, lengths=lengths, **tensors)
+        self.set_directions(by_direction)
+
+    def set(self, **tensors: Tensor | None) -> None:
+        for name, tensor in tensors.items():
+            setattr(self._problem, name, self._address(tensor))
+
+    def set_directions(self, by_direction: Mapping[str, Sequence[Tensor]]) -> None:
+        """`by_direction` hold nothing, or a complex tensor per direction."""
         for name, values in by_direction.items():
-            setattr(direction, name, address(_pairs(values[place])) if values else None)
-    groups, last = _native.groups(u.shape[0]), u.shape[1] - 1
-    problem = _Problem(
-        *u.shape,
-        groups.step,
-        address(lengths),
-        address(u),
-        ahead=last * any(reverse),
-        behind=last * (not all(reverse)),
-        num_directions=len(reverse),
-        directions=ctypes.addressof(directions),
-        **{name: address(tensor) for name, tensor in tensors.items()},
-    )
-    _native.run(getattr(_native.library(_SOURCE), function), problem, len(groups))
+            for direction, value in zip(self._directions, values, strict=False):
+                # As pairs of float32: a view where they are complex64 and in order.
+                setattr(direction, name, self._address(torch.view_as_real(value.to(torch.complex64).resolve_conj())))
 
+    def per_group(self, function: str) -> None:
+        """For every group of rows."""
+        _native.run(getattr(self._library, function), self._problem, self.num_groups)
 
-def _pairs(states: Tensor) -> Tensor:
-    """Complex numbers as pairs of float32: a view where they are complex64 and in order."""
-    return torch.view_as_real(states.to(torch.complex64).resolve_conj())
+    def per_block(self, function: str) -> None:
+        """For every block of channels, which fill a vector."""
+        _native.run(getattr(self._library, function), self._problem, self._num_blocks)

@@ -59,7 +59,11 @@ def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> l
         channels_last(du[rows], torch.bmm(dy, matrix.mT), real)
         dmatrix.baddbmm_(channels_first(u[rows], real).mT, dy)
     dboth = _kernel.through_toeplitz(dmatrix)
-    da, dc = _kernel.through_two_sided(dboth, tables, a, c, reverse)
+    da, dc = [], []
+    for table, factor, readout, backwards in zip(tables, a, c, reverse, strict=True):
+        dtable, dreadout = _kernel.through_taps(table, readout, _kernel.one_side(dboth, backwards))
+        da.append(_kernel.through_powers(table, dtable).to(factor.dtype))
+        dc.append(dreadout.to(readout.dtype))
     return [du, *da, *dc, *(dboth[:, u.shape[1] - 1].to(skip.dtype) for skip in skips)]
 
 
