@@ -63,7 +63,7 @@ def _check(case: Case) -> Agreement:
         return Agreement(unchecked=tuple(sorted(unchecked)))
     # A gradient that is zero but for rounding (an attention's key bias) is compared with the largest of all.
     floor = 1e-3 * max(float(tensor.abs().max()) for name, tensor in reference.items() if name != "output")
-    errors = {name: _error(fast.get(name), tensor, floor) for name, tensor in reference.items()}
+    errors = {name: relative_error(fast.get(name), tensor, floor) for name, tensor in reference.items()}
     worst = max(errors, key=lambda name: errors[name])
     if errors[worst] > _TOLERANCES[case.dtype]:
         raise GateError(
@@ -92,7 +92,8 @@ def _run(case: Case) -> tuple[dict[str, Tensor], set[str]]:
     return {name: tensor.double() for name, tensor in found.items() if tensor is not None}, bodies
 
 
-def _error(found: Tensor | None, wanted: Tensor, floor: float) -> float:
+def relative_error(found: Tensor | None, wanted: Tensor, floor: float) -> float:
+    """Largest difference relative to the largest wanted entry (at least `floor`); infinite where nothing or NaN is."""
     if found is None or not found.isfinite().all():
         return math.inf
     return float((found - wanted).abs().max() / max(float(wanted.abs().max()), floor))
