@@ -1,6 +1,7 @@
 """What is special about the C++ bodies: instruction sets, lanes and chunks that do not come out even, threads."""
 
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch
 from temporal_zoo.ops import _native
 from temporal_zoo.ops.causal_conv import Filter, causal_conv
 from temporal_zoo.ops.causal_conv import cpu as conv_cpu
+from temporal_zoo.ops.diagonal_ssm import Modes, diagonal_ssm
+from temporal_zoo.ops.diagonal_ssm import cpu as ssm_cpu
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
 from temporal_zoo.ops.selective_scan import cpu as scan_cpu
 
@@ -19,7 +22,7 @@ RUNNABLE = (
 )
 
 pytestmark = pytest.mark.skipif(
-    _native.reason(scan_cpu._SOURCE) is not None or _native.reason(conv_cpu._SOURCE) is not None,
+    any(_native.reason(body._SOURCE) is not None for body in (scan_cpu, conv_cpu, ssm_cpu)),
     reason="no C++ compiler on this machine",
 )
 
@@ -75,9 +78,37 @@ def conv_case(rows, frames, channels):
     return [leaf.double() for leaf in leaves]
 
 
+def ssm(leaves, lengths, backend, dtype=torch.float32, states=True):
+    """Everything that comes out of two directions, which carry states or have none."""
+    kind = {torch.float32: torch.complex64, torch.float64: torch.complex128}[dtype]
+    leaves = [leaf.to(kind if leaf.is_complex() else dtype).detach().requires_grad_() for leaf in leaves]
+    u, skip, a, c, start, a_back, c_back, start_back = leaves
+    directions = [Modes(a, c), Modes(a_back, c_back, reverse=True)]
+    if states:
+        initial = [start, start_back]
+        y, final = diagonal_ssm(
+            u, directions, skip, lengths=lengths, initial=initial, return_final=True, backend=backend
+        )
+    else:
+        y, final = diagonal_ssm(u, directions, skip, lengths=lengths, backend=backend), ()
+    # No padded frame enters: it is zero.
+    total = sum((out.abs() ** 2 * torch.linspace(-1, 2, out.numel()).view_as(out)).sum() for out in (y, *final))
+    return [y, *final, *torch.autograd.grad(total, leaves if states else [u, skip, a, c, a_back, c_back])]
+
+
+def ssm_case(rows, frames, channels, modes):
+    torch.manual_seed(0)
+    leaves = [torch.randn(rows, frames, channels), torch.randn(channels)]
+    for _ in range(2):
+        a = torch.polar(torch.rand(channels, modes), 6 * torch.rand(channels, modes))
+        leaves += [a, torch.randn(channels, modes) + 1j * torch.randn(channels, modes)]
+        leaves += [torch.randn(rows, channels, modes, dtype=torch.complex64)]
+    return [leaf.to(torch.complex128) if leaf.is_complex() else leaf.double() for leaf in leaves]
+
+
 def assert_accurate(outcome, expected, num_outputs):
     for place, (got, want) in enumerate(zip(outcome, expected, strict=True)):
-        worst = (got.double() - want).abs().max() / want.abs().max()
+        worst = (got.to(want.dtype) - want).abs().max() / want.abs().max().clamp_min(1e-30)
         assert worst < (2e-6 if place < num_outputs else 1e-5), (place, float(worst))
 
 
@@ -94,6 +125,39 @@ def test_conv_of_every_instruction_set(instructions, channels):
     leaves, lengths = conv_case(3, 11, channels), torch.tensor([11, 0, 7])
     expected = conv(leaves, lengths, "reference", torch.float64)
     assert_accurate(conv(leaves, lengths, "cpu"), expected, 2)
+
+
+# Modes around those that stay in registers together; frames around whole tiles.
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize(
+    ("frames", "channels", "modes"), [(1, 1, 1), (7, 7, 3), (8, 16, 8), (9, 17, 13), (33, 33, 7), (12, 130, 32)]
+)
+def test_ssm_of_every_instruction_set(instructions, frames, channels, modes, states):
+    leaves, lengths = ssm_case(3, frames, channels, modes), torch.tensor([frames, 0, frames // 2])
+    expected = ssm(leaves, lengths, "reference", torch.float64, states)
+    assert_accurate(ssm(leaves, lengths, "cpu", states=states), expected, 3 if states else 1)
+
+
+@pytest.mark.parametrize("modes", [1, 2, 5])
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_convolution_and_recurrence_meet(modes, beyond, monkeypatch):
+    frames = ssm_cpu.FRAMES_PER_MODE * modes + beyond
+    leaves, lengths = ssm_case(3, frames, 5, modes), torch.tensor([frames, frames - 1, 2])
+    ran = []
+    run = _native.run
+    monkeypatch.setattr(_native, "run", lambda function, *args: ran.append(function.__name__) or run(function, *args))
+    outcome = ssm(leaves, lengths, "cpu", states=False)
+    assert ("diagonal_ssm_recur_backward" if beyond else "diagonal_ssm_convolve_backward") in ran
+    assert_accurate(outcome, ssm(leaves, lengths, "reference", torch.float64, states=False), 1)
+    monkeypatch.setattr(ssm_cpu, "FRAMES_PER_MODE", 2 * frames if beyond else 0)
+    assert_accurate(ssm(leaves, lengths, "cpu", states=False), [each.detach() for each in outcome], 1)
+
+
+@pytest.mark.parametrize("frames", [31, 32, 33, 70])
+def test_ssm_chunks(frames):
+    leaves, lengths = ssm_case(3, frames, 17, 5), torch.tensor([frames, frames - 1, frames // 2])
+    expected = ssm(leaves, lengths, "reference", torch.float64)
+    assert_accurate(ssm(leaves, lengths, "cpu"), expected, 3)
 
 
 @pytest.mark.parametrize("frames", [255, 256, 257, 512, 515])
@@ -113,10 +177,19 @@ def test_steps_too_small_or_too_large_for_exp():
     assert_accurate(outcome, scan(leaves, None, "reference", torch.float64), 3)
 
 
-@pytest.mark.parametrize("op", ["scan", "conv"])
-def test_any_number_of_threads_gives_the_same(op, monkeypatch):
+@pytest.mark.parametrize(
+    ("run", "case"),
+    [
+        (scan, lambda: scan_case(70, 9, 20, 6)),
+        (conv, lambda: conv_case(70, 9, 20)),
+        (ssm, lambda: ssm_case(70, 9, 20, 6)),
+        (partial(ssm, states=False), lambda: ssm_case(70, 9, 20, 6)),
+    ],
+    ids=["scan", "conv", "ssm recurrence", "ssm convolution"],
+)
+def test_any_number_of_threads_gives_the_same(run, case, monkeypatch):
     # 70 rows: groups of three, the last one incomplete.
-    run, leaves = (scan, scan_case(70, 9, 20, 6)) if op == "scan" else (conv, conv_case(70, 9, 20))
+    leaves = case()
     lengths = torch.arange(70) % 10
     outcomes = []
     for threads in (1, 2, 5):
