@@ -6,18 +6,18 @@ Letters: r rows, t frames, d dim, e inner width (expand * dim), n state, k rank 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from temporal_zoo.config import option
 from temporal_zoo.interface import Mixer
-from temporal_zoo.ops.causal_conv import Filter, causal_conv
-from temporal_zoo.ops.selective_scan import Direction, selective_scan
+from temporal_zoo.ops.causal_conv import causal_conv
+from temporal_zoo.ops.selective_block import Affine, Branch
+from temporal_zoo.ops.selective_scan import selective_scan
 
 # Step sizes at the start: log-uniform between the first two, none below the floor (arXiv:2312.00752, section 3.6).
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
@@ -45,7 +45,7 @@ class Options(Mixer.Config):
 
 
 class Core(nn.Module):
-    """The selective state space model of one direction ("S6", arXiv:2312.00752, algorithm 2): u -> `Direction`.
+    """The selective state space model of one direction ("S6", arXiv:2312.00752, algorithm 2): u -> y.
 
         dt, B, C = split(x_proj u);  delta = softplus(dt_proj dt);  A = -exp(A_log)
         h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t];  y[t] = C[t] h[t] + D u[t]
@@ -73,28 +73,18 @@ class Core(nn.Module):
                 # The inverse of softplus, so that delta starts as dt.
                 self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def direction(self, u: Tensor, *, reverse: bool) -> Direction:
-        """What `selective_scan` needs to run this core over u, (rows, frames, channels)."""
-        dt, B, C = self.x_proj(u).split(self.parts, dim=-1)
-        return Direction(
-            u=u,
-            dt=F.linear(dt, self.dt_proj.weight),
-            A=-torch.exp(self.A_log),
-            B=B,
-            C=C,
-            skip=self.D,
+    def branch(self, conv: nn.Conv1d, *, reverse: bool) -> Branch:
+        """This core behind a short convolution, as `selective_block` reads it."""
+        return Branch(
+            conv_weight=conv.weight.squeeze(1),
+            conv_bias=conv.bias,
+            x_proj=self.x_proj.weight,
+            dt_proj=self.dt_proj.weight,
             dt_bias=self.dt_proj.bias,
+            A=-torch.exp(self.A_log),
+            skip=self.D,
             reverse=reverse,
         )
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One direction through time: its convolution, its core, and which way it runs."""
-
-    conv: nn.Conv1d
-    core: Core
-    reverse: bool
 
 
 @dataclass(frozen=True)
@@ -110,30 +100,22 @@ def short_conv(channels: int, width: int) -> nn.Conv1d:
     return nn.Conv1d(channels, channels, width, groups=channels)
 
 
-def run(x: Tensor, gate: Tensor, branches: Sequence[Branch], lengths: Tensor | None) -> Tensor:
-    """Convolves and scans whole rows: silu(gate) * the sum over branches of scan(silu(conv(x))).
+def affine(layer: nn.Linear, share: float = 1.0) -> Affine:
+    """A projection as `selective_block` reads it, its inputs multiplied by `share`."""
+    return Affine(layer.weight if share == 1 else layer.weight * share, layer.bias)
+
+
+def run_chunk(a: Tensor, gate: Tensor, branch: Branch, state: State | None) -> tuple[Tensor, State]:
+    """One branch of `selective_block` between the projections, for one chunk of frames and with the state before it.
 
     Args:
-        x, gate: (rows, frames, e).
-        branches: one or two; they share one call of each op, so that x and the gate are kept once for gradients.
-        lengths: (rows,) real frames per row, or None when all are.
+        a, gate: (rows, frames, e), the two halves of the projection in.
     """
-    us = causal_conv(x, [_filter(branch) for branch in branches], silu=True, lengths=lengths)
-    directions = [branch.core.direction(u, reverse=branch.reverse) for u, branch in zip(us, branches, strict=True)]
-    return selective_scan(directions, gate, lengths=lengths)
-
-
-def run_chunk(x: Tensor, gate: Tensor, branch: Branch, state: State | None) -> tuple[Tensor, State]:
-    """As `run`, for one branch and one chunk of frames, with the state that the previous chunk left."""
     inputs, memory = (None, None) if state is None else ((state.inputs,), (state.memory,))
-    (u,), (inputs,) = causal_conv(x, [_filter(branch)], silu=True, initial=inputs, return_final=True)
-    direction = branch.core.direction(u, reverse=branch.reverse)
+    (u,), (inputs,) = causal_conv(a, [branch.filter], silu=True, initial=inputs, return_final=True)
+    direction = branch.direction(u, *branch.project(u))
     y, (memory,) = selective_scan([direction], gate, initial=memory, return_final=True)
     return y, State(inputs, memory)
-
-
-def _filter(branch: Branch) -> Filter:
-    return Filter(weight=branch.conv.weight.squeeze(1), bias=branch.conv.bias, reverse=branch.reverse)
 
 
 def renamed(state: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:

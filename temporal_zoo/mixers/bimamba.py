@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from temporal_zoo.config import option
 from temporal_zoo.interface import StatefulMixer
 from temporal_zoo.mixers import _selective
+from temporal_zoo.ops.selective_block import Branch, selective_block
 from temporal_zoo.registry import register
 
 
@@ -63,8 +64,8 @@ class BiMamba(StatefulMixer):
         self.out_proj = nn.Linear(inner, dim, bias=config.projection_bias)
 
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        a, z = self.in_proj(x).chunk(2, dim=-1)
-        return self.out_proj(self._weigh(_selective.run(a, z, self._branches(), lengths)))
+        ends = _selective.affine(self.in_proj), _selective.affine(self.out_proj, self.share)
+        return selective_block(x, ends[0], self._branches(), ends[1], lengths=lengths)
 
     def mix_chunk(
         self, x: Tensor, state: _selective.State | None, *, reverse: bool = False
@@ -73,16 +74,10 @@ class BiMamba(StatefulMixer):
         y, state = _selective.run_chunk(a, z, self._branches()[reverse], state)
         # The sweeps add up, so only one of them may bring the bias.
         bias = None if reverse else self.out_proj.bias
-        return nn.functional.linear(self._weigh(y), self.out_proj.weight, bias), state
+        return nn.functional.linear(y, _selective.affine(self.out_proj, self.share).weight, bias), state
 
-    def _weigh(self, y: Tensor) -> Tensor:
-        return y if self.share == 1 else y * self.share
-
-    def _branches(self) -> tuple[_selective.Branch, _selective.Branch]:
-        return (
-            _selective.Branch(self.conv1d, self.core, reverse=False),
-            _selective.Branch(self.conv1d_b, self.core_b, reverse=True),
-        )
+    def _branches(self) -> tuple[Branch, Branch]:
+        return self.core.branch(self.conv1d, reverse=False), self.core_b.branch(self.conv1d_b, reverse=True)
 
 
 def to_vim(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from temporal_zoo.interface import StatefulMixer
 from temporal_zoo.mixers import _selective
+from temporal_zoo.ops.selective_block import Branch, selective_block
 from temporal_zoo.registry import register
 
 
@@ -52,8 +53,8 @@ class Mamba(StatefulMixer):
         self.out_proj = nn.Linear(inner, dim, bias=config.projection_bias)
 
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        a, z = self.in_proj(x).chunk(2, dim=-1)
-        return self.out_proj(_selective.run(a, z, [self._branch()], lengths))
+        ends = _selective.affine(self.in_proj), _selective.affine(self.out_proj)
+        return selective_block(x, ends[0], [self._branch()], ends[1], lengths=lengths)
 
     def mix_chunk(
         self, x: Tensor, state: _selective.State | None, *, reverse: bool = False
@@ -64,8 +65,8 @@ class Mamba(StatefulMixer):
         y, state = _selective.run_chunk(a, z, self._branch(), state)
         return self.out_proj(y), state
 
-    def _branch(self) -> _selective.Branch:
-        return _selective.Branch(self.conv1d, self.core, reverse=False)
+    def _branch(self) -> Branch:
+        return self.core.branch(self.conv1d, reverse=False)
 
 
 def to_mamba_ssm(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Op:
     def __call__(self, *args, backend: str | None = None, **kwargs):
         self._check(*args, **kwargs)
         name = self.choose(*args, backend=backend, **kwargs)
-        _note(self.name, name)
+        note(self.name, name)
         return self._modules[name].run(*args, **kwargs)
 
     def choose(self, *args, backend: str | None = None, **kwargs) -> str:
@@ -152,7 +152,7 @@ def tracing() -> Iterator[dict[str, set[str]]]:
         _trace.reset(token)
         for op_name, bodies in ran.items():
             for body in bodies:
-                _note(op_name, body)
+                note(op_name, body)
 
 
 @contextmanager
@@ -200,7 +200,7 @@ def _pins_of_environment(text: str) -> dict[str, str]:
 
 
 @torch.compiler.assume_constant_result
-def _note(op_name: str, body: str) -> None:
+def note(op_name: str, body: str) -> None:
     if (trace := _trace.get()) is not None:
         trace.setdefault(op_name, set()).add(body)
 

@@ -1,0 +1,109 @@
+"""The whole selective layer, of one or two directions, as one function that stores little; see `selective_block`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+# Names and not the module, as in the other ops.
+from torch import Tensor
+from torch.nn.functional import linear
+
+from temporal_zoo.ops._dispatch import REFERENCE
+from temporal_zoo.ops.causal_conv import Filter
+from temporal_zoo.ops.selective_scan import Direction
+
+__all__ = ["Affine", "Branch", "selective_block"]
+
+
+class Affine(NamedTuple):
+    """x -> weight x + bias: `weight` (outputs, inputs), `bias` (outputs,) or None."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """The parameters of one direction: of its convolution, and of what makes a recurrence of the convolved input.
+
+    Args:
+        conv_weight: (inner, width), as of a `causal_conv.Filter`.
+        conv_bias: (inner,).
+        x_proj: (rank + 2 state, inner), from the convolved input to the steps, B and C.
+        dt_proj: (inner, rank), from the steps as projected to those of every channel.
+        dt_bias: (inner,).
+        A: (inner, state), negative.
+        skip: (inner,), the weight of the convolved input in the output.
+        reverse: run from the last real frame to the first.
+    """
+
+    conv_weight: Tensor
+    conv_bias: Tensor
+    x_proj: Tensor
+    dt_proj: Tensor
+    dt_bias: Tensor
+    A: Tensor
+    skip: Tensor
+    reverse: bool = False
+
+    @property
+    def filter(self) -> Filter:
+        """What `causal_conv` reads."""
+        return Filter(self.conv_weight, self.conv_bias, self.reverse)
+
+    def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The steps (rows, frames, rank), B and C (rows, frames, state) of the convolved input u."""
+        rank, state = self.dt_proj.shape[1], self.A.shape[1]
+        steps, B, C = linear(u, self.x_proj.to(u.dtype)).split((rank, state, state), dim=-1)
+        return steps, B, C
+
+    def direction(self, u: Tensor, steps: Tensor, B: Tensor, C: Tensor) -> Direction:
+        """What `selective_scan` reads, of u and its projections."""
+        dt = linear(steps, self.dt_proj.to(steps.dtype))
+        return Direction(u, dt, self.A, B, C, self.skip, self.dt_bias, self.reverse)
+
+
+def selective_block(
+    x: Tensor, in_proj: Affine, branches: Sequence[Branch], out_proj: Affine, *, lengths: Tensor | None = None
+) -> Tensor:
+    """The layer of Mamba (arXiv:2312.00752, figure 3), with one or two directions between its projections.
+
+        a, z = in_proj x;  per branch: u = silu(conv a),  steps, B, C = x_proj u,  dt = dt_proj steps
+        y = out_proj( silu(z) sum over branches of S6(u, dt, A, B, C) )
+
+    A training step stores x and the sum over the branches, and no other tensor of size rows x frames (but what the body
+    of the scan keeps of its states): all else is computed again in backward, except the scan.
+
+    It has no bodies of its own.  `causal_conv` and `selective_scan` choose theirs, under whatever pins hold; where one
+    of them chooses its reference, so does this function: the plain composition, differentiable as often as its parts.
+
+    Args:
+        x: (rows, frames, dim), any float dtype; finite, at padded frames too.
+        in_proj: dim -> 2 inner.
+        branches: one or two.
+        out_proj: inner -> outputs.
+        lengths: (rows,) int64: the first lengths[i] frames of row i are real; None when all are.  A padded frame's y is
+            the bias of `out_proj`, and reaches no other frame.
+    Returns:
+        (rows, frames, outputs) in the dtype of x, or in that of autocast.
+    Raises:
+        ValueError: shapes that do not fit together.
+        BackendError: a pinned body cannot run these inputs.
+    Gradients: of every tensor but `lengths`.
+    """
+    from temporal_zoo.ops.selective_block import _operator, reference
+
+    if x.ndim != 3 or not x.is_floating_point():
+        raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}; it must be (rows, frames, dim) of a float dtype")
+    inner = in_proj.weight.shape[0] // 2
+    if in_proj.weight.shape != (2 * inner, x.shape[2]):
+        raise ValueError(f"the weight of in_proj is {tuple(in_proj.weight.shape)}; it must be (2 inner, {x.shape[2]})")
+    for branch in branches:
+        if branch.conv_weight.shape[0] != inner or branch.A.shape[0] != inner:
+            raise ValueError(f"a branch has {branch.conv_weight.shape[0]} channels; in_proj makes {inner} of them")
+    conv, scan = _operator.choose(x, branches, lengths)
+    if REFERENCE in (conv, scan):
+        return reference.run(x, in_proj, branches, out_proj, lengths)
+    return _operator.run(conv, scan, x, in_proj, branches, out_proj, lengths)

@@ -1,0 +1,268 @@
+"""The custom operator `temporal_zoo::selective_block`: bodies of `causal_conv` and `selective_scan` between the
+projections, and a gradient that computes the way to the scan again.
+
+The scan runs ungated and the gate is applied here, so that the sum of the scans is the one large result to keep.  Both
+ways take a block of rows at a time: what lies between x and y exists for one block only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, silu
+
+from temporal_zoo.ops._dispatch import note
+from temporal_zoo.ops.causal_conv import causal_conv
+from temporal_zoo.ops.selective_block import Affine, Branch
+from temporal_zoo.ops.selective_scan import Direction, selective_scan
+
+_TENSORS = tuple(field.name for field in fields(Branch) if field.name != "reverse")
+# Elements of a block's largest tensors: few enough for a CPU to find them in its caches, or enough to fill an
+# accelerator.  Rows: enough for the threads of a CPU.
+_CACHED, _FILLING = 2**18, 2**25
+_LEAST_ROWS = 32
+
+
+def choose(x: Tensor, branches: Sequence[Branch], lengths: Tensor | None) -> tuple[str, str]:
+    """The bodies of `causal_conv` and `selective_scan` for these inputs."""
+    a = _stand_in(x, branches[0].A.shape[0], _working_dtype(x))
+    conv = causal_conv.choose(a, [branch.filter for branch in branches], silu=True, lengths=lengths)
+    return conv, selective_scan.choose([_imagined(a, branch) for branch in branches], lengths=lengths)
+
+
+def run(
+    conv: str,
+    scan: str,
+    x: Tensor,
+    in_proj: Affine,
+    branches: Sequence[Branch],
+    out_proj: Affine,
+    lengths: Tensor | None,
+) -> Tensor:
+    """`selective_block` by these bodies of `causal_conv` and `selective_scan`."""
+    note(causal_conv.name, conv)
+    note(selective_scan.name, scan)
+    ends = [*_without_none(in_proj), *_without_none(out_proj)]
+    parameters = ends + [getattr(branch, name) for branch in branches for name in _TENSORS]
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))
+    reverse = [branch.reverse for branch in branches]
+    y, _ = _forward(x.to(_working_dtype(x)), parameters, reverse, lengths, conv, scan, keep)
+    return y
+
+
+def _working_dtype(x: Tensor) -> torch.dtype:
+    """That of x, or what autocast makes of it for products of matrices."""
+    device = x.device.type
+    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return x.dtype
+    return torch.get_autocast_dtype(device)
+
+
+def _without_none(affine: Affine) -> Affine:
+    """With an empty tensor for a bias that is not there: an operator takes no lists with None."""
+    return affine if affine.bias is not None else Affine(affine.weight, affine.weight.new_empty(0))
+
+
+def _stand_in(x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
+    """What looks like a (rows, frames, channels) and takes no memory."""
+    return x.new_empty((), dtype=dtype).expand(*x.shape[:2], channels)
+
+
+def _imagined(a: Tensor, branch: Branch) -> Direction:
+    states = _stand_in(a, branch.A.shape[1], a.dtype)
+    return Direction(a, a, branch.A, states, states, branch.skip, branch.dt_bias, branch.reverse)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """The parameters, and the modules of the bodies that run."""
+
+    in_proj: Affine
+    out_proj: Affine
+    branches: list[Branch]
+    conv: ModuleType
+    scan: ModuleType
+
+    @classmethod
+    def make(cls, parameters: list[Tensor], reverse: list[bool], conv: str, scan: str) -> _Layer:
+        """Of what the operator takes."""
+        w_in, b_in, w_out, b_out, *tensors = parameters
+        size = len(_TENSORS)
+        branches = [Branch(*tensors[size * i : size * (i + 1)], reverse=reverse[i]) for i in range(len(reverse))]
+        return cls(
+            Affine(w_in, b_in if b_in.numel() else None),
+            Affine(w_out, b_out if b_out.numel() else None),
+            branches,
+            import_module(f"temporal_zoo.ops.causal_conv.{conv}"),
+            import_module(f"temporal_zoo.ops.selective_scan.{scan}"),
+        )
+
+    @property
+    def inner(self) -> int:
+        """Channels between the projections."""
+        return self.branches[0].A.shape[0]
+
+    def keeps(self, x: Tensor) -> list[Tensor]:
+        """Empty: the sum of the scans, and what the body of the scan keeps; rows come first in all."""
+        a = _stand_in(x, self.inner, x.dtype)
+        between = self.scan.keeps([_imagined(a, branch) for branch in self.branches], None)
+        return [x.new_empty(a.shape), *between]
+
+    def blocks(self, x: Tensor) -> Iterator[slice]:
+        """The rows of each block."""
+        rows, frames, _ = x.shape
+        budget = _CACHED if x.device.type == "cpu" else _FILLING
+        size = max(_LEAST_ROWS, budget // max(1, frames * self.inner))
+        return (slice(first, first + size) for first in range(0, rows, size))
+
+    def opened(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes through convolution and scan, and what gates them."""
+        a, z = linear(x, *_like(x, self.in_proj)).chunk(2, dim=-1)
+        return a, z
+
+    def convolution(self, a: Tensor, lengths: Tensor | None) -> tuple:
+        """The arguments of the bodies of `causal_conv`."""
+        filters = [branch.filter for branch in self.branches]
+        weights, biases, reverse = ([getattr(f, name) for f in filters] for name in ("weight", "bias", "reverse"))
+        return a, weights, biases, [], lengths, reverse, True
+
+
+@torch.library.custom_op("temporal_zoo::selective_block", mutates_args=())
+def _forward(
+    x: Tensor,
+    parameters: list[Tensor],
+    reverse: list[bool],
+    lengths: Tensor | None,
+    conv: str,
+    scan: str,
+    keep: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    layer = _Layer.make(parameters, reverse, conv, scan)
+    y = _new_output(x, layer)
+    kept = layer.keeps(x) if keep else []
+    with torch.autocast(x.device.type, enabled=False):
+        for rows in layer.blocks(x):
+            y[rows], parts = _forward_block(layer, x[rows], None if lengths is None else lengths[rows], keep)
+            for whole, part in zip(kept, parts, strict=True):
+                whole[rows] = part
+    return y, kept
+
+
+@_forward.register_fake
+def _(x, parameters, reverse, lengths, conv, scan, keep):
+    layer = _Layer.make(parameters, reverse, conv, scan)
+    return _new_output(x, layer), layer.keeps(x) if keep else []
+
+
+@torch.library.custom_op("temporal_zoo::selective_block_backward", mutates_args=())
+def _backward(
+    dy: Tensor,
+    x: Tensor,
+    parameters: list[Tensor],
+    reverse: list[bool],
+    lengths: Tensor | None,
+    conv: str,
+    scan: str,
+    kept: list[Tensor],
+) -> list[Tensor]:
+    layer = _Layer.make(parameters, reverse, conv, scan)
+    dx = x.new_empty(x.shape)
+    totals = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
+    with torch.autocast(x.device.type, enabled=False):
+        for rows in layer.blocks(x):
+            real = None if lengths is None else lengths[rows]
+            dx[rows], grads = _backward_block(layer, dy[rows], x[rows], real, [whole[rows] for whole in kept])
+            for total, grad in zip(totals, grads, strict=True):
+                total += grad
+    return [dx, *(total.to(p.dtype) for total, p in zip(totals, parameters, strict=True))]
+
+
+@_backward.register_fake
+def _(dy, x, parameters, reverse, lengths, conv, scan, kept):
+    return [tensor.new_empty(tensor.shape) for tensor in (x, *parameters)]
+
+
+def _forward_block(layer: _Layer, x: Tensor, lengths: Tensor | None, keep: bool) -> tuple[Tensor, list[Tensor]]:
+    """A block of y, and of what is kept."""
+    a, z = layer.opened(x)
+    us = layer.conv.forward(*layer.convolution(a, lengths))
+    directions = [b.direction(u, *b.project(u)) for b, u in zip(layer.branches, us, strict=True)]
+    total, _, between = layer.scan.forward(directions, None, lengths, [], return_final=False, keep=keep)
+    y = linear(silu(z).mul_(total), *_like(x, layer.out_proj))
+    return y, [total, *between] if keep else []
+
+
+def _backward_block(
+    layer: _Layer, dy: Tensor, x: Tensor, lengths: Tensor | None, kept: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """The gradient of a block of x, and the block's share of those of the parameters, in their order."""
+    total, *between = kept
+    a, z = layer.opened(x)
+    gate = silu(z)
+    gated = gate * total
+    dgated, *dout = _through(layer.out_proj, dy, gated)
+    dtotal = gate.mul_(dgated)
+
+    convolution = layer.convolution(a, lengths)
+    us = layer.conv.forward(*convolution)
+    projected = [branch.project(u) for branch, u in zip(layer.branches, us, strict=True)]
+    directions = [b.direction(u, *parts) for b, u, parts in zip(layer.branches, us, projected, strict=True)]
+    ddirections, _, _ = layer.scan.backward(dtotal, [], directions, None, lengths, [], between)
+    dus, dcores = [], []
+    for branch, u, (steps, _, _), d in zip(layer.branches, us, projected, ddirections, strict=True):
+        dsteps, d_dt_proj, _ = _through(Affine(branch.dt_proj), d.dt, steps)
+        du, d_x_proj, _ = _through(Affine(branch.x_proj), torch.cat([dsteps, d.B, d.C], dim=-1), u)
+        dus.append(du.add_(d.u))
+        dcores.append([d_x_proj, d_dt_proj, d.dt_bias, d.A, d.skip])
+    da, *dfilters = layer.conv.backward(dus, *convolution)
+
+    dz = torch.ops.aten.silu_backward(dgated.mul_(total), z)
+    dx, *din = _through(layer.in_proj, torch.cat([da, dz], dim=-1), x)
+    count = len(layer.branches)
+    dtensors = [d for i in range(count) for d in (dfilters[i], dfilters[count + i], *dcores[i])]
+    return dx, [*din, *dout, *dtensors]
+
+
+def _through(affine: Affine, dy: Tensor, x: Tensor) -> list[Tensor]:
+    """The gradients of x, of the weight and of the bias, an empty one where there is none."""
+    tokens = dy.flatten(0, 1)
+    dbias = tokens.new_empty(0) if affine.bias is None else tokens.sum(0)
+    return [dy @ affine.weight.to(dy.dtype), tokens.mT @ x.flatten(0, 1), dbias]
+
+
+def _like(x: Tensor, affine: Affine) -> Affine:
+    """In the dtype of x."""
+    return Affine(*(None if parameter is None else parameter.to(x.dtype) for parameter in affine))
+
+
+def _new_output(x: Tensor, layer: _Layer) -> Tensor:
+    return x.new_empty(*x.shape[:2], layer.out_proj.weight.shape[0])
+
+
+def _save(ctx, inputs, output) -> None:
+    x, parameters, ctx.reverse, lengths, ctx.conv, ctx.scan, _ = inputs
+    ctx.size = len(parameters)
+    ctx.save_for_backward(x, lengths, *parameters, *output[1])
+
+
+def _differentiate(ctx, dy, _):
+    x, lengths, *rest = ctx.saved_tensors
+    parameters, kept = rest[: ctx.size], rest[ctx.size :]
+    dx, *grads = _backward(dy, x, parameters, ctx.reverse, lengths, ctx.conv, ctx.scan, kept)
+    return dx, grads, None, None, None, None, None
+
+
+def _refuse(ctx, *grads):
+    raise RuntimeError(
+        "selective_block was differentiated twice, which only references can do: "
+        "pin them with use_backend(causal_conv='reference', selective_scan='reference')"
+    )
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+_backward.register_autograd(_refuse)
