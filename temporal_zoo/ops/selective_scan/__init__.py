@@ -38,7 +38,7 @@ class Direction:
     reverse: bool = False
 
 
-@op("mamba_ssm", "cpu", "torch", "reference")
+@op("triton", "mamba_ssm", "cpu", "torch", "reference")
 def selective_scan(
     directions: Sequence[Direction],
     gate: Tensor | None = None,

@@ -1,0 +1,309 @@
+"""The kernels of the Triton body; import only where Triton is.
+
+A program runs one row (backward: a few rows, one after the other) for one block of channels, frame by frame.  Channels
+are the lanes of its one warp and states are in its registers, (n, d), so that sums over states need no other lane.
+
+Letters: n state, d channels, both padded to powers of two; t frames.
+
+Backward stores no states.  With g[t] the gradient of h[t], and v[t] = g[t] exp(delta[t] A) h[t-1], which is all that
+the gradients of delta and A need, the recurrences of h and g give
+
+    v[t] = v[t+1] + dy[t] C[t] h[t] - g[t] delta[t] B[t] u[t]
+
+whose first difference a sweep along the scan knows, and whose second one against it.  Sums of sums in float32 would
+lose digits over many frames: every `CHUNK` frames v starts anew from its definition.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+CHUNK = 64
+_LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+_LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
+
+
+class Sweep(NamedTuple):
+    """What one direction reads, and its final state; contiguous, A and states (..., n, d) and float32."""
+
+    u: Any
+    dt: Any
+    A: Any
+    B: Any
+    C: Any
+    skip: Any
+    dt_bias: Any
+    initial: Any
+    final: Any
+    state: Any  # n, and n padded
+    padded_state: Any
+    reverse: Any
+
+
+class Gradients(NamedTuple):
+    """What backward writes for one direction.
+
+    A, skip, dt_bias hold one partial sum per group of rows in front; B and C one per block of channels.  `rest` is
+    scratch, float32 (rows, frames, d), and may be dt; `ends` float32 (rows, chunks - 1, n + 1, d): the state at the
+    end of each chunk but the last and the sum of the chunk's deltas.
+    """
+
+    u: Any
+    dt: Any
+    A: Any
+    B: Any
+    C: Any
+    skip: Any
+    dt_bias: Any
+    initial: Any
+    final: Any
+    rest: Any
+    ends: Any
+
+
+@triton.jit(do_not_specialize=["frames"])
+def forward(sweeps, gate, y, lengths, frames, channels: tl.constexpr, BLOCK: tl.constexpr):
+    blocks: tl.constexpr = tl.cdiv(channels, BLOCK)
+    row = (tl.program_id(0) // blocks).to(tl.int64)
+    d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
+    real = _real_frames(lengths, row, frames)
+    for place in tl.static_range(len(sweeps)):
+        if place:
+            # Another thread of the warp may have written the sum that this one adds to.
+            tl.debug_barrier()
+        # The direction that comes last gates the sum.
+        open_gate = gate if place + 1 == len(sweeps) else None
+        _scan(sweeps[place], open_gate, y, row, real, frames, d, channels, place > 0)
+
+
+@triton.jit
+def _scan(sweep, gate, y, row, real, frames, d, channels: tl.constexpr, add: tl.constexpr):
+    n = tl.arange(0, sweep.padded_state)
+    live, live_n = d < channels, n < sweep.state
+    tile = n[:, None] * channels + d[None, :]
+    live_tile = live_n[:, None] & live[None, :]
+    at_state = row * (sweep.state * channels) + tile
+    A = _load(sweep.A + tile, live_tile) * _LOG2_E
+    skip, dt_bias = _load(sweep.skip + d, live), _load(sweep.dt_bias + d, live)
+    h = tl.zeros_like(A)
+    if sweep.initial is not None:
+        h = _load(sweep.initial + at_state, live_tile)
+    for step in range(0, real):
+        frame = row * frames + (real - 1 - step if sweep.reverse else step)
+        here = frame * channels + d
+        there = frame * sweep.state + n
+        u = _load(sweep.u + here, live)
+        delta = _softplus(_load(sweep.dt + here, live) + dt_bias)
+        B, C = _load(sweep.B + there, live_n), _load(sweep.C + there, live_n)
+        h = tl.exp2(delta[None, :] * A) * h + (delta * u)[None, :] * B[:, None]
+        total = tl.sum(h * C[:, None], axis=0) + skip * u
+        if add:
+            total += _load(y + here, live)
+        if gate is not None:
+            z = _load(gate + here, live)
+            total *= z * _sigmoid(z)
+        tl.store(y + here, total, mask=live)
+    if sweep.final is not None:
+        tl.store(sweep.final + at_state, h, mask=live_tile)
+
+
+@triton.jit(do_not_specialize=["rows", "rows_per_program", "frames"])
+def backward(
+    sweeps,
+    gradients,
+    gate,
+    grad_y,
+    grad_gate,
+    lengths,
+    rows,
+    rows_per_program,
+    frames,
+    channels: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    blocks: tl.constexpr = tl.cdiv(channels, BLOCK)
+    group, block = (tl.program_id(0) // blocks).to(tl.int64), (tl.program_id(0) % blocks).to(tl.int64)
+    first = group * rows_per_program
+    last = tl.minimum(first + rows_per_program, rows)
+    d = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    for place in tl.static_range(len(sweeps)):
+        _differentiate(
+            sweeps[place], gradients[place], gate, grad_y, grad_gate, lengths,
+            group, first, last, block * rows, frames, d, channels, CHUNK, place > 0,
+        )  # fmt: skip
+
+
+@triton.jit
+def _differentiate(
+    sweep, grads, gate, grad_y, grad_gate, lengths,
+    group, first, last, rows_before, frames, d, channels: tl.constexpr, CHUNK: tl.constexpr, add: tl.constexpr,
+):  # fmt: skip
+    n = tl.arange(0, sweep.padded_state)
+    live = d < channels
+    tile = n[:, None] * channels + d[None, :]
+    live_tile = (n < sweep.state)[:, None] & live[None, :]
+    A = _load(sweep.A + tile, live_tile) * _LOG2_E
+    skip, dt_bias = _load(sweep.skip + d, live), _load(sweep.dt_bias + d, live)
+    grad_A, grad_skip, grad_dt_bias = tl.zeros_like(A), tl.zeros_like(skip), tl.zeros_like(skip)
+    for row in range(first, last):
+        real = _real_frames(lengths, row, frames)
+        partial = (rows_before + row) * frames
+        # Barriers: another thread of the warp may have written what this one reads.
+        tl.debug_barrier()
+        h, elapsed, grad_A = _along(
+            sweep, grads, gate, grad_y, grad_gate, A, skip, dt_bias, grad_A,
+            row, partial, real, frames, d, channels, CHUNK, add,
+        )  # fmt: skip
+        tl.debug_barrier()
+        grad_A, grad_skip, grad_dt_bias = _against(
+            sweep, grads, gate, grad_y, A, skip, dt_bias, grad_A, grad_skip, grad_dt_bias, h, elapsed,
+            row, partial, real, frames, d, channels, CHUNK,
+        )  # fmt: skip
+    tl.store(grads.A + group * (sweep.state * channels) + tile, grad_A, mask=live_tile)
+    tl.store(grads.skip + group * channels + d, grad_skip, mask=live)
+    tl.store(grads.dt_bias + group * channels + d, grad_dt_bias, mask=live)
+
+
+@triton.jit
+def _along(
+    sweep, grads, gate, grad_y, grad_gate, A, skip, dt_bias, grad_A,
+    row, partial, real, frames, d, channels: tl.constexpr, CHUNK: tl.constexpr, add: tl.constexpr,
+):  # fmt: skip
+    """The sweep along the scan: the states again, the gradients of C and of the gate, and what v gains from y."""
+    n = tl.arange(0, sweep.padded_state)
+    live, live_n = d < channels, n < sweep.state
+    tile = n[:, None] * channels + d[None, :]
+    live_tile = live_n[:, None] & live[None, :]
+    h = tl.zeros_like(A)
+    if sweep.initial is not None:
+        h = _load(sweep.initial + row * (sweep.state * channels) + tile, live_tile)
+    elapsed = tl.zeros_like(skip)
+    chunks, ends = tl.cdiv(real, CHUNK), tl.cdiv(frames, CHUNK) - 1
+    for chunk in range(0, chunks):
+        elapsed = tl.zeros_like(skip)
+        for step in range(chunk * CHUNK, tl.minimum(chunk * CHUNK + CHUNK, real)):
+            t = real - 1 - step if sweep.reverse else step
+            here = (row * frames + t) * channels + d
+            there = (row * frames + t) * sweep.state + n
+            u = _load(sweep.u + here, live)
+            delta = _softplus(_load(sweep.dt + here, live) + dt_bias)
+            B, C = _load(sweep.B + there, live_n), _load(sweep.C + there, live_n)
+            h = tl.exp2(delta[None, :] * A) * h + (delta * u)[None, :] * B[:, None]
+            weighted = h * C[:, None]
+            slope = _load(grad_y + here, live)
+            if gate is not None:
+                z = _load(gate + here, live)
+                sigmoid = _sigmoid(z)
+                grad_z = slope * (tl.sum(weighted, axis=0) + skip * u) * sigmoid * (1 + z * (1 - sigmoid))
+                if add:
+                    grad_z += _load(grad_gate + here, live)
+                tl.store(grad_gate + here, grad_z, mask=live)
+                slope *= z * sigmoid
+            tl.store(grads.C + (partial + t) * sweep.state + n, tl.sum(h * slope[None, :], axis=1), mask=live_n)
+            tl.store(grads.rest + here, slope * tl.sum(weighted * A, axis=0), mask=live)
+            elapsed += delta
+            grad_A += weighted * (slope * elapsed)[None, :]
+        if chunk + 1 < chunks:
+            end = grads.ends + (row * ends + chunk) * ((sweep.state + 1) * channels)
+            tl.store(end + tile, h, mask=live_tile)
+            tl.store(end + sweep.state * channels + d, elapsed, mask=live)
+    return h, elapsed, grad_A
+
+
+@triton.jit
+def _against(
+    sweep, grads, gate, grad_y, A, skip, dt_bias, grad_A, grad_skip, grad_dt_bias, h, elapsed,
+    row, partial, real, frames, d, channels: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """The sweep against the scan: the gradients of the state and of all that is left.
+
+    `h` and `elapsed` are those at the end of the last chunk.
+    """
+    n = tl.arange(0, sweep.padded_state)
+    live, live_n = d < channels, n < sweep.state
+    tile = n[:, None] * channels + d[None, :]
+    live_tile = live_n[:, None] & live[None, :]
+    at_state = row * (sweep.state * channels) + tile
+    # Of the state that the frame before leaves: exp(delta A) g.
+    carried = tl.zeros_like(A)
+    if grads.final is not None:
+        carried = _load(grads.final + at_state, live_tile)
+    chunks, ends = tl.cdiv(real, CHUNK), tl.cdiv(frames, CHUNK) - 1
+    for passed in range(0, chunks):
+        chunk = chunks - 1 - passed
+        if passed:
+            end = grads.ends + (row * ends + chunk) * ((sweep.state + 1) * channels)
+            h = _load(end + tile, live_tile)
+            elapsed = _load(end + sweep.state * channels + d, live)
+        v = carried * h
+        grad_A += v * elapsed[None, :]
+        # The sum over n of A v, times log2(e) as A is.
+        rest = tl.sum(v * A, axis=0)
+        first = chunk * CHUNK
+        last = tl.minimum(first + CHUNK, real) - 1
+        for back in range(0, last - first + 1):
+            step = last - back
+            t = real - 1 - step if sweep.reverse else step
+            here = (row * frames + t) * channels + d
+            there = (row * frames + t) * sweep.state + n
+            u = _load(sweep.u + here, live)
+            dt = _load(sweep.dt + here, live) + dt_bias
+            delta = _softplus(dt)
+            B, C = _load(sweep.B + there, live_n), _load(sweep.C + there, live_n)
+            slope = _load(grad_y + here, live)
+            if gate is not None:
+                z = _load(gate + here, live)
+                slope *= z * _sigmoid(z)
+            g = carried + slope[None, :] * C[:, None]
+            fed = delta * u
+            tl.store(grads.B + (partial + t) * sweep.state + n, tl.sum(g * fed[None, :], axis=1), mask=live_n)
+            weighted = g * B[:, None]
+            grad_fed = tl.sum(weighted, axis=0)
+            rest += _load(grads.rest + here, live) - fed * tl.sum(weighted * A, axis=0)
+            grad_A -= weighted * (fed * elapsed)[None, :]
+            elapsed -= delta
+            grad_dt = (_LN_2 * rest + grad_fed * u) * _sigmoid(dt)
+            tl.store(grads.dt + here, grad_dt, mask=live)
+            tl.store(grads.u + here, grad_fed * delta + slope * skip, mask=live)
+            grad_dt_bias += grad_dt
+            grad_skip += slope * u
+            carried = tl.exp2(delta[None, :] * A) * g
+    if grads.initial is not None:
+        tl.store(grads.initial + at_state, carried, mask=live_tile)
+    return grad_A, grad_skip, grad_dt_bias
+
+
+@triton.jit
+def _real_frames(lengths, row, frames):
+    real = frames
+    if lengths is not None:
+        real = tl.load(lengths + row).to(tl.int32)
+    return real
+
+
+@triton.jit
+def _load(pointers, mask):
+    return tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _sigmoid(x):
+    return 1.0 / (1.0 + tl.exp2(-x * _LOG2_E))
+
+
+@triton.jit
+def _softplus(x):
+    # log(1 + e) = 2 artanh(e / (2 + e)), whose series keeps its relative accuracy where e is small.
+    e = tl.exp2(-tl.abs(x) * _LOG2_E)
+    s = e / (2.0 + e)
+    q = s * s
+    series = 1 / 11 + q * (1 / 13)
+    series = 1 / 9 + q * series
+    series = 1 / 7 + q * series
+    series = 1 / 5 + q * series
+    series = 1 / 3 + q * series
+    return tl.maximum(x, 0.0) + 2.0 * s * (1.0 + q * series)

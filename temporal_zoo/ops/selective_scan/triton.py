@@ -1,0 +1,209 @@
+"""The selective scan in Triton: forward and backward in one launch each; `_triton_kernels` holds the computation.
+
+The Triton kernels are tested in Triton's interpreter and compiled for sm_80 and sm_90; none has run on hardware yet.
+
+Made for many short rows: sequential over frames, channels on the lanes of one warp, states in registers, no atomics, so
+that results do not depend on the order of programs.  Backward computes the states again, in registers: beside its
+inputs a training step keeps nothing.  With `TRITON_INTERPRET=1`, set before the first call, it takes CPU tensors, and
+its time.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from temporal_zoo.ops.selective_scan import Direction
+from temporal_zoo.ops.selective_scan._operator import scan
+
+NEEDS = "triton"
+run = functools.partial(scan, "triton")
+
+_MOST_STATES = 64
+# Programs of a backward launch: several waves on any device, few enough for their partial sums to be small.
+_MOST_PROGRAMS = 4096
+
+
+def refuses(directions: Sequence[Direction], gate: Tensor | None = None, **kwargs) -> list[str]:
+    u = directions[0].u
+    reasons = []
+    if u.device.type == "cpu" and not _interpreting():
+        reasons.append("runs on the CPU only in Triton's interpreter (TRITON_INTERPRET=1), and u is on cpu")
+    elif u.device.type not in ("cpu", "cuda"):
+        reasons.append(f"runs on CUDA only; u is on {u.device}")
+    if u.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        reasons.append(f"computes in float32; u is {u.dtype}")
+    if (state := _most_states(directions)) > _MOST_STATES:
+        reasons.append(f"takes at most {_MOST_STATES} states; A has {state}")
+    return reasons
+
+
+def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
+    return []
+
+
+def forward(
+    directions: Sequence[Direction],
+    gate: Tensor | None,
+    lengths: Tensor | None,
+    initial: list[Tensor],
+    *,
+    return_final: bool,
+    keep: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    kernels = _kernels()
+    u = directions[0].u
+    rows, frames, channels = u.shape
+    y = _empty(u, lengths)
+    finals = [u.new_empty(rows, each.A.shape[1], channels, dtype=torch.float32) for each in directions if return_final]
+    sweeps = _sweeps(kernels, directions, initial, finals)
+    block = _block(directions)
+    arguments = sweeps, _contiguous(gate), y, _contiguous(lengths), frames, channels
+    programs = rows * _blocks(channels, block)
+    _launch(kernels.forward, programs, directions, *arguments, BLOCK=block)
+    return y, [final.mT.contiguous() for final in finals], []
+
+
+def backward(
+    grad_y: Tensor,
+    grad_finals: list[Tensor],
+    directions: Sequence[Direction],
+    gate: Tensor | None,
+    lengths: Tensor | None,
+    initial: list[Tensor],
+    kept: list[Tensor],
+) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
+    kernels = _kernels()
+    u = directions[0].u
+    rows, frames, channels = u.shape
+    block = _block(directions)
+    blocks = _blocks(channels, block)
+    rows_per_program = max(1, -(-rows * blocks // _MOST_PROGRAMS))
+    groups = -(-rows // rows_per_program)
+    sweeps = _sweeps(kernels, directions, initial, [])
+    gradients = tuple(
+        _gradients(kernels, each, lengths, groups, blocks)._replace(
+            initial=torch.empty_like(sweeps[place].initial) if initial else None,
+            final=_states_first(grad_finals[place]) if grad_finals else None,
+        )
+        for place, each in enumerate(directions)
+    )
+    grad_gate = None if gate is None else _empty(gate, lengths)
+    arguments = sweeps, gradients, _contiguous(gate), grad_y.contiguous(), grad_gate, _contiguous(lengths)
+    sizes = rows, rows_per_program, frames, channels
+    _launch(kernels.backward, groups * blocks, directions, *arguments, *sizes, BLOCK=block, CHUNK=kernels.CHUNK)
+    return (
+        [_total(direction, grads) for direction, grads in zip(directions, gradients, strict=True)],
+        grad_gate,
+        [grads.initial.mT.to(start.dtype).contiguous() for start, grads in zip(initial, gradients, strict=False)],
+    )
+
+
+def _kernels() -> ModuleType:
+    # Imports Triton, which machines without it must not.
+    from temporal_zoo.ops.selective_scan import _triton_kernels
+
+    return _triton_kernels
+
+
+def _launch(kernel, programs: int, directions: Sequence[Direction], *arguments, **constants) -> None:
+    if programs:
+        # Triton launches on the current device, which need not be the tensors'.
+        with torch.cuda.device_of(directions[0].u):
+            # A second warp where one has too few registers.  The recurrence is made for fused multiply-adds.
+            num_warps = 1 if _most_states(directions) <= 32 else 2
+            kernel[programs,](*arguments, **constants, num_warps=num_warps, enable_fp_fusion=True)
+
+
+@torch.compiler.assume_constant_result
+def _interpreting() -> bool:
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+def _most_states(directions: Sequence[Direction]) -> int:
+    return max(each.A.shape[1] for each in directions)
+
+
+def _block(directions: Sequence[Direction]) -> int:
+    """Channels per program: two per lane where a thread has registers for the states of both."""
+    return 64 if _most_states(directions) <= 16 and directions[0].A.shape[0] > 32 else 32
+
+
+def _blocks(channels: int, block: int) -> int:
+    return -(-channels // block)
+
+
+def _sweeps(kernels: ModuleType, directions: Sequence[Direction], initial: list[Tensor], finals: list[Tensor]) -> tuple:
+    import triton
+    from triton.language import constexpr
+
+    return tuple(
+        kernels.Sweep(
+            *map(_contiguous, (each.u, each.dt, _states_first(each.A), each.B, each.C, each.skip, each.dt_bias)),
+            initial=_states_first(initial[place]) if initial else None,
+            final=finals[place] if finals else None,
+            state=constexpr(each.A.shape[1]),
+            padded_state=constexpr(triton.next_power_of_2(each.A.shape[1])),
+            reverse=constexpr(each.reverse),
+        )
+        for place, each in enumerate(directions)
+    )
+
+
+def _gradients(kernels: ModuleType, direction: Direction, lengths: Tensor | None, groups: int, blocks: int):
+    u, dt, A = direction.u, direction.dt, direction.A
+    rows, frames, channels = u.shape
+    state = A.shape[1]
+    grad_dt = _empty(dt, lengths)
+
+    def scratch(*shape: int) -> Tensor:
+        return u.new_empty(shape, dtype=torch.float32)
+
+    def by_block(x: Tensor) -> Tensor:
+        partial = x.new_empty(1, *x.shape) if blocks == 1 else scratch(blocks, *x.shape)
+        return partial if lengths is None else partial.zero_()
+
+    return kernels.Gradients(
+        u=_empty(u, lengths),
+        dt=grad_dt,
+        A=scratch(groups, state, channels),
+        B=by_block(direction.B),
+        C=by_block(direction.C),
+        skip=scratch(groups, channels),
+        dt_bias=scratch(groups, channels),
+        initial=None,
+        final=None,
+        rest=grad_dt if dt.dtype == torch.float32 else scratch(rows, frames, channels),
+        ends=scratch(rows, (frames - 1) // kernels.CHUNK, state + 1, channels),
+    )
+
+
+def _total(direction: Direction, grads) -> Direction:
+    """Adds up the partial sums."""
+    B, C = (
+        partial[0] if len(partial) == 1 else partial.sum(0).to(x.dtype)
+        for x, partial in ((direction.B, grads.B), (direction.C, grads.C))
+    )
+    A = grads.A.sum(0).mT.to(direction.A.dtype).contiguous()
+    skip, dt_bias = (getattr(grads, name).sum(0).to(getattr(direction, name).dtype) for name in ("skip", "dt_bias"))
+    return Direction(grads.u, grads.dt, A, B, C, skip, dt_bias, direction.reverse)
+
+
+def _empty(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Contiguous memory like x's, zero if there are padded frames, which the kernels do not visit."""
+    return x.new_empty(x.shape) if lengths is None else x.new_zeros(x.shape)
+
+
+def _states_first(x: Tensor) -> Tensor:
+    """(..., channels, state) -> (..., state, channels), float32."""
+    return x.mT.float().contiguous()
+
+
+def _contiguous(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()

@@ -1,0 +1,207 @@
+"""The Triton body: in Triton's interpreter, compiled for GPUs that need not be there, and on one that is.
+
+Triton decides when a kernel is defined whether it will be interpreted, so that takes a process of its own: the tests
+marked `gpu` run there on the CPU, started by one that is not.
+"""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from temporal_zoo.ops.selective_scan import Direction, selective_scan, triton
+
+pytest.importorskip("triton")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+BOTH = (False, True)
+# rows, frames, channels, state; sweeps; options
+CASES = {
+    "one_frame": ((3, 1, 5, 4), (True, False), {}),
+    "one_channel_one_state": ((2, 7, 1, 1), (False,), {}),
+    "blocks_of_channels": ((1, 2, 70, 3), BOTH, {}),
+    "most_states": ((1, 3, 3, 64), BOTH, {}),
+    "different_states": ((1, 3, 3, 4), BOTH, {"other_state": 9}),
+    "plain": ((2, 5, 3, 2), (True,), {"plain": True}),
+    "padding": ((4, 6, 3, 2), (True, False), {"lengths": [6, 0, 1, 4]}),
+    "chunks": ((1, 11, 5, 3), BOTH, {"chunk": 4}),
+    "chunks_and_padding": ((3, 5, 3, 2), BOTH, {"chunk": 2, "lengths": [5, 4, 3]}),
+    "long_steps": ((1, 67, 3, 16), (False,), {"shift": 4.0, "tolerance": 1e-4}),
+    "rows_per_program": ((5, 2, 3, 2), BOTH, {"programs": 2}),
+    "bfloat16": ((2, 5, 5, 8), BOTH, {"dtype": torch.bfloat16, "lengths": [5, 3], "tolerance": 2e-2}),
+    "bfloat16_blocks": ((1, 2, 65, 2), BOTH, {"dtype": torch.bfloat16, "tolerance": 2e-2}),
+    "float16": ((2, 3, 3, 8), BOTH, {"dtype": torch.float16, "tolerance": 2e-2}),
+    "no_rows": ((0, 5, 3, 2), BOTH, {}),
+}
+
+
+def evaluate(case, body, dtype=None):
+    """Name -> output or gradient, in float64 and on the CPU; computed in `dtype`, or in those of the case."""
+    (rows, frames, channels, most), sweeps, options = case
+    lengths = torch.tensor(options["lengths"]) if "lengths" in options else None
+    padding = None if lengths is None else (torch.arange(frames) >= lengths[:, None]).unsqueeze(-1)
+    generator = torch.Generator().manual_seed(rows + 10 * frames + 100 * channels)
+    device, wide = "cpu" if body == "reference" else DEVICE, options.get("dtype", torch.float32)
+    leaves, slopes = {}, {}
+
+    def draw(*size):
+        # They lean to one side, so that a gradient of few terms does not cancel to nothing.
+        return torch.randn(size, generator=generator, dtype=torch.float64) + 0.5
+
+    def leaf(name, value):
+        framed = name.rstrip("01") in ("u", "dt", "B", "C", "gate")
+        kind = wide if framed else torch.float32
+        if framed and padding is not None:
+            value = value.masked_fill(padding, math.nan)
+        leaves[name] = value.to(kind).to(dtype or kind).to(device).requires_grad_()
+        return leaves[name]
+
+    def optional(name, *size):
+        return None if options.get("plain") else leaf(name, draw(*size))
+
+    directions, initial = [], []
+    for place, reverse in enumerate(sweeps):
+        state = options.get("other_state", most) if place else most
+        u = leaf(f"u{place}", draw(rows, frames, channels))
+        dt = leaf(f"dt{place}", draw(rows, frames, channels) - 1 + options.get("shift", 0))
+        A = leaf(f"A{place}", -draw(channels, state).abs() - 0.05)
+        B, C = (leaf(f"{name}{place}", draw(rows, frames, state)) for name in "BC")
+        skip, dt_bias = (optional(f"{name}{place}", channels) for name in ("skip", "dt_bias"))
+        directions.append(Direction(u, dt, A, B, C, skip, dt_bias, reverse))
+        initial.append(optional(f"initial{place}", rows, channels, state))
+        slopes[f"final{place}"] = draw(rows, channels, state)
+    gate = optional("gate", rows, frames, channels)
+    slopes["y"] = draw(rows, frames, channels)
+    device_lengths = None if lengths is None else lengths.to(device)
+    y, finals = selective_scan(
+        directions, gate, lengths=device_lengths, initial=initial, return_final=True, backend=body
+    )
+    outputs = {f"final{place}": final for place, final in enumerate(finals)} | {"y": y}
+    used = ["y"] if options.get("plain") else list(outputs)
+    slopes = [slopes[name].to(outputs[name]) for name in used]
+    grads = torch.autograd.grad([outputs[name] for name in used], list(leaves.values()), slopes)
+    for leaf, grad in zip(leaves.values(), grads, strict=True):
+        assert grad.dtype == leaf.dtype
+        assert body == "reference" or grad.is_contiguous()
+    results = outputs | {f"d{name}": grad for name, grad in zip(leaves, grads, strict=True)}
+    return {name: x.detach().double().cpu() for name, x in results.items()}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", CASES)
+def test_agrees_with_the_reference(name, monkeypatch):
+    from temporal_zoo.ops.selective_scan import _triton_kernels
+
+    options = CASES[name][2]
+    monkeypatch.setattr(_triton_kernels, "CHUNK", options.get("chunk", _triton_kernels.CHUNK))
+    monkeypatch.setattr(triton, "_MOST_PROGRAMS", options.get("programs", triton._MOST_PROGRAMS))
+    ours, theirs = evaluate(CASES[name], "triton"), evaluate(CASES[name], "reference", torch.float64)
+    for name, wanted in theirs.items():
+        assert not ours[name].isnan().any()
+        error = (ours[name] - wanted).abs().max() / wanted.abs().max() if wanted.any() else ours[name].abs().sum()
+        # exp2 of a GPU is good to two units in the last place.
+        exact = 1e-5 if name.startswith("d") else 1e-6 if INTERPRETED else 5e-6
+        assert error <= max(exact, options.get("tolerance", 0)), f"{name} is off by {error:.1e}"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter runs one program after the other")
+def test_gives_the_same_twice():
+    case = ((300, 20, 70, 5), BOTH, {})
+    first, second = evaluate(case, "triton"), evaluate(case, "triton")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.gpu
+def test_comes_first():
+    u = torch.zeros(2, 3, 4, device=DEVICE)
+    assert (
+        selective_scan.choose([Direction(u, u, -torch.ones(4, 3, device=DEVICE), u[..., :3], u[..., :3])]) == "triton"
+    )
+
+
+def test_in_the_interpreter():
+    """This file's tests for hardware, and some of those for every body; the others pass too, in minutes."""
+    shared = Path(__file__).with_name("test_selective_scan.py")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "ZOO_BACKEND": ""}
+    pytest_in = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    chosen = "shared or registered"
+    for arguments in ([__file__, "-m", "gpu"], [str(shared), "-k", f"triton and ({chosen})"]):
+        ran = subprocess.run(
+            [*pytest_in, *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=Path(__file__).parents[3],
+            timeout=600,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """(kernel, arguments by name) of what would be launched at state 16 for bfloat16."""
+    noted = []
+
+    def note(kernel, programs, directions, *arguments, **constants):
+        noted.append((kernel, dict(zip(kernel.arg_names, arguments, strict=False)) | constants))
+
+    monkeypatch.setattr(triton, "_launch", note)
+    wide, narrow = torch.zeros(1, 65, 128, dtype=torch.bfloat16), torch.zeros(1, 65, 16, dtype=torch.bfloat16)
+    one = torch.ones(128)
+    directions = [Direction(wide, wide, -torch.ones(128, 16), narrow, narrow, one, one, reverse) for reverse in BOTH]
+    triton.forward(directions, wide, None, [], return_final=False, keep=True)
+    triton.backward(wide, [], directions, wide, None, [], [])
+    return noted
+
+
+@pytest.mark.parametrize("chip", [80, 90])
+def test_resources_at_state_16(launches, chip, monkeypatch, tmp_path, capfd):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+    from triton.language import constexpr
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_DUMP_PTXAS_LOG", "1")
+    for (kernel, arguments), most_registers in zip(launches, (128, 255), strict=True):
+        signature, constants, hints = {}, {}, {}
+        for place, parameter in enumerate(kernel.params):
+            value = arguments[parameter.name]
+            value = constexpr(value) if parameter.is_constexpr else value
+            signature[parameter.name] = _describe(value, (place,), constants, hints)
+        source = ASTSource(kernel, signature, constants, hints)
+        options = {"num_warps": 1, "enable_fp_fusion": True}
+        compiled = compile(source, target=GPUTarget("cuda", chip, 32), options=options)
+        log = capfd.readouterr().out
+        assert int(re.search(r"Used (\d+) registers", log)[1]) <= most_registers
+        assert re.search(r"\b0 bytes spill stores, 0 bytes spill loads", log)
+        assert compiled.metadata.shared <= 64
+
+
+def _describe(value, path, constants, hints):
+    """An argument's type as Triton's launcher would find it, with what it would find out about the argument."""
+    if isinstance(value, tuple):
+        parts = [_describe(part, (*path, place), constants, hints) for place, part in enumerate(value)]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, torch.Tensor):
+        hints[path] = [["tt.divisibility", 16]]
+        return {torch.float32: "*fp32", torch.bfloat16: "*bf16"}[value.dtype]
+    if isinstance(value, int):
+        return "i32"
+    constants[path] = getattr(value, "value", value)
+    return "constexpr"
+
+
+def test_refusals():
+    wide, narrow = torch.zeros(2, 3, 4, dtype=torch.float64), torch.zeros(2, 3, 65, dtype=torch.float64)
+    reasons = "; ".join(triton.refuses([Direction(wide, wide, -torch.ones(4, 65), narrow, narrow)]))
+    for part in ("TRITON_INTERPRET=1", "torch.float64", "64 states; A has 65"):
+        assert part in reasons
+    meta = torch.zeros(2, 3, 4, device="meta")
+    assert "meta" in str(triton.refuses([Direction(meta, meta, meta[0, 0, :, None], meta[..., :1], meta[..., :1])]))
