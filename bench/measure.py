@@ -109,10 +109,11 @@ def stored_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda handle: handle.tensor):
         result = forward()
-    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
-    storages = {s.data_ptr(): s.nbytes() for s in (handle.tensor.untyped_storage() for handle in held)}
+    # The identity of a storage, and not its address: on the meta device none has one.
+    own = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}
+    storages = {s._cdata: s.nbytes() for s in (handle.tensor.untyped_storage() for handle in held)}
     del result  # the graph had to live until here
-    return sum(size for pointer, size in storages.items() if pointer not in own)
+    return sum(size for identity, size in storages.items() if identity not in own)
 
 
 class _Held:

@@ -67,8 +67,8 @@ def test_what_is_freed_before_backward_is_not_stored(x):
 def test_bytes_stored_by_an_operator_of_ours_are_seen():
     case = expand(layers="bimamba", lengths="16", level="mixer", mode="train", rows=2, dim=16)[0]
     work = build(case)
-    # At least what every body must keep: inputs of both scans and the gate, inner width 32.
-    assert measure.stored_bytes(work.forward, work.module) > 5 * 2 * 16 * 32 * 4
+    # At least what every body must keep: the input, 16 wide, and the sum of the scans, inner width 32.
+    assert measure.stored_bytes(work.forward, work.module) >= 2 * 16 * (16 + 32) * 4
 
 
 def growth(mixer):
@@ -187,8 +187,8 @@ def test_a_body_that_cannot_run_gives_its_reasons():
 
 def test_a_body_that_is_wrong_is_not_timed(planted, monkeypatch):
     body = causal_conv._modules["torch"]
-    right = body.run
-    monkeypatch.setattr(body, "run", lambda *a, **k: tuple(1.01 * y for y in right(*a, **k)))
+    right = body.forward
+    monkeypatch.setattr(body, "forward", lambda *a: [1.01 * y for y in right(*a)])
     found = outcome("bimamba", backends=["causal_conv=torch"])
     assert found.status == "failed"
     assert "causal_conv=torch" in found.reason

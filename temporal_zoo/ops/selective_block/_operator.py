@@ -68,6 +68,10 @@ def _without_none(affine: Affine) -> Affine:
     return affine if affine.bias is not None else Affine(affine.weight, affine.weight.new_empty(0))
 
 
+def _with_none(weight: Tensor, bias: Tensor) -> Affine:
+    return Affine(weight, bias if bias.numel() else None)
+
+
 def _stand_in(x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
     """What looks like a (rows, frames, channels) and takes no memory."""
     return x.new_empty((), dtype=dtype).expand(*x.shape[:2], channels)
@@ -82,7 +86,8 @@ def _imagined(a: Tensor, branch: Branch) -> Direction:
 class _Layer:
     """The parameters, and the modules of the bodies that run."""
 
-    in_proj: Affine
+    inputs: Affine  # the half of in_proj that goes through convolution and scan
+    gates: Affine  # the other half
     out_proj: Affine
     branches: list[Branch]
     conv: ModuleType
@@ -95,8 +100,8 @@ class _Layer:
         size = len(_TENSORS)
         branches = [Branch(*tensors[size * i : size * (i + 1)], reverse=reverse[i]) for i in range(len(reverse))]
         return cls(
-            Affine(w_in, b_in if b_in.numel() else None),
-            Affine(w_out, b_out if b_out.numel() else None),
+            *(_with_none(*halves) for halves in zip(w_in.chunk(2), b_in.chunk(2), strict=True)),
+            _with_none(w_out, b_out),
             branches,
             import_module(f"temporal_zoo.ops.causal_conv.{conv}"),
             import_module(f"temporal_zoo.ops.selective_scan.{scan}"),
@@ -122,8 +127,7 @@ class _Layer:
 
     def opened(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What goes through convolution and scan, and what gates them."""
-        a, z = linear(x, *_like(x, self.in_proj)).chunk(2, dim=-1)
-        return a, z
+        return linear(x, *_like(x, self.inputs)), linear(x, *_like(x, self.gates))
 
     def convolution(self, a: Tensor, lengths: Tensor | None) -> tuple:
         """The arguments of the bodies of `causal_conv`."""
@@ -222,10 +226,12 @@ def _backward_block(
     da, *dfilters = layer.conv.backward(dus, *convolution)
 
     dz = torch.ops.aten.silu_backward(dgated.mul_(total), z)
-    dx, *din = _through(layer.in_proj, torch.cat([da, dz], dim=-1), x)
+    dx, *dinputs = _through(layer.inputs, da, x)
+    dx_by_gates, *dgates = _through(layer.gates, dz, x)
+    din = [torch.cat(halves) for halves in zip(dinputs, dgates, strict=True)]
     count = len(layer.branches)
     dtensors = [d for i in range(count) for d in (dfilters[i], dfilters[count + i], *dcores[i])]
-    return dx, [*din, *dout, *dtensors]
+    return dx.add_(dx_by_gates), [*din, *dout, *dtensors]
 
 
 def _through(affine: Affine, dy: Tensor, x: Tensor) -> list[Tensor]:
