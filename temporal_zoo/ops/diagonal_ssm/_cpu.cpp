@@ -60,7 +60,7 @@ constexpr int kMostModes = 4;
 constexpr int kMostTangents = 1;
 #endif
 constexpr int kStrip = 8;       // blocks of a strip
-constexpr int64_t kChunk = 32;  // steps whose inputs and outputs are laid out side by side: they fit the L1 cache
+constexpr int64_t kChunk = 64;  // steps whose inputs and outputs are laid out side by side: they fit the L1 cache
 
 int64_t real_frames(const Problem& problem, int64_t row) {
     return problem.lengths ? problem.lengths[row] : problem.frames;

@@ -19,8 +19,8 @@ from temporal_zoo.ops.diagonal_ssm import _operator
 from temporal_zoo.ops.diagonal_ssm.reference import precision
 
 NEEDS = None
-# Up to so many frames per mode of a direction the convolution is faster, forward and backward, however many directions.
-# Measured with AVX-512 on one thread of an AMD EPYC (Zen 4), 128 channels, 8,192 frames in all, medians of processor time:
+# Up to so many frames per mode of a direction the convolution is faster, however many directions.  Measured forward and
+# backward with AVX-512 (one thread of an AMD EPYC, Zen 4, 128 channels, 8,192 frames in all, medians of CPU time):
 # the two are equal at 24 frames per mode with 2 modes, at 15 with 8 and at 13 with 32.
 FRAMES_PER_MODE = 14
 
