@@ -57,6 +57,13 @@ def speed(session: nox.Session) -> None:
     session.run("pytest", "-m", "speed", *session.posargs)
 
 
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """Every body of every op against its peers, on an otherwise idle machine; `-- --out docs/results` keeps them."""
+    install(session, ".[bench]", "mambapy", "transformers")
+    session.run("zoo", "bench", "--suite", "kernels", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def gpu(session: nox.Session) -> None:
     """The tests that need a CUDA device, with the torch and the kernels of the environment that is active."""

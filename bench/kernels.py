@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -40,7 +39,8 @@ WEIGHED = ("cpu", "torch", "mamba_ssm selective_scan_ref", "mamba.py pscan")
 TURN_S, SLOW_S, ONCE_S = 0.05, 2.0, 10.0
 _FEW = 3
 _SCAN = "selective_scan"
-_GATE_FRAMES = 2048  # rows of a check times its frames; never less than one row, never more than two
+# Rows of a check times its frames; but at least one row, and at most two.
+_GATE_FRAMES = 2048
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,11 @@ def _compare(plan: Plan, subject: str, frames: int, here: Sequence[Contender], t
     modes: tuple[Mode, ...] = ("forward", "train")
     for mode in modes:
         steps = {each.name: getattr(Work(each, size), mode) for each in able}
-        turns = interleaved(steps, plan.repetitions, time.process_time)
+        turns, failures = interleaved(steps, plan.repetitions, time.process_time)
         for each in able:
+            if failure := failures.get(each.name):
+                yield about | _who(each) | {"mode": mode, "outcome": "failed", "reason": failure, "error": None}
+                continue
             seconds = turns[each.name]
             talk(f"  {mode} {each.name}: {1000 * sorted(seconds)[len(seconds) // 2]:.4g} ms")
             yield about | _who(each) | {"mode": mode, **gates[each.name], "seconds": seconds}
@@ -140,8 +143,7 @@ def gate(contender: Contender, size: Size) -> dict[str, Any]:
     except BackendError as error:
         return {"outcome": "unsupported", "reason": _own_reason(error, contender.name), "error": None}
     except Exception as error:
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
-        return {"outcome": "failed", "reason": told, "error": None}
+        return {"outcome": "failed", "reason": _told(error), "error": None}
     off = max(_error(*pair) for pair in zip(found, defined(contender.subject, few), strict=True))
     if off > TOLERANCE:
         reason = f"off by {off:.1e} from the reference in float64; {TOLERANCE:g} is allowed"
@@ -151,22 +153,26 @@ def gate(contender: Contender, size: Size) -> dict[str, Any]:
 
 def interleaved(
     steps: Mapping[str, Callable[[], object]], repetitions: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """Seconds of one step per turn; all take their turns one after the other, round by round.
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Seconds of one step per turn, and why some raised; all take their turns one after the other, round by round.
 
     A turn of a fast step is several of them.  The first run of each warms up and does not count, except of slow ones,
     which take fewer turns: there it would cost more than it changes.
     """
-    turns, repeats, seconds = {}, {}, {}
+    turns, repeats, seconds, failures = {}, {}, {}, {}
     for name, step in steps.items():
-        first = _seconds(step, 1, clock)
+        try:
+            first = _seconds(step, 1, clock)
+        except Exception as error:  # too much memory, say: a result of one, and no end for the others
+            failures[name] = _told(error)
+            continue
         turns[name] = 1 if first > ONCE_S else min(_FEW, repetitions) if first > SLOW_S else repetitions
         repeats[name] = max(1, math.ceil(TURN_S / max(first, 1e-6)))
         seconds[name] = [first] if first > SLOW_S else []
-    while waiting := [name for name in steps if len(seconds[name]) < turns[name]]:
+    while waiting := [name for name in turns if len(seconds[name]) < turns[name]]:
         for name in waiting:
             seconds[name].append(_seconds(steps[name], repeats[name], clock))
-    return seconds
+    return seconds, failures
 
 
 @contextmanager
@@ -203,7 +209,7 @@ def _threads(plan: Plan, able: set[tuple[str, int]], talk: Talk) -> Iterator[dic
             continue
         step = getattr(Work(ours(_SCAN)["cpu"], size), mode)
         steps = {str(number): functools.partial(_in_threads, number, step) for number in (1, 2)}
-        taken = interleaved(steps, plan.repetitions, time.perf_counter)
+        taken, _ = interleaved(steps, plan.repetitions, time.perf_counter)
         talk(f"cpu body in one thread and in two, {mode}, {frames} frames")
         for number, seconds in taken.items():
             yield about | {"outcome": "ok", "threads": int(number), "wall_seconds": seconds}
@@ -226,12 +232,10 @@ def _memory(plan: Plan, able: set[tuple[str, int]], talk: Talk) -> Iterator[dict
         try:
             # Spawned, not forked: a copy of this process would begin with its memory.
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                return about | {
-                    "outcome": "ok",
-                    "peak_bytes": process.submit(peak, _SCAN, name, size, plan.peers).result(),
-                }
-        except BrokenProcessPool:
-            return about | {"outcome": "failed", "reason": "its process ended early; perhaps it was out of memory"}
+                found = process.submit(peak, _SCAN, name, size, plan.peers).result()
+        except Exception as error:  # a process that was killed for its memory is one of them
+            return about | {"outcome": "failed", "reason": _told(error)}
+        return about | {"outcome": "ok", "peak_bytes": found}
 
     with ThreadPoolExecutor(2) as two:
         yield from two.map(weigh, wanted)
@@ -250,8 +254,12 @@ def _seconds(step: Callable[[], object], times: int, clock: Callable[[], float])
 
 def _error(found: Outputs, wanted: Outputs) -> float:
     # A gradient that is zero but for rounding is compared with the largest of all.
-    floor = 1e-3 * max(float(each.detach().abs().max()) for each in wanted)
-    return max(relative_error(a.double(), b.detach(), floor) for a, b in zip(found, wanted, strict=True))
+    floor = 1e-3 * max(float(each.abs().max()) for each in wanted)
+    return max(relative_error(a.double(), b, floor) for a, b in zip(found, wanted, strict=True))
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _own_reason(error: BackendError, body: str) -> str:

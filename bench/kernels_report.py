@@ -73,7 +73,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     for subject in dict.fromkeys(row["subject"] for row in timed):
         here = [row for row in timed if row["subject"] == subject]
         for mode in _MODES:
-            if own := [row for row in here if row["mode"] == mode]:
+            if own := [row for row in here if row["mode"] == mode and row["outcome"] == "ok"]:
                 found.append(_times(subject, mode, own))
                 found += [_ratios(subject, mode, base, own) for base in _bases(own)]
     return found + _memory([row for row in rows if row["measured"] == "memory"]) + _threads(rows)
@@ -101,7 +101,7 @@ def page(reading: Reading, record: str, picture: str) -> str:
         f"{machine['processor'] or 'Unknown processor'}, {machine['usable_cores']} usable cores, {machine['system']}; "
         f"torch {software['torch']}, Python {software['python']}; temporal_zoo {code['version']}, commit {commit}. "
         f"Record [{record}]({record}), {head['time']}, environment `{head['environment']}`; "
-        f"load of the machine at the start {head['load']}.",
+        f"load of the machine at the start {number(head['load'] or 0)}.",
         "",
         *_HOW,
         "",
@@ -114,14 +114,14 @@ def page(reading: Reading, record: str, picture: str) -> str:
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Draws, per subject, how many times slower everybody is than our first body that ran; with spread."""
-    timed = [row for row in rows if row["measured"] == "time" and row["mode"] == "train"]
+    timed = [row for row in rows if row["measured"] == "time" and row["mode"] == "train" and "seconds" in row]
     subjects = list(dict.fromkeys(row["subject"] for row in timed))
     figure = Figure(figsize=(5 * max(1, len(subjects)), 5.5), layout="constrained")
     for subject, axes in zip(subjects, figure.subplots(1, max(1, len(subjects)), squeeze=False)[0], strict=False):
         here = [row for row in timed if row["subject"] == subject]
         if not (bases := _bases(here)):
             continue
-        lengths = sorted({row["frames"] for row in here})
+        lengths = sorted({row["frames"] for row in here if row["role"] != "ours"})
         for name in dict.fromkeys(row["contender"] for row in here):
             points = {frames: ratio for frames in lengths if (ratio := _ratio(here, name, bases[0], frames))}
             if name == bases[0] or not points:
@@ -158,7 +158,6 @@ def _participants(rows: Sequence[Row]) -> Table:
     cells = []
     for (subject, name), own in found.items():
         errors = [row["error"] for row in own if row["error"] is not None]
-        ends = dict.fromkeys(_end(row) for row in own if row["outcome"] != "ok")
         cells.append(
             (
                 subject,
@@ -166,16 +165,24 @@ def _participants(rows: Sequence[Row]) -> Table:
                 own[0]["role"],
                 _short(own[0]["origin"]),
                 f"{max(errors):.0e}" if errors else "-",
-                "; ".join(ends),
+                _remarks(own),
             )
         )
     columns = ("subject", "who", "what", "from", "largest error", "remarks")
     return Table("Who takes part", columns, tuple(cells))
 
 
-def _end(row: Row) -> str:
-    at = f" ({row['frames']} frames)" if row["outcome"] in {"disagrees", "unsupported"} else ""
-    return f"{_ENDS[row['outcome']]}: {row['reason']}{at}"
+def _remarks(rows: Sequence[Row]) -> str:
+    """Why a participant has no time; at which lengths, unless at all of them."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        if row["outcome"] != "ok":
+            found.setdefault(f"{_ENDS[row['outcome']]}: {row['reason']}", []).append(row["frames"])
+    lengths = {row["frames"] for row in rows}
+    return "; ".join(
+        reason if lengths == set(frames) else f"{reason} ({', '.join(map(str, frames))} frames)"
+        for reason, frames in found.items()
+    )
 
 
 def _short(origin: str) -> str:
@@ -187,8 +194,9 @@ def _short(origin: str) -> str:
 
 
 def _bases(rows: Iterable[Row]) -> list[str]:
-    """Our bodies that ran, without the reference, in the order that `auto` tries."""
-    return list(dict.fromkeys(r["contender"] for r in rows if r["role"] == "ours" and r["contender"] != "reference"))
+    """What others are compared with: the body of ours that `auto` prefers here, and the one that needs no compiler."""
+    own = list(dict.fromkeys(row["contender"] for row in rows if row["role"] == "ours"))
+    return [name for place, name in enumerate(own) if place == 0 or name == "torch"]
 
 
 def _times(subject: str, mode: str, rows: Sequence[Row]) -> Table:

@@ -166,7 +166,9 @@ def test_turns_are_taken_round_by_round_and_slow_ones_take_fewer(monkeypatch):
 
     costs = {"fast": 0.02, "slow": 3.0, "slowest": 11.0}
     steps = {name: step(name, seconds) for name, seconds in costs.items()}
-    taken = kernels.interleaved(steps, 5, lambda: now[0])
+    steps["broken"] = lambda: [][0]
+    taken, failures = kernels.interleaved(steps, 5, lambda: now[0])
+    assert failures == {"broken": "IndexError: list index out of range"}
     assert {name: len(seconds) for name, seconds in taken.items()} == {"fast": 5, "slow": 3, "slowest": 1}
     assert all(seconds == pytest.approx([costs[name]] * len(seconds)) for name, seconds in taken.items())
     assert order[:3] == list(costs)
