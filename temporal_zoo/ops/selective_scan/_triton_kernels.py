@@ -1,7 +1,8 @@
 """The kernels of the Triton body; import only where Triton is.
 
-A program runs one row (backward: a few rows, one after the other) for one block of channels, frame by frame.  Channels
-are the lanes of its one warp and states are in its registers, (n, d), so that sums over states need no other lane.
+A program runs one row (backward: a few rows, one after the other) for one block of channels, frame by frame.  State and
+A are (n, d), with d innermost in memory too, so that Triton gives channels to the lanes of a warp and states to their
+registers, and a sum over states leaves its lane once at most.
 
 Letters: n state, d channels, both padded to powers of two; t frames.
 
