@@ -195,6 +195,7 @@ def test_any_number_of_threads_gives_the_same(run, case, monkeypatch):
     for threads in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         outcomes.append(run(leaves, lengths, "cpu"))
+    assert_accurate(outcomes[0], run(leaves, lengths, "reference", torch.float64), 0)
     for other in outcomes[1:]:
         assert all(torch.equal(a, b) for a, b in zip(outcomes[0], other, strict=True))
 
