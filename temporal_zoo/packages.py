@@ -112,7 +112,7 @@ def install_command(wanted: Package, *, torch_version: str | None = None, cuda: 
         major, minor, *_ = torch_version.split(".")
         # torchvision 0.(N + 15) is the partner of torch 2.N; the wheels of the package index need a CUDA torch.
         exact = f"torchvision==0.{int(minor) + 15}.*" if major == "2" else "torchvision"
-        index = "" if cuda else " --index-url https://download.pytorch.org/whl/cpu"
+        index = "" if cuda else ' --index-url "the CPU index that the site of PyTorch names"'
         return f'pip install --no-deps "{exact}"{index}'
     if wanted.module == "triton":
         return "pip install triton"

@@ -191,7 +191,7 @@ def test_a_report_without_torch_can_be_shown(report, monkeypatch):
         (
             "torchvision",
             {"torch_version": "2.13.0+cpu"},
-            'torchvision==0.28.*" --index-url https://download.pytorch.org',
+            'torchvision==0.28.*" --index-url "the CPU index that the site of PyTorch names"',
         ),
         ("torchvision", {"torch_version": "2.13.0", "cuda": True}, 'pip install --no-deps "torchvision==0.28.*"'),
         ("flash_attn", {}, 'pip install --no-build-isolation "temporal-zoo[flash]"'),

@@ -174,7 +174,7 @@ class Gradients:
 
     def finish(self) -> Direction:
         direction = self.sweep.direction
-        A = self.A.mT.to(direction.A.dtype, memory_format=torch.contiguous_format)
+        A = self.A.mT.to(direction.A.dtype).contiguous()
         skip, dt_bias = self.skip.to(direction.skip.dtype), self.dt_bias.to(direction.dt_bias.dtype)
         return Direction(self.u, self.dt, A, self.B, self.C, skip, dt_bias)
 
