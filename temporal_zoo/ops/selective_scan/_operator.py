@@ -4,7 +4,8 @@ saved-tensor accounting see one opaque function with a known gradient, whichever
 A body is a module of this folder with `NEEDS`, `refuses`, `run = functools.partial(scan, "its name")`, and
 
     keeps(directions, gate) -> list of empty tensors
-        what `forward` will keep for `backward` besides its inputs; nothing of size rows x frames x channels x state.
+        what `forward` will keep for `backward` besides its inputs, rows first (`selective_block` runs some rows at a
+        time); nothing of size rows x frames x channels x state.
     forward(directions, gate, lengths, initial, *, return_final, keep) -> (y, finals, kept)
         y (rows, frames, channels) in the dtype of the first u; finals one (rows, channels, state) per direction in the
         dtype of the state, or [] without `return_final`; kept the tensors of `keeps`, filled, or [] without `keep`.
