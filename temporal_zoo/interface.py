@@ -55,7 +55,7 @@ class Mixer(nn.Module, abc.ABC):
         """The module that `make_shared` built: this mixer's own, or the one it was handed."""
         return self.own if self._borrowed[0] is None else self._borrowed[0]
 
-    @final
+    @final  # type: ignore[misc]  # nn.Module declares it as a variable
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mixes frames.
 

@@ -12,15 +12,15 @@ A body is a module of this folder with `NEEDS`, `refuses`, `run = functools.part
     backward(grad_y, grad_finals, directions, gate, lengths, initial, kept) -> (directions, gate, initial)
         the gradients, in the places, shapes and dtypes of what they are gradients of.
 
-It may rely on this: arguments are checked; autograd and autocast are off; `directions` is a list of `Direction` whose
-skip and dt_bias are tensors (zeros where the caller gave none); `initial` and `grad_finals` are [] or one tensor per
+It may rely on this: arguments are checked; autograd and autocast are off; `directions` is a list of `Filled`
+(skip and dt_bias are tensors, zeros where the caller gave none); `initial` and `grad_finals` are [] or one tensor per
 direction; dtypes and strides are the caller's.  What it returns is contiguous and shares no memory with its inputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from importlib import import_module
 from types import ModuleType
 
@@ -30,6 +30,14 @@ from torch import Tensor
 from temporal_zoo.ops.selective_scan import Direction
 
 _TENSORS = tuple(field.name for field in fields(Direction) if field.name != "reverse")
+
+
+@dataclass(frozen=True)
+class Filled(Direction):
+    """A direction as a body gets it: a skip or dt bias that the caller left out is there, as zeros."""
+
+    skip: Tensor
+    dt_bias: Tensor
 
 
 def scan(
@@ -72,9 +80,10 @@ def _all_or_none(states: Sequence[Tensor | None], directions: Sequence[Direction
     return [_new_state(direction) if state is None else state for state, direction in pairs]
 
 
-def _directions(tensors: list[Tensor], reverse: list[bool]) -> list[Direction]:
+def _directions(tensors: list[Tensor], reverse: list[bool]) -> list[Filled]:
     size = len(_TENSORS)
-    return [Direction(*tensors[size * i : size * (i + 1)], reverse=reverse[i]) for i in range(len(reverse))]
+    named = [dict(zip(_TENSORS, tensors[size * i : size * (i + 1)], strict=True)) for i in range(len(reverse))]
+    return [Filled(**each, reverse=backwards) for each, backwards in zip(named, reverse, strict=True)]
 
 
 def _module(body: str) -> ModuleType:

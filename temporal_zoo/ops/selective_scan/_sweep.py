@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from temporal_zoo.ops.selective_scan import Direction
+from temporal_zoo.ops.selective_scan._operator import Filled
 
 _LOG2_E = math.log2(math.e)
 
@@ -62,7 +63,7 @@ class Sweep:
         buffers: two flat ones for `states`, three for `Gradients`, each large enough for a chunk and one state more.
     """
 
-    def __init__(self, direction: Direction, chunk_size: int, buffers: Sequence[Tensor]) -> None:
+    def __init__(self, direction: Filled, chunk_size: int, buffers: Sequence[Tensor]) -> None:
         self.direction = direction
         self.dtype = buffers[0].dtype
         self.A = direction.A.to(self.dtype).mT.contiguous()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from temporal_zoo.ops import _native
 from temporal_zoo.ops.selective_scan import Direction
-from temporal_zoo.ops.selective_scan._operator import scan
+from temporal_zoo.ops.selective_scan._operator import Filled, scan
 
 NEEDS = None
 run = functools.partial(scan, "cpu")
@@ -51,7 +51,7 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
 
 
 def forward(
-    directions: Sequence[Direction],
+    directions: Sequence[Filled],
     gate: Tensor | None,
     lengths: Tensor | None,
     initial: Sequence[Tensor],
@@ -71,7 +71,7 @@ def forward(
 def backward(
     grad_y: Tensor,
     grad_finals: Sequence[Tensor],
-    directions: Sequence[Direction],
+    directions: Sequence[Filled],
     gate: Tensor | None,
     lengths: Tensor | None,
     initial: Sequence[Tensor],
@@ -96,7 +96,7 @@ def backward(
         grads.append(Direction(**typed, reverse=each.reverse))
     return (
         grads,
-        None if gate is None else grad_gate.to(gate.dtype),
+        None if gate is None or grad_gate is None else grad_gate.to(gate.dtype),
         [grad.to(start.dtype) for grad, start in zip(grad_initial, initial, strict=True)],
     )
 
@@ -118,7 +118,7 @@ class _Problem(ctypes.Structure):
     _fields_ += [(name, ctypes.c_void_p) for name in ("sweeps", "lengths", "gate", "y", "grad_y", "grad_gate")]
 
 
-def _call(function: str, directions: Sequence[Direction], extras: dict[str, Sequence[Tensor]], **tensors) -> None:
+def _call(function: str, directions: Sequence[Filled], extras: dict[str, Sequence[Tensor]], **tensors) -> None:
     """Calls the C function for every group of rows; `extras` hold nothing, or a tensor per direction, by field."""
     u = directions[0].u
     if not u.numel():

@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 
 from temporal_zoo.ops._dispatch import why_absent
 from temporal_zoo.ops.selective_scan import Direction
-from temporal_zoo.ops.selective_scan._operator import scan
+from temporal_zoo.ops.selective_scan._operator import Filled, scan
 
 NEEDS = "mamba_ssm"
 run = functools.partial(scan, "mamba_ssm")
@@ -55,7 +55,7 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
 
 
 def forward(
-    directions: Sequence[Direction],
+    directions: Sequence[Filled],
     gate: Tensor | None,
     lengths: Tensor | None,
     initial: list[Tensor],
@@ -64,7 +64,7 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     padding = _padding(directions[0].u, lengths)
-    total = sum(_restore(each, _call(*_arguments(each, padding))).float() for each in directions)
+    total = torch.stack([_restore(each, _call(*_arguments(each, padding))).float() for each in directions]).sum(0)
     if gate is not None:
         total *= silu(_fill(gate.float(), padding))
     return total.to(directions[0].u.dtype), [], []
@@ -73,7 +73,7 @@ def forward(
 def backward(
     grad_y: Tensor,
     grad_finals: list[Tensor],
-    directions: Sequence[Direction],
+    directions: Sequence[Filled],
     gate: Tensor | None,
     lengths: Tensor | None,
     initial: list[Tensor],
@@ -84,7 +84,7 @@ def backward(
     if gate is not None:
         z = _fill(gate.float(), padding)
         grad_sum = grad_y * silu(z)
-    total, gradients = 0, []
+    total, gradients = torch.zeros_like(grad_y), []
     for each in directions:
         arguments = [x.detach().requires_grad_() for x in _arguments(each, padding)]
         # Inside an operator autograd records nothing but a custom function, and the kernel is one.
@@ -107,7 +107,7 @@ def _call(*arguments: Tensor) -> Tensor:
     return selective_scan_fn(u, dt, A, B, C, D=skip, delta_bias=dt_bias, delta_softplus=True)
 
 
-def _arguments(direction: Direction, padding: Tensor | None) -> list[Tensor]:
+def _arguments(direction: Filled, padding: Tensor | None) -> list[Tensor]:
     dtype = direction.u.dtype
     u, B, C = (_lay_out(direction, _fill(x, padding), dtype) for x in (direction.u, direction.B, direction.C))
     dt = _lay_out(direction, _fill(direction.dt, padding, _NO_STEP), dtype)
@@ -115,7 +115,7 @@ def _arguments(direction: Direction, padding: Tensor | None) -> list[Tensor]:
     return [u, dt, A, B, C, skip, dt_bias]
 
 
-def _gradients(direction: Direction, grads: Sequence[Tensor]) -> Direction:
+def _gradients(direction: Filled, grads: Sequence[Tensor]) -> Direction:
     u, dt, A, B, C, skip, dt_bias = grads
     u, dt, B, C = (_restore(direction, grad) for grad in (u, dt, B, C))
     return Direction(
@@ -129,12 +129,12 @@ def _gradients(direction: Direction, grads: Sequence[Tensor]) -> Direction:
     )
 
 
-def _lay_out(direction: Direction, x: Tensor, dtype: torch.dtype) -> Tensor:
+def _lay_out(direction: Filled, x: Tensor, dtype: torch.dtype) -> Tensor:
     x = x.to(dtype).mT
     return (x.flip(2) if direction.reverse else x).contiguous()
 
 
-def _restore(direction: Direction, x: Tensor) -> Tensor:
+def _restore(direction: Filled, x: Tensor) -> Tensor:
     return (x.flip(2) if direction.reverse else x).mT.contiguous()
 
 

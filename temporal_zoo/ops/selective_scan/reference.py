@@ -33,7 +33,7 @@ def run(
         padding = torch.arange(first.shape[1], device=first.device)[:, None] >= lengths[:, None, None]
     starts = [None] * len(directions) if initial is None else initial
     sweeps = [_sweep(each, start, padding, dtype) for each, start in zip(directions, starts, strict=True)]
-    y = sum(y for y, _ in sweeps)
+    y = torch.stack([y for y, _ in sweeps]).sum(0)
     if gate is not None:
         y = y * silu(_real(gate, padding, dtype))
     # Zero already, but the gradient that arrives at a padded frame must not pass.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from temporal_zoo.ops.selective_scan import Direction
-from temporal_zoo.ops.selective_scan._operator import scan, state_dtype
+from temporal_zoo.ops.selective_scan._operator import Filled, scan, state_dtype
 from temporal_zoo.ops.selective_scan._sweep import Gradients, Sweep, read, weigh_states
 
 NEEDS = None
@@ -36,7 +36,7 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
 
 
 def forward(
-    directions: Sequence[Direction],
+    directions: Sequence[Filled],
     gate: Tensor | None,
     lengths: Tensor | None,
     initial: list[Tensor],
@@ -58,7 +58,7 @@ def forward(
                 scratch = sweep.states(chunk, state)
                 total[frames] += weigh_states(chunk.C, scratch.after).addcmul_(chunk.u, sweep.skip)
                 state = scratch.leaving
-            if return_final:
+            if return_final and state is not None:
                 finals[place][rows] = state.mT
         if kept:
             kept[0][rows] = total.transpose(0, 1)
@@ -72,7 +72,7 @@ def forward(
 def backward(
     grad_y: Tensor,
     grad_finals: list[Tensor],
-    directions: Sequence[Direction],
+    directions: Sequence[Filled],
     gate: Tensor | None,
     lengths: Tensor | None,
     initial: list[Tensor],
@@ -84,7 +84,7 @@ def backward(
     for rows, padding, grad_sum in _blocks(directions, lengths):
         for frames in gradients[0].sweep.chunks:
             grad_sum[frames] = read(grad_y, rows, frames, padding, grad_sum.dtype)
-            if gate is not None:
+            if gate is not None and grad_gate is not None:
                 z, total = (read(x, rows, frames, padding, grad_sum.dtype) for x in (gate, kept[0]))
                 sigmoid = torch.sigmoid(z)
                 slope = (1 - sigmoid).mul_(z).add_(1).mul_(sigmoid)
@@ -95,17 +95,17 @@ def backward(
             starts = each.sweep.starts(rows, padding, initial[place][rows].mT if initial else None)
             for frames, start in zip(each.sweep.chunks[::-1], starts[::-1], strict=True):
                 grad_state = each.add(rows, frames, padding, start, grad_sum[frames], grad_state)
-            if initial:
+            if initial and grad_state is not None:
                 grad_initial[place][rows] = grad_state.mT
     return [each.finish() for each in gradients], grad_gate, grad_initial
 
 
-def _chunk_size(directions: Sequence[Direction]) -> int:
+def _chunk_size(directions: Sequence[Filled]) -> int:
     """Frames per chunk: as many as states, so that a block's states between its chunks are no larger than its u."""
     return min(64, max(16, *(each.A.shape[1] for each in directions)))
 
 
-def _block_size(directions: Sequence[Direction]) -> int:
+def _block_size(directions: Sequence[Filled]) -> int:
     """Rows per block."""
     u = directions[0].u
     budget = _CACHED if u.device.type == "cpu" else _FILLING
@@ -113,7 +113,7 @@ def _block_size(directions: Sequence[Direction]) -> int:
     return max(1, min(u.shape[0], budget // max(1, each_row)))
 
 
-def _sweeps(directions: Sequence[Direction], *, num_buffers: int) -> list[Sweep]:
+def _sweeps(directions: Sequence[Filled], *, num_buffers: int) -> list[Sweep]:
     u = directions[0].u
     chunk_size = _chunk_size(directions)
     frames = min(u.shape[1], chunk_size) + 1
@@ -122,7 +122,7 @@ def _sweeps(directions: Sequence[Direction], *, num_buffers: int) -> list[Sweep]
     return [Sweep(each, chunk_size, buffers) for each in directions]
 
 
-def _blocks(directions: Sequence[Direction], lengths: Tensor | None) -> Iterator[tuple[slice, Tensor | None, Tensor]]:
+def _blocks(directions: Sequence[Filled], lengths: Tensor | None) -> Iterator[tuple[slice, Tensor | None, Tensor]]:
     """Per block: its rows, where it is padded (frames, r, 1), and scratch for all its frames (frames, r, channels)."""
     u = directions[0].u
     num_rows, num_frames, channels = u.shape

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from temporal_zoo.ops.selective_scan import Direction
-from temporal_zoo.ops.selective_scan._operator import scan
+from temporal_zoo.ops.selective_scan._operator import Filled, scan
 
 NEEDS = "triton"
 run = functools.partial(scan, "triton")
@@ -47,7 +47,7 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
 
 
 def forward(
-    directions: Sequence[Direction],
+    directions: Sequence[Filled],
     gate: Tensor | None,
     lengths: Tensor | None,
     initial: list[Tensor],
@@ -71,7 +71,7 @@ def forward(
 def backward(
     grad_y: Tensor,
     grad_finals: list[Tensor],
-    directions: Sequence[Direction],
+    directions: Sequence[Filled],
     gate: Tensor | None,
     lengths: Tensor | None,
     initial: list[Tensor],
@@ -110,7 +110,7 @@ def _kernels() -> ModuleType:
     return _triton_kernels
 
 
-def _launch(kernel, programs: int, directions: Sequence[Direction], *arguments, **constants) -> None:
+def _launch(kernel, programs: int, directions: Sequence[Filled], *arguments, **constants) -> None:
     if programs:
         # Triton launches on the current device, which need not be the tensors'.
         with torch.cuda.device_of(directions[0].u):
@@ -130,7 +130,7 @@ def _most_states(directions: Sequence[Direction]) -> int:
     return max(each.A.shape[1] for each in directions)
 
 
-def _block(directions: Sequence[Direction]) -> int:
+def _block(directions: Sequence[Filled]) -> int:
     """Channels per program: two per lane where a thread has registers for the states of both."""
     return 64 if _most_states(directions) <= 16 and directions[0].A.shape[0] > 32 else 32
 
@@ -139,7 +139,7 @@ def _blocks(channels: int, block: int) -> int:
     return -(-channels // block)
 
 
-def _sweeps(kernels: ModuleType, directions: Sequence[Direction], initial: list[Tensor], finals: list[Tensor]) -> tuple:
+def _sweeps(kernels: ModuleType, directions: Sequence[Filled], initial: list[Tensor], finals: list[Tensor]) -> tuple:
     import triton
     from triton.language import constexpr
 
@@ -156,7 +156,7 @@ def _sweeps(kernels: ModuleType, directions: Sequence[Direction], initial: list[
     )
 
 
-def _gradients(kernels: ModuleType, direction: Direction, lengths: Tensor | None, groups: int, blocks: int):
+def _gradients(kernels: ModuleType, direction: Filled, lengths: Tensor | None, groups: int, blocks: int):
     u, dt, A = direction.u, direction.dt, direction.A
     rows, frames, channels = u.shape
     state = A.shape[1]
@@ -184,7 +184,7 @@ def _gradients(kernels: ModuleType, direction: Direction, lengths: Tensor | None
     )
 
 
-def _total(direction: Direction, grads) -> Direction:
+def _total(direction: Filled, grads) -> Direction:
     """Adds up the partial sums."""
     B, C = (
         partial[0] if len(partial) == 1 else partial.sum(0).to(x.dtype)
