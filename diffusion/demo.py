@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
     """Runs the demo and leaves everything it made in `folder`."""
     console.rule("1  The shipped checkpoint, trained a little further on recorded maze walks")
     zoo(f"train --preset demo --start builtin:doom --steps {CONTINUE_STEPS} --out {folder}/continued "
-        "--set optimizer.decay=1 --set optimizer.lr=0.001 --set sample_every=1000000 --set test_every=55")  # fmt: skip
+        "--set optimizer.decay=1 --set optimizer.lr=0.0005 --set sample_every=1000000 --set test_every=55")  # fmt: skip
     zoo(f"sample {folder}/continued --count 8 --neighbours")
 
     console.rule("2  Two mixers from scratch: same clips, same noise")
