@@ -42,7 +42,7 @@ BUGS = [
     Bug(
         what="flip forgotten: the scan's operator loses the direction",
         function="ops.selective_scan._operator:_directions",
-        old="reverse=reverse[i]",
+        old="reverse=backwards",
         new="reverse=False",
         spec="bimamba",
         caught_by=("chunks", "bodies"),
