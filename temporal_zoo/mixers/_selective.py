@@ -75,6 +75,7 @@ class Core(nn.Module):
 
     def branch(self, conv: nn.Conv1d, *, reverse: bool) -> Branch:
         """This core behind a short convolution, as `selective_block` reads it."""
+        assert conv.bias is not None
         return Branch(
             conv_weight=conv.weight.squeeze(1),
             conv_bias=conv.bias,

@@ -98,11 +98,13 @@ class _Layer:
         """Of what the operator takes."""
         w_in, b_in, w_out, b_out, *tensors = parameters
         size = len(_TENSORS)
-        branches = [Branch(*tensors[size * i : size * (i + 1)], reverse=reverse[i]) for i in range(len(reverse))]
+        named = [dict(zip(_TENSORS, tensors[size * i : size * (i + 1)], strict=True)) for i in range(len(reverse))]
+        inputs, gates = (_with_none(*halves) for halves in zip(w_in.chunk(2), b_in.chunk(2), strict=True))
         return cls(
-            *(_with_none(*halves) for halves in zip(w_in.chunk(2), b_in.chunk(2), strict=True)),
+            inputs,
+            gates,
             _with_none(w_out, b_out),
-            branches,
+            [Branch(**each, reverse=backwards) for each, backwards in zip(named, reverse, strict=True)],
             import_module(f"temporal_zoo.ops.causal_conv.{conv}"),
             import_module(f"temporal_zoo.ops.selective_scan.{scan}"),
         )
@@ -243,7 +245,7 @@ def _through(affine: Affine, dy: Tensor, x: Tensor) -> list[Tensor]:
 
 def _like(x: Tensor, affine: Affine) -> Affine:
     """In the dtype of x."""
-    return Affine(*(None if parameter is None else parameter.to(x.dtype) for parameter in affine))
+    return Affine(affine.weight.to(x.dtype), None if affine.bias is None else affine.bias.to(x.dtype))
 
 
 def _new_output(x: Tensor, layer: _Layer) -> Tensor:
