@@ -14,7 +14,7 @@ LEVELS = ("mixer", "model")
 MODES = ("forward", "train")
 DTYPES = ("float32", "bfloat16", "float16")
 
-ROWS = 16
+ROWS = 64
 DIM = 64
 
 

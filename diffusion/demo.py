@@ -17,10 +17,10 @@ from pathlib import Path
 from rich.console import Console
 
 CONTINUE_STEPS = 220
-SCRATCH_STEPS = 100
+SCRATCH_STEPS = 160
 MIXERS = ("bimamba", "identity")
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def main(folder: Path) -> None:
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     console.rule("2  Two mixers from scratch: same clips, same noise")
     for mixer in MIXERS:
         zoo(f"train --preset demo --mixer {mixer} --steps {SCRATCH_STEPS} --out {folder}/scratch-{mixer} "
-            "--set optimizer.decay=0 --set sample_every=1000000 --set test_every=20")  # fmt: skip
+            "--set optimizer.decay=0 --set optimizer.warmup=40 --set sample_every=1000000 --set test_every=20")  # fmt: skip
     compare(folder)
 
     console.rule("3  What each costs as clips get longer")
