@@ -9,12 +9,11 @@ import numpy as np
 
 from diffusion.data.readers import need
 from diffusion.data.storage import written_whole
+from diffusion.history import history
 
 
 def save_curves(path: Path, runs: Mapping[str, Path]) -> None:
     """Draws held-out loss against clips seen, and behind it the smoothed training loss, for named run folders."""
-    from diffusion.run import history
-
     need("matplotlib", "drawing loss curves")
     from matplotlib.figure import Figure
 

@@ -28,7 +28,7 @@ from diffusion.slots import assign
 from diffusion.train import Step, Trainer
 from temporal_zoo.environment import environment
 from temporal_zoo.ops import tracing
-from temporal_zoo.record import Session, read
+from temporal_zoo.record import Session
 
 log = logging.getLogger("temporal_zoo.run")
 
@@ -119,22 +119,6 @@ class Run:
         save_sheet(self.folder / "samples" / f"{step:07d}.png", clips)
         save_gif(self.folder / "samples" / f"{step:07d}.gif", clips)
         save_curves(self.folder / "loss.png", {self.config.model.mixer: self.folder})
-
-
-def history(folder: Path) -> list[dict]:
-    """The logged steps of a run in order: what was trained after its last checkpoint and lost in a crash left out.
-
-    Raises:
-        RecordError: the log cannot be read.
-        OSError: there is none.
-    """
-    steps: list[dict] = []
-    for record in read(folder / "log.jsonl").of("step"):
-        # A step that comes again was trained again, and with it all that had followed.
-        while steps and steps[-1]["step"] >= record["step"]:
-            steps.pop()
-        steps.append(record)
-    return steps
 
 
 @contextmanager

@@ -201,6 +201,7 @@ def _pins_of_environment(text: str) -> dict[str, str]:
 
 @torch.compiler.assume_constant_result
 def note(op_name: str, body: str) -> None:
+    """Tells `tracing` that a body ran that was not called through its op."""
     if (trace := _trace.get()) is not None:
         trace.setdefault(op_name, set()).add(body)
 

@@ -10,7 +10,8 @@ import torch
 
 from diffusion import checkpoint
 from diffusion.data import DataError
-from diffusion.run import Run, history
+from diffusion.history import history
+from diffusion.run import Run
 from diffusion.train import Trainer
 from temporal_zoo.config import ConfigError
 from temporal_zoo.record import Session, read

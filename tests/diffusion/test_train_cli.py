@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from diffusion import checkpoint, presets
-from diffusion.run import history
+from diffusion.history import history
 from diffusion.train import Trainer
 from temporal_zoo.cli import zoo
 

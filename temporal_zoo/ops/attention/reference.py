@@ -14,10 +14,12 @@ NEEDS = None
 
 
 def refuses(*args, **kwargs) -> list[str]:
+    """Why this body cannot run these inputs; empty when it can."""
     return []
 
 
 def run(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    """The op itself, in plain torch."""
     dtype = q.dtype
     padding = None
     if lengths is not None:

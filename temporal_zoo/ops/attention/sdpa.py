@@ -23,6 +23,7 @@ aten = torch.ops.aten
 
 
 def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> list[str]:
+    """Why this body cannot run these inputs; empty when it can."""
     reasons = []
     if bias is not None:
         reasons.append("it has no gradient for a bias")
@@ -40,6 +41,7 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """See `_operator` for what a body takes and returns."""
     out, lse = _kernel(q, lengths)[0](*_by_head(q, k, v), lengths)
     return out.transpose(1, 2), lse
 
@@ -55,6 +57,7 @@ def backward(
     lse: Tensor,
     bias_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, None]:
+    """See `_operator` for what a body takes and returns."""
     grads = _kernel(q, lengths)[1](*_by_head(grad, q, k, v, out), lse, lengths)
     return *(x.transpose(1, 2) for x in grads), None
 

@@ -16,6 +16,7 @@ run = partial(_operator.run, "causal_conv1d")
 
 
 def refuses(x, filters, *, silu=False, lengths=None, initial=None, return_final=False) -> list[str]:
+    """Why this body cannot run these inputs; empty when it can."""
     weights = [taps.weight for taps in filters]
     reasons = []
     if not x.is_cuda:
@@ -38,6 +39,7 @@ def refuses(x, filters, *, silu=False, lengths=None, initial=None, return_final=
 
 
 def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
+    """See `_operator` for what a body takes and returns."""
     inputs = _channels_second(x)
     starts = [_channels_second(start.to(x.dtype)) for start in initials]
     return [
@@ -49,6 +51,7 @@ def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor
 
 
 def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
+    """See `_operator` for what a body takes and returns."""
     inputs = _channels_second(x)
     dx, dweights, dbiases, dinitials = torch.zeros_like(x, dtype=torch.float32), [], [], []
     for i, weight in enumerate(weights):

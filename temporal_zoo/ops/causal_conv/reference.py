@@ -15,6 +15,7 @@ NEEDS = None
 
 
 def refuses(*args, **kwargs) -> list[str]:
+    """Why this body cannot run these inputs; empty when it can."""
     return []
 
 
@@ -27,6 +28,7 @@ def run(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ):
+    """The op itself, in plain torch."""
     frames, precision = x.shape[1], summing_dtype(x)
     ys = []
     for taps, start in zip(filters, initial or [None] * len(filters), strict=True):

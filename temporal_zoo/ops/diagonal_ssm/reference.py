@@ -14,6 +14,7 @@ NEEDS = None
 
 
 def refuses(*args, **kwargs) -> list[str]:
+    """Why this body cannot run these inputs; empty when it can."""
     return []
 
 
@@ -26,6 +27,7 @@ def run(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ):
+    """The op itself, in plain torch."""
     rows, frames, _ = u.shape
     real, complex_ = precision(u)
     inputs = fill_padding(u.to(real), lengths)

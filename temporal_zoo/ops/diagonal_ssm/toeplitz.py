@@ -26,6 +26,7 @@ run = partial(_operator.run, "toeplitz")
 
 
 def refuses(u, directions, skip=None, *, lengths=None, initial=None, return_final=False) -> list[str]:
+    """Why this body cannot run these inputs; empty when it can."""
     reasons = []
     if u.shape[1] > MOST_FRAMES:
         reasons.append(f"takes up to {MOST_FRAMES} frames, u has {u.shape[1]}")
@@ -37,6 +38,7 @@ def refuses(u, directions, skip=None, *, lengths=None, initial=None, return_fina
 
 
 def forward(u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tensor]:
+    """See `_operator` for what a body takes and returns."""
     y = u.new_empty(u.shape)
     if u.numel() == 0:
         return [y]
@@ -48,6 +50,7 @@ def forward(u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tens
 
 
 def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tensor]:
+    """See `_operator` for what a body takes and returns."""
     if u.numel() == 0:
         return [torch.zeros_like(tensor) for tensor in (u, *a, *c, *skips)]
     tables = _tables(u, a)

@@ -13,6 +13,7 @@ from temporal_zoo.ops.selective_scan import selective_scan
 
 
 def run(x: Tensor, in_proj: Affine, branches: Sequence[Branch], out_proj: Affine, lengths: Tensor | None) -> Tensor:
+    """The op itself, in plain torch."""
     a, z = linear(x, *in_proj).chunk(2, dim=-1)
     us = causal_conv(a, [branch.filter for branch in branches], silu=True, lengths=lengths)
     directions = [branch.direction(u, *branch.project(u)) for branch, u in zip(branches, us, strict=True)]

@@ -67,6 +67,7 @@ class Gradients(NamedTuple):
 
 @triton.jit(do_not_specialize=["frames"])
 def forward(sweeps, gate, y, lengths, frames, channels: tl.constexpr, BLOCK: tl.constexpr):
+    """One program per row and block of channels: all directions, one after the other, and then the gate."""
     blocks: tl.constexpr = tl.cdiv(channels, BLOCK)
     row = (tl.program_id(0) // blocks).to(tl.int64)
     d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
@@ -126,6 +127,7 @@ def backward(
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
+    """One program per stretch of rows and block of channels; gradients of parameters are summed over its rows."""
     blocks: tl.constexpr = tl.cdiv(channels, BLOCK)
     group, block = (tl.program_id(0) // blocks).to(tl.int64), (tl.program_id(0) % blocks).to(tl.int64)
     first = group * rows_per_program

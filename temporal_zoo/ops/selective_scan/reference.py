@@ -14,6 +14,7 @@ NEEDS = None
 
 
 def refuses(*args, **kwargs) -> list[str]:
+    """Why this body cannot run these inputs; empty when it can."""
     return []
 
 
@@ -25,6 +26,7 @@ def run(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ):
+    """The op itself, in plain torch."""
     first = directions[0].u
     dtype = torch.promote_types(first.dtype, torch.float32)
     if lengths is None:

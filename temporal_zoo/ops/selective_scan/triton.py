@@ -29,6 +29,7 @@ _MOST_PROGRAMS = 4096
 
 
 def refuses(directions: Sequence[Direction], gate: Tensor | None = None, **kwargs) -> list[str]:
+    """Why this body cannot run these inputs; empty when it can."""
     u = directions[0].u
     reasons = []
     if u.device.type == "cpu" and not _interpreting():
@@ -43,6 +44,7 @@ def refuses(directions: Sequence[Direction], gate: Tensor | None = None, **kwarg
 
 
 def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
+    """See `_operator`."""
     return []
 
 
@@ -55,6 +57,7 @@ def forward(
     return_final: bool,
     keep: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """See `_operator` for what a body takes and returns."""
     kernels = _kernels()
     u = directions[0].u
     rows, frames, channels = u.shape
@@ -77,6 +80,7 @@ def backward(
     initial: list[Tensor],
     kept: list[Tensor],
 ) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
+    """See `_operator` for what a body takes and returns."""
     kernels = _kernels()
     u = directions[0].u
     rows, frames, channels = u.shape
