@@ -19,6 +19,7 @@ from rich.console import Console
 CONTINUE_STEPS = 220
 SCRATCH_STEPS = 160
 MIXERS = ("bimamba", "identity")
+QUIET = "--set sample_every=1000000"  # pictures are drawn at the end alone
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -26,14 +27,18 @@ console = Console(highlight=False, soft_wrap=True)
 def main(folder: Path) -> None:
     """Runs the demo and leaves everything it made in `folder`."""
     console.rule("1  The shipped checkpoint, trained a little further on recorded maze walks")
-    zoo(f"train --preset demo --start builtin:doom --steps {CONTINUE_STEPS} --out {folder}/continued "
-        "--set optimizer.decay=1 --set optimizer.lr=0.0005 --set sample_every=1000000 --set test_every=55")  # fmt: skip
+    zoo(
+        f"train --preset demo --start builtin:doom --steps {CONTINUE_STEPS} --out {folder}/continued {QUIET} "
+        "--set optimizer.decay=1 --set optimizer.lr=0.0005 --set test_every=55"
+    )
     zoo(f"sample {folder}/continued --count 8 --neighbours")
 
     console.rule("2  Two mixers from scratch: same clips, same noise")
     for mixer in MIXERS:
-        zoo(f"train --preset demo --mixer {mixer} --steps {SCRATCH_STEPS} --out {folder}/scratch-{mixer} "
-            "--set optimizer.decay=0 --set optimizer.warmup=40 --set sample_every=1000000 --set test_every=20")  # fmt: skip
+        zoo(
+            f"train --preset demo --mixer {mixer} --steps {SCRATCH_STEPS} --out {folder}/scratch-{mixer} {QUIET} "
+            "--set optimizer.decay=0 --set optimizer.warmup=40 --set test_every=20"
+        )
     compare(folder)
 
     console.rule("3  What each costs as clips get longer")
