@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import itertools
 import logging
 import os
 import platform
@@ -21,7 +20,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -30,7 +28,7 @@ from torch import Tensor
 log = logging.getLogger("temporal_zoo.ops")
 
 _COMPILERS = ("c++", "g++", "clang++")
-_OPTIONS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-w")
+_OPTIONS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-ffp-contract=fast", "-fno-math-errno", "-w")
 # What torch found this CPU to have; its own kernels rely on the same test.
 _CPU_OPTIONS = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
@@ -119,30 +117,25 @@ def groups(num_rows: int) -> range:
     return range(0, num_rows, max(1, min(_MOST_ROWS_PER_GROUP, -(-num_rows // _LEAST_GROUPS))))
 
 
-def run(function: Callable[[object, ctypes.c_int64], object], problem: ctypes.Structure, num_groups: int) -> None:
-    """Calls a C function for every group of rows, in up to `torch.get_num_threads()` threads.
+def run(source: Path, function: str, problem: ctypes.Structure, num_groups: int) -> None:
+    """Calls a function of the library made of `source` for every group of rows.
 
-    ctypes lets go of Python's lock meanwhile.  Threads live for one call: a pool would not survive a fork, and starting
-    them costs far less than the work.
+    In up to `torch.get_num_threads()` threads; ctypes lets go of Python's lock meanwhile.
     """
-    count = itertools.count()
-    errors: list[BaseException] = []
+    made = library(source)
+    threads = min(torch.get_num_threads(), num_groups)
+    made.run_groups(
+        getattr(made, function), ctypes.byref(problem), ctypes.c_int64(num_groups), ctypes.c_int64(threads), _parallel()
+    )
 
-    def worker() -> None:
-        try:
-            while not errors and (group := next(count)) < num_groups:
-                function(ctypes.byref(problem), ctypes.c_int64(group))
-        except BaseException as error:
-            errors.append(error)
 
-    threads = [threading.Thread(target=worker) for _ in range(min(torch.get_num_threads(), num_groups) - 1)]
-    for thread in threads:
-        thread.start()
-    worker()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+@functools.cache
+def _parallel() -> ctypes.c_void_p | None:
+    """What starts torch's own threads, where they are OpenMP's; see `_groups.h`."""
+    if "ATen parallel backend: OpenMP" not in torch.__config__.parallel_info():
+        return None
+    found = getattr(_system(), "GOMP_parallel", None)
+    return found and ctypes.cast(found, ctypes.c_void_p)
 
 
 _lock = threading.Lock()

@@ -3,6 +3,7 @@
 // A *step* counts frames in the order of time or, for a reversed filter, against it from the last real frame on; so
 // that in steps both kinds are the same causal filter.  A row's inputs are laid out in steps, behind width - 1 more.
 // Frames behind the last real one are never read.
+#include "../_groups.h"
 #include "../_lanes.h"
 
 #include <algorithm>

@@ -97,4 +97,4 @@ def _call(
         address.strided(x),
         address(grad_x),
     )
-    _native.run(getattr(_native.library(_SOURCE), function), problem, len(groups))
+    _native.run(_SOURCE, function, problem, len(groups))

@@ -10,6 +10,7 @@
 //
 // Words: a *step* counts frames in the order in which a sweep visits them; a *block* is kLanes neighbouring channels.
 // Frames behind the last real one are never read.
+#include "../_groups.h"
 #include "../_lanes.h"
 
 #include <algorithm>

@@ -135,8 +135,7 @@ class _Call:
         )
         self.num_groups = len(groups)
         self.num_lags = self._problem.ahead + 1 + self._problem.behind
-        self._library = _native.library(_SOURCE)
-        self._num_blocks = -(-u.shape[2] // self._library.diagonal_ssm_lanes())
+        self._num_blocks = -(-u.shape[2] // _native.library(_SOURCE).diagonal_ssm_lanes())
         self.set(u=u, lengths=lengths, **tensors)
         self.set_directions(by_direction)
 
@@ -153,8 +152,8 @@ class _Call:
 
     def per_group(self, function: str) -> None:
         """For every group of rows."""
-        _native.run(getattr(self._library, function), self._problem, self.num_groups)
+        _native.run(_SOURCE, function, self._problem, self.num_groups)
 
     def per_block(self, function: str) -> None:
         """For every block of channels, which fill a vector."""
-        _native.run(getattr(self._library, function), self._problem, self._num_blocks)
+        _native.run(_SOURCE, function, self._problem, self._num_blocks)

@@ -8,6 +8,7 @@
 // Words: a *step* counts frames in the order in which a direction visits them; `delta` = softplus(dt + dt_bias);
 // `inflow` = delta u; `decay` = exp(delta A).  States are padded to a multiple of four, channels to whole blocks.
 // Frames behind the last real one are never read.
+#include "../_groups.h"
 #include "_recurrence.h"
 
 namespace {

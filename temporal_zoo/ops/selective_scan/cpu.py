@@ -143,7 +143,7 @@ def _call(function: str, directions: Sequence[Filled], extras: dict[str, Sequenc
         ctypes.addressof(sweeps),
         **{name: address(tensor) for name, tensor in tensors.items()},
     )
-    _native.run(getattr(_native.library(_SOURCE), function), problem, len(groups))
+    _native.run(_SOURCE, function, problem, len(groups))
 
 
 def _whole(count: int, unit: int) -> int:

@@ -145,7 +145,9 @@ def test_convolution_and_recurrence_meet(modes, beyond, monkeypatch):
     leaves, lengths = ssm_case(3, frames, 5, modes), torch.tensor([frames, frames - 1, 2])
     ran = []
     run = _native.run
-    monkeypatch.setattr(_native, "run", lambda function, *args: ran.append(function.__name__) or run(function, *args))
+    monkeypatch.setattr(
+        _native, "run", lambda source, function, *args: ran.append(function) or run(source, function, *args)
+    )
     outcome = ssm(leaves, lengths, "cpu", states=False)
     assert ("diagonal_ssm_recur_backward" if beyond else "diagonal_ssm_convolve_backward") in ran
     assert_accurate(outcome, ssm(leaves, lengths, "reference", torch.float64, states=False), 1)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,22 +161,30 @@ def test_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     assert _native.cache_folder() == tmp_path / "elsewhere"
 
 
-def test_every_group_of_rows_runs_once_and_errors_are_passed_on(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    done, lock = [], threading.Lock()
+MARKING = """
+#include "_groups.h"
+struct Problem { int64_t* done; };
+extern "C" void mark(const Problem* problem, int64_t group) { problem->done[group]++; }
+"""
 
-    def work(problem, group):
-        with lock:
-            done.append(group.value)
-        if group.value == 40:
-            raise ValueError("from a thread")
 
-    problem = ctypes.c_int64()
-    _native.run(work, problem, 40)
-    assert sorted(done) == list(range(40))
-    with pytest.raises(ValueError, match="from a thread"):
-        _native.run(work, problem, 41)
-    _native.run(lambda problem, group: pytest.fail("no group, no work"), problem, 0)
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("own_threads", [False, True])
+def test_every_group_of_rows_runs_once(source, monkeypatch, threads, own_threads):
+    shutil.copy(Path(_native.__file__).with_name("_groups.h"), source.parent)
+    source.write_text(MARKING)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    if own_threads:
+        monkeypatch.setattr(_native, "_parallel", lambda: None)
+    done = torch.zeros(40, dtype=torch.int64)
+    for num_groups, expected in ((40, [1] * 40), (7, [2] * 7 + [1] * 33), (0, [2] * 7 + [1] * 33)):
+        _native.run(source, "mark", _Marked(done.data_ptr()), num_groups)
+        assert done.tolist() == expected
+
+
+class _Marked(ctypes.Structure):
+    _fields_ = [("done", ctypes.c_void_p)]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 31, 32, 33, 2048, 2049, 131_072])

@@ -1,0 +1,35 @@
+// Hands the groups of rows of one problem to threads.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+extern "C" {
+
+typedef void (*GroupFunction)(const void* problem, int64_t group);
+// `GOMP_parallel` of an OpenMP runtime: runs a function once in each of a number of threads.
+typedef void (*Parallel)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
+
+// Calls `function` for every group, in up to `threads` threads.  They are those of `parallel` where there is one: torch
+// keeps its threads awake for a while after each operation, and threads beside those would wait for a processor.
+void run_groups(GroupFunction function, const void* problem, int64_t groups, int64_t threads, Parallel parallel) {
+    struct Work {
+        GroupFunction function;
+        const void* problem;
+        int64_t groups;
+        std::atomic<int64_t> next{0};
+    } work{function, problem, groups};
+    auto worker = [](void* data) {
+        Work& work = *static_cast<Work*>(data);
+        for (int64_t group; (group = work.next++) < work.groups;) work.function(work.problem, group);
+    };
+    if (threads < 2) return worker(&work);
+    if (parallel) return parallel(worker, &work, (unsigned)threads, 0);
+    std::vector<std::thread> others;
+    for (int64_t i = 1; i < threads; i++) others.emplace_back(worker, &work);
+    worker(&work);
+    for (std::thread& each : others) each.join();
+}
+}
