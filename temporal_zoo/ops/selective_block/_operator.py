@@ -24,7 +24,7 @@ from temporal_zoo.ops.selective_scan import Direction, selective_scan
 _TENSORS = tuple(field.name for field in fields(Branch) if field.name != "reverse")
 # Elements of a block's largest tensors: few enough for a CPU's caches and allocator to reuse them, or enough to fill an
 # accelerator.  Rows: enough for the threads of a CPU.
-_CACHED, _FILLING = 2**20, 2**25
+_CACHED, _FILLING = 2**18, 2**25
 _LEAST_ROWS = 32
 
 
