@@ -18,7 +18,7 @@ def tiny() -> TrainConfig:
     """About ten minutes on two cores, on generated mazes."""
     return TrainConfig(
         model=ModelConfig(
-            slots=("down1", "down2", "mid", "up0", "up1"),
+            slots=("down2", "mid", "up0"),
             width=16,
             multipliers=(1, 2, 4),
             blocks=1,
