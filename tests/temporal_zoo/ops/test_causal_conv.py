@@ -132,6 +132,11 @@ def test_body_takes_no_rows_and_no_frames(body, shape):
     check(body, 1e-5, *inputs(shape))
 
 
+@pytest.mark.parametrize("body", BODIES)
+def test_very_many_rows(body):
+    check(body, 3e-5, *inputs((131_072, 2, 1, (3, 2)), padded=True), silu=True)
+
+
 def test_torch_body_goes_through_blocks_of_rows(monkeypatch):
     monkeypatch.setattr(torch_body, "BLOCK", 100)
     check("torch", 1e-5, *inputs((7, 11, 4, (4, 3)), padded=True), silu=True)

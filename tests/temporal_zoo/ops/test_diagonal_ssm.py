@@ -136,6 +136,11 @@ def test_body_takes_views_and_other_strides(body):
 
 
 @pytest.mark.parametrize("body", BODIES)
+def test_very_many_rows(body):
+    check(body, 3e-5, *inputs((131_072, 2, 1, (2, 1)), padded=True))
+
+
+@pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("shape", [(0, 4, 3, (4, 4)), (2, 0, 3, (4, 4))])
 def test_body_takes_no_rows_and_no_frames(body, shape):
     check(body, 1e-5, *inputs(shape))
