@@ -13,7 +13,7 @@ from temporal_zoo.config import Config, ConfigError, option
 class ModelConfig(Config):
     """The space-time U-Net; the defaults are the paper's (arXiv 2403.07711) except where a line says otherwise."""
 
-    mixer: str = option("bimamba", 'which mixer in which slot: "bimamba", "flash:heads=4", "bimamba@high+flash@low"')
+    mixer: str = option("bimamba", 'which mixer in which slot: "bimamba", "flash:heads=4", "bimamba+flash@mid"')
     slots: tuple[str, ...] = option(
         (), "slots that hold a mixer, of stem, down0.., mid, up0..; none listed: all of them"
     )

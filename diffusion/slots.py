@@ -32,7 +32,7 @@ def assign(text: str, levels: int, chosen: tuple[str, ...] = ()) -> dict[str, Mi
     Raises:
         UnknownMixer: no such mixer.
         ConfigError: an option that a mixer does not have, a slot or group that does not exist, one slot claimed twice
-            at the same rank, or a slot left empty.
+            at the same rank, a part that fills no slot, or a slot left empty.
     """
     every = slot_names(levels)
     for slot in chosen:
@@ -46,6 +46,7 @@ def assign(text: str, levels: int, chosen: tuple[str, ...] = ()) -> dict[str, Mi
         "down": [s for s in every if s.startswith(("stem", "down"))],
         "up": [s for s in every if s.startswith("up")],
     }
+    wanted = [slot for slot in every if slot in (chosen or every)]
     by_rank: list[dict[str, MixerSpec]] = [{}, {}, {}]  # a slot's own name wins over a group, a group over the rest
     for part in text.split("+"):
         spec_text, at, place = part.strip().partition("@")
@@ -59,12 +60,16 @@ def assign(text: str, levels: int, chosen: tuple[str, ...] = ()) -> dict[str, Mi
         else:
             known = [*groups, *every]
             raise ConfigError(f"{part!r} names no slot{nearest(place, known)}; there are {', '.join(known)}")
+        if not set(places) & set(wanted):
+            raise ConfigError(
+                f"{part!r} fills no slot: this network has {', '.join(wanted)}; name one of these, or choose others as in "
+                f"--set model.slots={','.join(places)}"
+            )
         for slot in places:
             if slot in by_rank[rank]:
                 raise ConfigError(f"{text!r} puts two mixers into {slot!r}: {by_rank[rank][slot]} and {spec}")
             by_rank[rank][slot] = spec
     filled = by_rank[2] | by_rank[1] | by_rank[0]
-    wanted = [slot for slot in every if slot in (chosen or every)]
     if empty := [slot for slot in wanted if slot not in filled]:
         raise ConfigError(f"{text!r} puts no mixer into {', '.join(empty)}; add a part without @, such as +identity")
     return {slot: filled[slot] for slot in wanted}

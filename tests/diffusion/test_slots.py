@@ -65,6 +65,12 @@ def test_only_the_chosen_slots_need_a_mixer():
             "'bimamba@hihg' names no slot (did you mean \"high\"?); there are high, low,",
         ),
         ("bimamba@high", (), ConfigError, "no mixer into down2, down3, mid, up0, up1; add a part without @"),
+        (
+            "bimamba@high+flash@low",
+            ("mid", "up0"),
+            ConfigError,
+            "'bimamba@high' fills no slot: this network has mid, up0; name one of these",
+        ),
         ("bimamba+flash", (), ConfigError, "two mixers into 'stem': bimamba and flash"),
         ("bimamba@down+flash@high", (), ConfigError, "two mixers into"),
         (
