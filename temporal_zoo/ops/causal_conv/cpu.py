@@ -30,14 +30,14 @@ def refuses(x: Tensor, *args, **kwargs) -> list[str]:
 
 def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
     """See `_operator` for what a body takes and returns."""
-    ys = [torch.empty(x.shape) for _ in weights]
+    ys = [_native.empty(*x.shape) for _ in weights]
     _call("causal_conv_forward", x, lengths, reverse, silu, weight=weights, bias=biases, initial=initials, y=ys)
     return [y.to(x.dtype) for y in ys]
 
 
 def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
     """See `_operator` for what a body takes and returns."""
-    dx = torch.empty(x.shape)
+    dx = _native.empty(*x.shape)
     # One partial sum per group of rows for the parameters, so that totals do not depend on the number of threads.
     groups = len(_native.groups(x.shape[0]))
     dweights, dbiases = ([torch.zeros(groups, *p.shape) for p in parameters] for parameters in (weights, biases))

@@ -62,8 +62,8 @@ def forward(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """See `_operator` for what a body takes and returns."""
     u = directions[0].u
-    y = torch.empty(u.shape)
-    finals = [torch.empty(u.shape[0], *each.A.shape) for each in directions] if return_final else []
+    y = _native.empty(*u.shape)
+    finals = [_native.empty(u.shape[0], *each.A.shape) for each in directions] if return_final else []
     kept = keeps(directions, gate) if keep else []
     extras = {"initial": initial, "final": finals, "checkpoints": kept}
     _call("selective_scan_forward", directions, extras, gate=gate, lengths=lengths, y=y)
@@ -82,9 +82,9 @@ def backward(
     """See `_operator` for what a body takes and returns."""
     u = directions[0].u
     groups = len(_native.groups(u.shape[0]))
-    make = torch.empty if u.numel() else torch.zeros  # without rows or channels nothing is called
-    grad_gate = None if gate is None else torch.empty(gate.shape)
-    grad_initial = [torch.empty(start.shape) for start in initial]
+    make = _native.empty if u.numel() else torch.zeros  # without rows or channels nothing is called
+    grad_gate = None if gate is None else _native.empty(*gate.shape)
+    grad_initial = [_native.empty(*start.shape) for start in initial]
     extras = {"initial": initial, "checkpoints": kept, "grad_final": grad_finals, "grad_initial": grad_initial}
     for name in _INPUTS:
         # One partial sum per group of rows for the parameters, so that totals do not depend on the number of threads.
