@@ -16,8 +16,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-CONTINUE_STEPS = 220
-SCRATCH_STEPS = 160
+CONTINUE_STEPS = 300
+SCRATCH_STEPS = 220
 MIXERS = ("bimamba", "identity")
 QUIET = "--set sample_every=1000000"  # pictures are drawn at the end alone
 
@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
     console.rule("1  The shipped checkpoint, trained a little further on recorded maze walks")
     zoo(
         f"train --preset demo --start builtin:doom --steps {CONTINUE_STEPS} --out {folder}/continued {QUIET} "
-        "--set optimizer.decay=1 --set optimizer.lr=0.0005 --set test_every=55"
+        "--set optimizer.decay=1 --set optimizer.lr=0.0005 --set test_every=75"
     )
     zoo(f"sample {folder}/continued --count 8 --neighbours")
 

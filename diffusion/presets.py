@@ -33,7 +33,7 @@ def tiny() -> TrainConfig:
         process=ProcessConfig(prediction="v", draw="stratified"),
         data=DataConfig(frames=16, stride=2),
         optimizer=OptimizerConfig(lr=3e-3, beta2=0.99, warmup=100, clip=1.0, ema=0.998, ema_warmup=True),
-        steps=600,
+        steps=1000,
         batch=8,
         save_every=50,
         sample_every=250,
