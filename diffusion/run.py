@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from diffusion.data import DataError
 from diffusion.data.storage import written_whole
 from diffusion.slots import assign
 from diffusion.train import Step, Trainer
+from temporal_zoo.config import ConfigError
 from temporal_zoo.environment import environment
 from temporal_zoo.ops import tracing
 from temporal_zoo.record import Session
@@ -58,15 +60,15 @@ class Run:
         # A misspelt mixer is told before a folder is made and videos are decoded.
         assign(config.model.mixer, len(config.model.multipliers), config.model.slots)
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
         state = None
-        if (path := folder / checkpoint.NAME).exists():
-            state = checkpoint.load(path)
-            # Through a `TrainConfig`, which knows the defaults of fields that are younger than the checkpoint.
-            theirs = TrainConfig.from_dict(state["config"]).to_dict()
-            checkpoint.require_same(config.to_dict(), theirs, folder, ignore=FREE)
+        with _new_if_good(folder):
+            if (path := folder / checkpoint.NAME).exists():
+                state = checkpoint.load(path)
+                # Through a `TrainConfig`, which knows the defaults of fields that are younger than the checkpoint.
+                theirs = TrainConfig.from_dict(state["config"]).to_dict()
+                checkpoint.require_same(config.to_dict(), theirs, folder, ignore=FREE)
+            self.trainer = Trainer(config, device, state)
         self.continued = state is not None
-        self.trainer = Trainer(config, device, state)
         self.config = self.trainer.config
         with written_whole(folder / "config.json") as file:
             file.write(json.dumps(self.config.to_dict(), indent=1).encode() + b"\n")
@@ -81,8 +83,12 @@ class Run:
         """Trains to the end; yields each step, with the held-out loss where it was measured.
 
         Ctrl-C ends it after the step under way, with a checkpoint; a second one ends it at once.
+
+        Raises:
+            ConfigError: another process trains in this folder.
+            TrainingFailed: the loss or the gradient is not finite.
         """
-        with _interruptible() as interrupted:
+        with _alone(self.folder), _interruptible() as interrupted:
             last = False
             while not self.finished and not last:
                 with tracing() as ran:
@@ -119,6 +125,38 @@ class Run:
         save_sheet(self.folder / "samples" / f"{step:07d}.png", clips)
         save_gif(self.folder / "samples" / f"{step:07d}.gif", clips)
         save_curves(self.folder / "loss.png", {self.config.model.mixer: self.folder})
+
+
+@contextmanager
+def _new_if_good(folder: Path) -> Iterator[None]:
+    """Makes a folder, now rather than after an hour, and takes it away again where the block fails."""
+    found = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not found:
+            folder.rmdir()
+        raise
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run."""
+    try:
+        import fcntl
+    except ImportError:  # not a Unix
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"another process trains in {folder}; wait for it, or give --out another folder") from None
+    else:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -179,3 +179,19 @@ def test_training_goes_on_without_packages_for_pictures(small, tmp_path, monkeyp
     assert run.finished
     assert "no pictures: drawing samples and loss curves needs matplotlib" in caplog.text
     assert not (tmp_path / "samples").exists()
+
+
+def test_two_processes_do_not_train_in_one_folder(small, tmp_path):
+    first, second = (Run(small(), tmp_path / "run", CPU) for _ in range(2))
+    steps = first.steps()
+    next(steps)
+    with pytest.raises(ConfigError, match=r"another process trains in .*run; wait for it"):
+        next(second.steps())
+    steps.close()
+    assert next(second.steps())
+
+
+def test_what_cannot_begin_leaves_no_folder(small, tmp_path):
+    with pytest.raises(DataError):
+        Run(small(f"data.source={tmp_path / 'nowhere'}"), tmp_path / "run", CPU)
+    assert list(tmp_path.iterdir()) == []
