@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +15,8 @@ from temporal_zoo.registry import get, names
 from temporal_zoo.spec import MixerSpec
 
 LEVELS = ("mixer", "model")
-MODES = ("forward", "train")
+MODES = ("forward", "train", "sample")
+BOTH = ("forward", "train")
 DTYPES = ("float32", "bfloat16", "float16")
 
 ROWS = 64
@@ -22,16 +27,17 @@ DIM = 64
 class Case(Config):
     """What is measured.  Fields that mean nothing at a case's level are None, so that equal cases compare equal.
 
-    At the level `mixer` a bare mixer sees (rows, frames, dim), rows the same for every number of frames; at the level
-    `model` the whole denoiser sees (clips, frames, channels, size, size), and its rows are clips x height x width at
-    each of its resolutions.
+    At the level `mixer` a bare mixer sees (rows, frames, dim), rows the same for every number of frames, or rows x
+    frames the same where `total` says so; at the level `model` the whole denoiser sees (clips, frames, channels, size,
+    size), and its rows are clips x height x width at each of its resolutions.
     """
 
     mixer: str
     level: Literal["mixer", "model"]
-    mode: Literal["forward", "train"]
+    mode: Literal["forward", "train", "sample"]
     frames: int = option(16, "number of frames", least=1)
     rows: int | None = option(None, "independent sequences, at the level mixer", least=1)
+    total: int | None = option(None, "rows x frames, where that stays the same and rows vary with frames", least=1)
     dim: int | None = option(None, "width of the mixer, at the level mixer", least=1)
     preset: str | None = option(None, "preset of the denoiser, at the level model")
     clips: int | None = option(None, "clips at a time, at the level model", least=1)
@@ -49,11 +55,19 @@ class Case(Config):
     def setting(self) -> str:
         """Everything but mixer and frames, in words: the cases of one curve share it."""
         if self.level == "mixer":
-            what = f"bare mixer, {self.rows} rows, width {self.dim}"
+            rows = f"{self.rows} rows" if self.total is None else f"{self.total} frames in all rows"
+            what = f"bare mixer, {rows}, width {self.dim}"
         else:
             what = f"whole model ({self.preset}), {_count(self.clips, 'clip')} of {self.size}x{self.size} pixels"
         pinned = f", {' '.join(self.backends)}" if self.backends else ""
         return f"{what}, {self.dtype}, {self.device}{pinned}"
+
+    @property
+    def label(self) -> str:
+        """A name for files: readable, and another one for every case."""
+        told = json.dumps(self.to_dict(), sort_keys=True).encode()
+        words = "-".join((self.level, self.mode, self.mixer, str(self.frames)))
+        return f"{re.sub('[^a-z0-9]+', '-', words)}-{hashlib.blake2b(told, digest_size=4).hexdigest()}"
 
     def __str__(self) -> str:
         return f"{self.level} {self.mode} {self.mixer} {_count(self.frames, 'frame')}"
@@ -66,7 +80,10 @@ def expand(
     level: str = "both",
     mode: str = "both",
     rows: int | None = None,
+    total: int | None = None,
     dim: int | None = None,
+    preset: str = "tiny",
+    size: int = 16,
     dtype: str = "float32",
     device: str = "cpu",
     backends: Iterable[str] = (),
@@ -76,28 +93,43 @@ def expand(
     Args:
         layers: mixer specs separated by commas, "attn,bimamba:state=32".
         lengths: numbers of frames separated by commas, "16,64,256".
-        level, mode: one of `LEVELS` and `MODES`, or "both".
+        level: one of `LEVELS`, or "both".
+        mode: one of `MODES`, "both" a forward pass and a training step, or "all"; a sampling step is the model's only.
         rows, dim: of the bare mixer; `ROWS` and `DIM` unless given.
-        backends: pins, each "op=body".
+        total: rows x frames of the bare mixer, instead of rows.
+        preset, size: of the whole model.
+        dtype: one or more of `DTYPES`, separated by commas.
+        backends: pins, each "op=body", or "op=body,body" for each in turn.
     Raises:
         ConfigError: a value that cannot be used; the message says what would be accepted.
         UnknownMixer: no such mixer.
     """
-    if level == "model" and (rows is not None or dim is not None):
+    if level == "model" and (rows is not None or dim is not None or total is not None):
         raise ConfigError("rows and width are those of a bare mixer; the whole model's follow from its preset and size")
-    common = {"dtype": dtype, "device": device, "backends": tuple(map(_pin, backends))}
-    places = {
-        "mixer": {"rows": ROWS if rows is None else rows, "dim": DIM if dim is None else dim},
-        "model": {"preset": "tiny", "clips": 1, "size": 16},
-    }
-    mixers, frames = parse_layers(layers), parse_lengths(lengths)
+    if level == "mixer" and mode == "sample":
+        raise ConfigError("a bare mixer takes no sampling step; use --level model, or --mode forward")
+    if rows is not None and total is not None:
+        raise ConfigError("rows stay the same, or rows x frames do; give one of the two")
+    mixers, frames, pins = parse_layers(layers), parse_lengths(lengths), list(_pins(backends))
+    modes = {"both": BOTH, "all": MODES}.get(mode, (mode,))
+
+    def place(where: str, length: int) -> dict[str, object]:
+        if where == "model":
+            return {"preset": preset, "clips": 1, "size": size}
+        many = (ROWS if rows is None else rows) if total is None else max(1, round(total / length))
+        return {"rows": many, "total": total, "dim": DIM if dim is None else dim}
+
     return [
-        Case(mixer=mixer, level=where, mode=how, frames=length, **places[where], **common)  # type: ignore[arg-type]
+        Case(mixer=mixer, level=where, mode=how, frames=length, dtype=precision, device=device,  # type: ignore[arg-type]
+             backends=pinned, **place(where, length))  # type: ignore[arg-type]
         for where in (LEVELS if level == "both" else (level,))
-        for how in (MODES if mode == "both" else (mode,))
+        for how in modes
+        if (where, how) != ("mixer", "sample")
+        for precision in _dtypes(dtype)
+        for pinned in pins
         for mixer in mixers
         for length in frames
-    ]
+    ]  # fmt: skip
 
 
 def parse_layers(text: str) -> list[str]:
@@ -129,11 +161,22 @@ def parse_lengths(text: str) -> list[int]:
     return sorted(lengths)
 
 
-def _pin(text: str) -> str:
-    op, _, body = text.partition("=")
-    if not (op and body) or "=" in body:
-        raise ConfigError(f"{text!r} pins no body; write op=body, such as selective_scan=torch")
-    return text
+def _dtypes(text: str) -> list[str]:
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    if not wanted or (unknown := [part for part in wanted if part not in DTYPES]):
+        raise ConfigError(f"{', '.join(unknown) if wanted else text!r} is no precision; there are {', '.join(DTYPES)}")
+    return list(dict.fromkeys(wanted))
+
+
+def _pins(texts: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Every combination of one body per op: "a=x,y" and "b=z" are (a=x, b=z) and (a=y, b=z)."""
+    choices = []
+    for text in texts:
+        op, _, bodies = text.partition("=")
+        if not (op and bodies) or "=" in bodies or not all(bodies.split(",")):
+            raise ConfigError(f"{text!r} pins no body; write op=body, such as selective_scan=torch")
+        choices.append([f"{op}={body}" for body in bodies.split(",")])
+    yield from itertools.product(*choices)
 
 
 def _count(number: int | None, word: str) -> str:

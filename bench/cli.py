@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,12 @@ from .case import DIM, DTYPES, LEVELS, MODES, ROWS, Case, expand, parse_lengths
 
 if TYPE_CHECKING:
     from .curves import Panel, Result
+    from .sweep import Sweep, Terms
 
 _BUDGET_S = 1.5
+_SWEEPS = ("quick", "paper", "scaling")
+# Exit code of a sweep that has done what it could in its minutes, and goes on when it is typed again.
+UNFINISHED = 3
 
 
 @click.command()
@@ -28,85 +31,134 @@ _BUDGET_S = 1.5
 @click.option("--lengths", default="16,64,256", show_default=True, help="Numbers of frames, separated by commas.")
 @click.option("--level", type=click.Choice([*LEVELS, "both"]), default="both", show_default=True,
               help="A bare mixer, or the whole denoiser around it.")  # fmt: skip
-@click.option("--mode", type=click.Choice([*MODES, "both"]), default="both", show_default=True,
-              help="A forward pass, or a training step.")  # fmt: skip
+@click.option("--mode", type=click.Choice([*MODES, "both", "all"]), default="both", show_default=True,
+              help="A forward pass, a training step, both, or a sampling step of the denoiser too.")  # fmt: skip
 @click.option("--rows", type=click.IntRange(min=1), help=f"Sequences at a time of a bare mixer.  [default: {ROWS}]")
+@click.option("--total", type=click.IntRange(min=1), help="Instead of rows: rows x frames, the same at every length.")
 @click.option("--dim", type=click.IntRange(min=1), help=f"Width of a bare mixer.  [default: {DIM}]")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    default="float32",
-    show_default=True,
-    help="Precision; the short ones by autocast.",
-)
-@click.option(
-    "--backend", "backends", multiple=True, metavar="OP=BODY", help="Pins the body of an op; may be repeated."
-)
+@click.option("--device", help="cpu, cuda or cuda:N.  [default: cpu, or what the suite is meant for]")
+@click.option("--dtype", help=f"Of {', '.join(DTYPES)}, separated by commas; the short ones by autocast.  "
+              "[default: float32, or what the suite is meant for]")  # fmt: skip
+@click.option("--backend", "backends", multiple=True, metavar="OP=BODY[,BODY]",
+              help="Pins the body of an op, or each of several in turn; may be repeated.")  # fmt: skip
+@click.option("--suite", type=click.Choice([*_SWEEPS, "kernels"]),
+              help="A ready-made sweep; or every body of every op, checked and timed against peers.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/bench"), show_default=True,
-              help="Folder of the record and the plot.")  # fmt: skip
-@click.option("--suite", type=click.Choice(["kernels"]),
-              help="Instead of mixers: every body of every op, checked, then timed against peers.")  # fmt: skip
+              help="Folder of the record and the plots.")  # fmt: skip
+@click.option("--limit", type=click.FloatRange(min=1), default=300.0, show_default=True,
+              help="Seconds after which a case is ended.")  # fmt: skip
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+              help="Stops when so many are over; the same command goes on from there.")  # fmt: skip
+@click.option("--again", is_flag=True, help="Measures once more what OUT has a record of already.")
+@click.option("--profile", is_flag=True, help="Also a trace of one step of every case, in OUT/traces.")
+@click.option("--expect-device", metavar="NAME", help="Stops on a device whose name has no NAME in it, such as A100.")
 @click.option("--peers", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Of the suite: folder with sources of peers that cannot be installed.")  # fmt: skip
-@click.option("--repetitions", type=click.IntRange(min=1), help="Of the suite: turns of everybody.  [default: 5]")
+              help="Of the suite kernels: folder with sources of peers that cannot be installed.")  # fmt: skip
+@click.option(
+    "--repetitions", type=click.IntRange(min=1), help="Of the suite kernels: turns of everybody.  [default: 5]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON instead of tables.")
 @click.option("--dry-run", is_flag=True, help="Print the cases and stop.")
 @click.pass_context
 def bench(
-    context: click.Context, layers: str, lengths: str, level: str, mode: str, rows: int | None, dim: int | None,
-    device: str, dtype: str, backends: tuple[str, ...], out: Path, suite: str | None, peers: Path | None,
-    repetitions: int | None, as_json: bool, dry_run: bool,
+    context: click.Context, suite: str | None, out: Path, limit: float, minutes: float | None, again: bool,
+    profile: bool, expect_device: str | None, peers: Path | None, repetitions: int | None, as_json: bool,
+    dry_run: bool, **axes: Any,
 ) -> None:  # fmt: skip
     """Measures how time and memory of mixers grow with the number of frames.
 
-    Time and peak memory are measured in separate passes; what is stored for the backward pass is counted exactly.
-    Running out of memory is a result.  Appends a record of every case to OUT/records.jsonl and draws OUT/growth.png.
-    Exit code 1 when a case failed.
+    Every case runs in a fresh process; a crash, a hang and running out of memory are results.  Appends a record of each
+    to OUT/records.jsonl, which is where the same command goes on from when it was stopped, and draws OUT/growth.png.
+    `zoo report OUT` makes a page of them.  Exit code 1 when a case failed, 3 when minutes were over.
 
     `--suite kernels` leaves a record kernels.jsonl, a plot kernels.png and a page kernels.md in OUT.  It takes minutes
     and wants the machine for itself.
     """
     _refuse_options(context, suite)
-    if suite:
-        _kernels(lengths, peers, repetitions, out, as_json, dry_run)
+    if suite == "kernels":
+        _kernels(axes["lengths"], peers, repetitions, out, as_json, dry_run)
         return
-    cases = expand(
-        layers=layers, lengths=lengths, level=level, mode=mode, rows=rows, dim=dim, dtype=dtype, device=device,
-        backends=backends,
-    )  # fmt: skip
+    cases = _cases(suite, axes)
     if dry_run:
         click.echo(json.dumps([case.to_dict() for case in cases], indent=1) if as_json else _listing(cases))
         return
     # All imports first: a package that is missing is better missed now than after the last case.
     from . import curves, plot
-    from .sweep import sweep
+    from .sweep import Sweep, Terms
 
     record, picture = out / "records.jsonl", out / "growth.png"
-    results = sweep(cases, record, budget_s=_BUDGET_S, talk=functools.partial(click.echo, err=True))
-    panels = curves.panels(results)
+    terms = Terms(budget_s=_BUDGET_S, limit_s=limit, minutes=minutes, again=again,
+                  traces=out / "traces" if profile else None)  # fmt: skip
+    sweep = Sweep(cases, record, terms, expect_device)
+    _run(sweep, terms)
+    panels = curves.panels(sweep.results)
     plot.save(panels, picture)
     if as_json:
-        click.echo(_json(results, panels))
+        click.echo(_json(sweep.results, panels))
     else:
-        _print(panels)
+        print_panels(panels)
     click.echo(f"Record: {record}\nPlot:   {picture}", err=True)
-    if any(result.outcome.status == "failed" for result in results):
+    _exit(sweep)
+
+
+def _cases(suite: str | None, axes: dict[str, Any]) -> list[Case]:
+    if suite is None:
+        return expand(**axes | {"device": axes["device"] or "cpu", "dtype": axes["dtype"] or "float32"})
+    from .suites import SUITES
+
+    make, device, dtype = SUITES[suite]
+    return make(axes["device"] or device, axes["dtype"] or dtype)
+
+
+def _run(sweep: Sweep, terms: Terms) -> None:
+    """Runs what waits, says each result to stderr and shows how far it is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from .sweep import summary
+
+    console, total = Console(stderr=True, highlight=False, soft_wrap=True), len(sweep.cases)
+    known = f"; {len(sweep.done)} of them are recorded already" if sweep.done else ""
+    click.echo(f"{total} cases on {sweep.place}{known}", err=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("cases", total=total, completed=len(sweep.done))
+            for result in sweep.run():
+                said = f"[{len(sweep.done)}/{total}] {result.case}: {summary(result.outcome)}"
+                console.print(said, markup=False)
+                bar.advance(task)
+    except KeyboardInterrupt:
+        click.echo("Stopped; the same command goes on from here.", err=True)
+        raise
+    if sweep.waiting:
+        click.echo(f"{terms.minutes:g} minutes are over with {len(sweep.waiting)} cases to go; "
+                   "the same command goes on from here.", err=True)  # fmt: skip
+
+
+def _exit(sweep: Sweep) -> None:
+    from .outcome import FAULTS
+
+    if sweep.waiting:
+        raise SystemExit(UNFINISHED)
+    if any(result.outcome.status in FAULTS for result in sweep.results):
         raise SystemExit(1)
 
 
 def _refuse_options(context: click.Context, suite: str | None) -> None:
     """Options that would have no effect are refused, not ignored."""
-    common = {"lengths", "out", "as_json", "dry_run", "suite"}
-    of_suite = {"peers", "repetitions"}
+    of_kernels = {"peers", "repetitions"}
+    taken = {"out", "as_json", "dry_run", "suite"}
+    taken |= {"lengths"} | of_kernels if suite == "kernels" else {
+        "device", "dtype", "limit", "minutes", "again", "profile", "expect_device"}  # fmt: skip
     given = {
         parameter.name: parameter.opts[0]
         for parameter in context.command.params
         if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
     }
-    if suite and (strays := [text for name, text in given.items() if name not in common | of_suite]):
-        raise click.UsageError(f"the suite {suite!r} takes no {', '.join(strays)}: it measures ops, on the CPU")
-    if not suite and (strays := [text for name, text in given.items() if name in of_suite]):
+    if suite and (strays := [text for name, text in given.items() if name not in taken]):
+        why = "it measures ops, on the CPU" if suite == "kernels" else "its cases are fixed"
+        raise click.UsageError(f"the suite {suite!r} takes no {', '.join(strays)}: {why}")
+    if not suite and (strays := [text for name, text in given.items() if name in of_kernels]):
         raise click.UsageError(f"{', '.join(strays)} belongs to `--suite kernels`")
 
 
@@ -126,7 +178,7 @@ def _kernels(
     # The digests in the record name the sources; where they lay on this machine helps nobody.
     command = f"zoo bench --suite kernels --lengths {lengths} --repetitions {plan.repetitions}"
     command += " --peers FOLDER" if peers else ""
-    rows = kernels.run(plan, record, command, functools.partial(click.echo, err=True))
+    rows = kernels.run(plan, record, command, lambda line: click.echo(line, err=True))
     kernels_report.plot(rows, picture)
     page.write_text(kernels_report.page(read(record), record.name, picture.name), encoding="utf-8")
     if as_json:
@@ -145,7 +197,7 @@ def _print_kernels(rows: list[dict[str, Any]]) -> None:
 
     from . import kernels_report
 
-    console = _console()
+    console = wide_console()
     for table in kernels_report.tables(rows):
         shown = Table(*table.columns, title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for row in table.rows:
@@ -172,10 +224,11 @@ def _json(results: list[Result], panels: list[Panel]) -> str:
     return json.dumps({"results": measured, "growth": [row for panel in panels for row in growth(panel)]}, indent=1)
 
 
-def _print(panels: list[Panel]) -> None:
+def print_panels(panels: list[Panel]) -> None:
+    """Tables, remarks and notes of each panel, on the terminal."""
     from . import report
 
-    console = _console()
+    console = wide_console()
     for panel in panels:
         console.rule(f"[bold]{panel.case.setting}: {panel.step}", align="left")
         for table in report.tables(panel):
@@ -187,7 +240,7 @@ def _print(panels: list[Panel]) -> None:
         console.print()
 
 
-def _console() -> Console:
+def wide_console() -> Console:
+    """The terminal; piped into a file there is no width to fit, and a table cut to 80 columns is of no use."""
     console = Console(highlight=False)
-    # Piped into a file there is no width to fit, and a table cut to 80 columns is of no use.
     return console if console.is_terminal else Console(highlight=False, width=160)

@@ -24,24 +24,29 @@ class Result:
 
 @dataclass(frozen=True)
 class Metric:
-    """A measured quantity: its name in records, what it is called in words, its unit, and where an outcome holds it."""
+    """A measured quantity: its name in records, what it is called in words, its unit, and where an outcome holds it.
+
+    `declared` is what mixers call its growth, where they declare one.
+    """
 
     name: str
     title: str
     unit: str
     scale: float
     value: Callable[[Outcome], float | None]
+    declared: str | None = None
 
 
-TIME = Metric("time", "time of one {step}, median", "ms", 1, lambda o: o.time_ms.p50 if o.time_ms else None)
+TIME = Metric("time", "time of one {step}, median", "ms", 1, lambda o: o.time_ms.p50 if o.time_ms else None, "time")
 PROCESSOR = Metric(
     "processor",
     "processor time of one {step}, all threads, mean",
     "ms",
     1,
     lambda o: o.time_ms.processor if o.time_ms else None,
+    "time",
 )
-STORED = Metric("stored", "stored for backward, counted exactly", "MiB", MIB, lambda o: o.stored_bytes)
+STORED = Metric("stored", "stored for backward, counted exactly", "MiB", MIB, lambda o: o.stored_bytes, "memory")
 PEAK = Metric(
     "peak",
     "{counted} during one step, above before it",
@@ -69,9 +74,14 @@ class Curve:
         return next((r.outcome.status for r in self.results if r.case.frames == frames), None)
 
     def points(self, metric: Metric) -> dict[int, float]:
-        """Frames -> value, for the lengths that were measured."""
-        values = {result.case.frames: metric.value(result.outcome) for result in self.results}
-        return {frames: value for frames, value in values.items() if value is not None}
+        """Frames -> value, for the lengths that were measured; per row, where rows vary with frames."""
+        values = {r.case.frames: (metric.value(r.outcome), _share(r.case)) for r in self.results}
+        return {frames: value / rows for frames, (value, rows) in values.items() if value is not None}
+
+    def between(self) -> dict[int, tuple[float, float]]:
+        """Frames -> the 10th and 90th percentile of the times, in the unit of `points`."""
+        timed = [(r.case, r.outcome.time_ms) for r in self.results]
+        return {case.frames: (t.p10 / _share(case), t.p90 / _share(case)) for case, t in timed if t is not None}
 
     def exponents(self, metric: Metric) -> dict[tuple[int, int], float | None]:
         """(shorter, longer) -> exponent, for neighbouring lengths that were both measured."""
@@ -83,6 +93,18 @@ class Curve:
         """Log-log slope over all measured lengths."""
         points = self.points(metric)
         return fit.slope(list(points), list(points.values()))
+
+    def slope_error(self, metric: Metric) -> float:
+        """How far that slope may be off for the spread of the rounds alone; nothing for what is counted."""
+        if metric is not TIME:
+            return 0.0
+        spreads = {r.case.frames: r.outcome.time_ms.spread for r in self.results if r.outcome.time_ms}
+        return fit.slope_error(list(spreads), list(spreads.values()))
+
+    def declared(self, metric: Metric) -> str | None:
+        """How the mixer says that it grows, "T" or "T^2", where the metric is one that it speaks of."""
+        told = next((r.outcome.declared for r in self.results if r.outcome.declared), {})
+        return told.get(metric.declared) if metric.declared else None
 
     def quadratic(self, metric: Metric) -> fit.Quadratic | None:
         """The fit a + b L + c L^2."""
@@ -105,14 +127,15 @@ class Panel:
     @property
     def step(self) -> str:
         """What is timed, in words."""
-        if self.case.mode == "forward":
-            return "forward pass"
+        if self.case.mode != "train":
+            return {"forward": "forward pass", "sample": "sampling step"}[self.case.mode]
         return "forward and backward pass" if self.case.level == "mixer" else "training step"
 
     def title(self, metric: Metric) -> str:
         """The metric in words, with its unit."""
         counted = next((r.outcome.memory.counted for c in self.curves for r in c.results if r.outcome.memory), "peak")
-        return f"{metric.title.format(step=self.step, counted=counted)} ({metric.unit})"
+        per_row = " per row" if self.case.total else ""
+        return f"{metric.title.format(step=self.step, counted=counted)} ({metric.unit}{per_row})"
 
     @property
     def waited(self) -> bool:
@@ -122,6 +145,10 @@ class Panel:
     def measured(self, metric: Metric) -> bool:
         """Whether any curve holds a value of `metric`."""
         return any(curve.points(metric) for curve in self.curves)
+
+
+def _share(case: Case) -> int:
+    return case.rows or 1 if case.total else 1
 
 
 def panels(results: Sequence[Result]) -> list[Panel]:
@@ -156,6 +183,8 @@ def growth(panel: Panel) -> list[dict[str, Any]]:
                     "values": {str(frames): value for frames, value in points.items()},
                     "exponents": {f"{a}-{b}": p for (a, b), p in curve.exponents(metric).items()},
                     "slope": curve.slope(metric),
+                    "slope_error": curve.slope_error(metric),
+                    "declared": curve.declared(metric),
                     "fit": law and {"a": law.constant, "b": law.linear, "c": law.quadratic, "bend": law.bend},
                     "quadratic_share": law and {str(frames): law.share(frames) for frames in points},
                 }

@@ -58,6 +58,18 @@ def slope(frames: Sequence[int], values: Sequence[float]) -> float | None:
     return float(np.polyfit(of_frames, of_values, deg=1)[0])
 
 
+def slope_error(frames: Sequence[int], spreads: Sequence[float]) -> float:
+    """How far `slope` may be off when its values are, independently, by these shares: half-width of its interval.
+
+    The slope is a weighted sum of the logarithms of its values, so that their errors add up as squares.
+    """
+    centred = np.log(np.asarray(frames, dtype=np.float64))
+    centred -= centred.mean() if len(frames) else 0.0
+    if not centred.any():
+        return 0.0
+    return float(np.linalg.norm(centred * np.asarray(spreads)) / (centred @ centred))
+
+
 def quadratic(frames: Sequence[int], values: Sequence[float]) -> Quadratic | None:
     """The fit a + b L + c L^2 with b, c >= 0 of least relative squared error; None with fewer than three points."""
     if len(frames) < 3:

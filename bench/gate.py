@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from temporal_zoo.ops import ops, tracing, use_backend
 from temporal_zoo.registry import build
 
 from .case import DIM, Case
+from .outcome import Agreement
 from .workloads import SEED, autocast
 
 # Small, and no length is a multiple of a block.
@@ -26,20 +26,6 @@ class GateError(RuntimeError):
     """A body disagrees with the reference; the message names the worst tensor."""
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How far the bodies that ran were from the reference.
-
-    `max_error` is the largest difference in any output or gradient relative to that tensor's largest entry, and None
-    when there was nothing to compare.  `unchecked` are bodies that the mixer itself insists on, so that the reference
-    could not take their place.
-    """
-
-    max_error: float | None = None
-    checked: tuple[str, ...] = ()
-    unchecked: tuple[str, ...] = field(default=())
-
-
 def check(case: Case) -> Agreement:
     """Compares the mixer of a case, run as the case says, with the same mixer on reference bodies; on a small input.
 
@@ -47,8 +33,8 @@ def check(case: Case) -> Agreement:
         GateError: they differ by more than rounding explains.
         BackendError: a pinned body cannot run.
     """
-    return _check(case.replace(level="mixer", mode="train", frames=_FRAMES, rows=_ROWS, dim=case.dim or DIM,
-                               preset=None, clips=None, size=None))  # fmt: skip
+    return _check(case.replace(level="mixer", mode="train", frames=_FRAMES, rows=_ROWS, total=None,
+                               dim=case.dim or DIM, preset=None, clips=None, size=None))  # fmt: skip
 
 
 @functools.cache

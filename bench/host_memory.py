@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 _RESET_PEAK = "5"  # what /proc/self/clear_refs takes to forget the peak; see proc(5)
+_LARGE_CACHE = 32 * 2**20
 
 
 def peak_resident(step: Callable[[], object]) -> tuple[int, int]:
@@ -35,8 +36,8 @@ def resident() -> int:
 
 
 @contextlib.contextmanager
-def limited(share: float = 0.9) -> Iterator[None]:
-    """Within the block, allocating more than `share` of the memory that is free now raises an exception.
+def limited(most: int | None = None) -> Iterator[None]:
+    """Within the block, allocating beyond `most` bytes of this process raises an exception; see `allowance`.
 
     Linux only, where a process that takes too much is killed instead of refused; elsewhere nothing is done.
     """
@@ -46,13 +47,26 @@ def limited(share: float = 0.9) -> Iterator[None]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = _status("VmData") + int(share * available())
-    limits = [most, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+    further = max(0, (resident() + allowance() if most is None else most) - resident())
+    limits = [_status("VmData") + further, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def allowance() -> int:
+    """Bytes that a process may take, of those that are free: a tenth is left to the rest of the machine."""
+    return available() * 9 // 10
+
+
+def cache_bytes() -> int:
+    """Size of the processor's largest cache; a large one is assumed where the system does not tell."""
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    with contextlib.suppress(OSError, ValueError):
+        return max(1024 * int(path.read_text().strip().removesuffix("K")) for path in sizes)
+    return _LARGE_CACHE
 
 
 def available() -> int:

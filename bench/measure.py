@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import host_memory
+from .outcome import Memory, Times
 
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 200
 _LEAST_WHEN_SLOW, _FAR_LONGER = 3, 5
@@ -21,65 +23,36 @@ _MOST_WARMUPS = 20
 _STEADY = 0.03
 
 
-@dataclass(frozen=True)
-class Times:
-    """Milliseconds of one step: percentiles over the rounds that count.  `steady` says that the median had settled.
-
-    `processor` is the mean time that processors worked on a step, over all threads; None when another device did.
-    """
-
-    p10: float
-    p50: float
-    p90: float
-    rounds: int
-    warmups: int
-    steady: bool
-    processor: float | None = None
-
-    @property
-    def waited(self) -> bool:
-        """Whether steps spent much of their time waiting for a processor that other programs had."""
-        return self.processor is not None and self.processor < 0.8 * self.p50
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes before a step and at its peak; `counted` is "peak allocated" on CUDA and "peak resident set" on the CPU."""
-
-    counted: str
-    before: int
-    peak: int
-
-    @property
-    def above(self) -> int:
-        """Peak above what was there before."""
-        return self.peak - self.before
-
-
 def time_ms(step: Callable[[], Any], device: torch.device, *, budget_s: float = 2.0) -> Times:
     """Times `step`: warm-up until rounds no longer get faster, then rounds until their median is steady.
 
-    Warm-up and rounds end after `budget_s` seconds each, but there are three rounds unless one alone takes far longer.
+    Before every round the caches are emptied, which is not timed.  Warm-up and rounds end after `budget_s` seconds
+    each, but there are three rounds unless one alone takes far longer.
     """
     clock = _cuda_ms if device.type == "cuda" else _host_ms
+    empty = _cache_emptier(device)
     warmups = [clock(step)]
     while len(warmups) < 2 or warmups[-1] < 0.9 * warmups[-2]:
         if sum(warmups) > 1000 * budget_s or len(warmups) >= _MOST_WARMUPS:
             break
         warmups.append(clock(step))
     rounds: list[float] = []
-    worked = time.process_time()
+    worked, begun = 0.0, time.perf_counter()
     while len(rounds) < _MOST_ROUNDS:
+        empty()
+        before = time.process_time()
         rounds.append(clock(step))
+        worked += time.process_time() - before
         if len(rounds) >= _LEAST_ROUNDS and _interval(rounds) < _STEADY:
             break
-        if sum(rounds) > 1000 * budget_s * (1 if len(rounds) >= _LEAST_WHEN_SLOW else _FAR_LONGER):
+        spent = max(sum(rounds) / 1000, time.perf_counter() - begun)
+        if spent > budget_s * (1 if len(rounds) >= _LEAST_WHEN_SLOW else _FAR_LONGER):
             break
-    worked = time.process_time() - worked
     processor = 1000 * worked / len(rounds) if device.type == "cpu" else None
     p10, p50, p90 = (float(q) for q in np.percentile(rounds, [10, 50, 90]))
     steady = len(rounds) >= _LEAST_WHEN_SLOW and _interval(rounds) < _STEADY
-    return Times(p10, p50, p90, len(rounds), len(warmups), steady, processor)
+    each = tuple(float(f"{ms:.5g}") for ms in rounds)
+    return Times(p10, p50, p90, len(rounds), len(warmups), steady, processor, each)
 
 
 def peak_memory(step: Callable[[], Any], device: torch.device) -> Memory:
@@ -87,11 +60,26 @@ def peak_memory(step: Callable[[], Any], device: torch.device) -> Memory:
     if device.type != "cuda":
         return Memory("peak resident set", *host_memory.peak_resident(step))
     torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     step()
     torch.cuda.synchronize(device)
-    return Memory("peak allocated", before, torch.cuda.max_memory_allocated(device))
+    reserved = torch.cuda.max_memory_reserved(device)
+    return Memory("peak allocated", before, torch.cuda.max_memory_allocated(device), reserved)
+
+
+def profile(step: Callable[[], Any], device: torch.device, path: Path) -> None:
+    """Writes what torch's profiler sees of one `step` to `path`, whole or not at all; chrome://tracing shows it."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities, record_shapes=True) as seen:
+        step()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    seen.export_chrome_trace(str(unfinished))
+    unfinished.replace(path)
 
 
 def stored_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
@@ -122,6 +110,15 @@ class _Held:
     def __init__(self, tensor: Tensor) -> None:
         # Without its own place in the graph: a result that its operation keeps would keep the operation in turn.
         self.tensor = tensor.detach()
+
+
+def _cache_emptier(device: torch.device) -> Callable[[], object]:
+    """Reads and writes more than the caches hold, so that a round finds its inputs where a training run has them."""
+    if device.type == "cuda":
+        size = 2 * torch.cuda.get_device_properties(device).L2_cache_size
+        return torch.empty(size, dtype=torch.uint8, device=device).zero_
+    held = torch.zeros(2 * host_memory.cache_bytes(), dtype=torch.uint8)
+    return functools.partial(held.add_, 1)
 
 
 def _interval(rounds: list[float]) -> float:

@@ -1,30 +1,100 @@
-"""Runs one case; how it ended is a value, never an exception, so that a sweep goes on."""
+"""How a case ended and what was measured: values that a record holds and one process hands to another.  Torch-free."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import traceback
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self
 
-import torch
+Status = Literal["ok", "out_of_memory", "unsupported", "disagrees", "failed", "crashed", "timed_out"]
 
-from temporal_zoo.ops import BackendError, tracing, use_backend
+# What each end but "ok" is called in tables.
+ENDS = {
+    "out_of_memory": "out of memory",
+    "unsupported": "unsupported",
+    "disagrees": "disagrees",
+    "failed": "failed",
+    "crashed": "crashed",
+    "timed_out": "timed out",
+}
+# Ends that are a fault and not an answer.
+FAULTS = ("disagrees", "failed", "crashed", "timed_out")
 
-from . import gate, host_memory, measure, workloads
-from .case import Case
-from .gate import Agreement
-from .measure import Memory, Times
+# Half of what lies between the 10th and the 90th percentile, as a share of the median: beyond it a case says so.
+WIDE = 0.10
 
-Status = Literal["ok", "out_of_memory", "unsupported", "failed"]
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of one step: percentiles over the rounds that count.  `steady` says that the median had settled.
+
+    `processor` is the mean time that processors worked on a step, over all threads; None when another device did.
+    `each` are the rounds themselves, in their order.
+    """
+
+    p10: float
+    p50: float
+    p90: float
+    rounds: int
+    warmups: int
+    steady: bool
+    processor: float | None = None
+    each: tuple[float, ...] = ()
+
+    @property
+    def spread(self) -> float:
+        """Half of the distance between the 10th and the 90th percentile, as a share of the median."""
+        return (self.p90 - self.p10) / 2 / self.p50 if self.p50 else 0.0
+
+    @property
+    def wide(self) -> bool:
+        """Whether rounds differed by more than `WIDE`."""
+        return self.spread > WIDE
+
+    @property
+    def waited(self) -> bool:
+        """Whether steps spent much of their time waiting for a processor that other programs had."""
+        return self.processor is not None and self.processor < 0.8 * self.p50
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes before a step and at its peak; `counted` is "peak allocated" on CUDA and "peak resident set" on the CPU.
+
+    `reserved` is what CUDA's allocator held at that peak, its unused blocks included; None on the CPU.
+    """
+
+    counted: str
+    before: int
+    peak: int
+    reserved: int | None = None
+
+    @property
+    def above(self) -> int:
+        """Peak above what was there before."""
+        return self.peak - self.before
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the bodies that ran were from the reference.
+
+    `max_error` is the largest difference in any output or gradient relative to that tensor's largest entry, and None
+    when there was nothing to compare.  `unchecked` are bodies that the mixer itself insists on, so that the reference
+    could not take their place.
+    """
+
+    max_error: float | None = None
+    checked: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a case ended; what was measured is None unless `status` is "ok".
 
-    `stored_bytes` belongs to training: a forward pass alone stores nothing.  `bodies` says which body ran for each op.
+    `stored_bytes` belongs to training: elsewhere nothing is stored.  `bodies` says which body ran for each op, and
+    `declared` how the mixer says that its "time" and "memory" grow.  `trace` names the file of a profile.
     """
 
     status: Status
@@ -35,6 +105,9 @@ class Outcome:
     num_parameters: int | None = None
     bodies: dict[str, list[str]] = field(default_factory=dict)
     agreement: Agreement | None = None
+    declared: dict[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    trace: str | None = None
     traceback: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,63 +122,34 @@ class Outcome:
             "num_parameters": self.num_parameters,
             "bodies": self.bodies,
             "gate": self.agreement and asdict(self.agreement),
+            "declared": self.declared,
+            "threads": self.threads,
+            "trace": self.trace,
             "traceback": self.traceback,
         }
 
-
-def run(case: Case, *, budget_s: float = 2.0) -> Outcome:
-    """Gate, time, peak memory and stored bytes of one case.
-
-    Args:
-        budget_s: seconds for the rounds of the clock (`measure.time_ms`).
-    """
-    outcome = _attempt(case, budget_s)
-    # Here and not in a handler: there the exception still holds the frames, and they the tensors.
-    gc.collect()
-    if torch.device(case.device).type == "cuda":
-        torch.cuda.empty_cache()
-    return outcome
-
-
-def _attempt(case: Case, budget_s: float) -> Outcome:
-    device = torch.device(case.device)
-    limit = contextlib.nullcontext() if device.type == "cuda" else host_memory.limited()
-    try:
-        with limit, use_backend(**case.pins):
-            return _measured(case, device, budget_s)
-    except BackendError as error:
-        return Outcome("unsupported", str(error))
-    except Exception as error:
-        if _is_out_of_memory(error):
-            return Outcome("out_of_memory", str(error).splitlines()[0] if str(error) else "out of memory")
-        return Outcome("failed", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Reads what `to_dict` wrote, among other fields or not, and older records, which know fewer of them."""
+        return cls(
+            record["outcome"],
+            record["reason"],
+            time_ms=_read(Times, record["time_ms"]),
+            memory=_read(Memory, record["memory_bytes"]),
+            stored_bytes=record["stored_bytes"],
+            num_parameters=record["num_parameters"],
+            bodies=record["bodies"],
+            agreement=_read(Agreement, record["gate"]),
+            declared=record.get("declared", {}),
+            threads=record.get("threads"),
+            trace=record.get("trace"),
+            traceback=record["traceback"],
+        )
 
 
-def _measured(case: Case, device: torch.device, budget_s: float) -> Outcome:
-    agreement = gate.check(case)
-    work = workloads.build(case)
-    times = measure.time_ms(work.step, device, budget_s=budget_s)
-    memory = measure.peak_memory(work.step, device)
-    with tracing() as ran:
-        if case.mode == "train":
-            stored = measure.stored_bytes(work.forward, work.module)
-        else:
-            stored = None
-            work.step()
-    return Outcome(
-        "ok",
-        time_ms=times,
-        memory=memory,
-        stored_bytes=stored,
-        num_parameters=sum(parameter.numel() for parameter in work.module.parameters()),
-        bodies={op: sorted(bodies) for op, bodies in sorted(ran.items())},
-        agreement=agreement,
-    )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's own exception, Python's, and the RuntimeError of torch's CPU allocator, which has no type of its own."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+def _read(kind: type, values: Mapping[str, Any] | None) -> Any:
+    if values is None:
+        return None
+    known = {each.name for each in fields(kind)}
+    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known}
+    return kind(**kept)

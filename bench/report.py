@@ -8,14 +8,10 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from temporal_zoo.registry import get
-from temporal_zoo.spec import MixerSpec
-
-from . import fit
+from . import crossover, fit
 from .curves import METRICS, PROCESSOR, STORED, TIME, Curve, Metric, Panel
-
-ENDS = {"out_of_memory": "out of memory", "unsupported": "unsupported", "failed": "failed"}
-_DECLARED = {TIME.name: "time", PROCESSOR.name: "time", STORED.name: "memory"}
+from .outcome import ENDS, WIDE
+from .words import number, size
 
 
 def tables(panel: Panel) -> list[Table]:
@@ -41,18 +37,20 @@ def remarks(panel: Panel) -> list[str]:
                 if least := less.points(metric)[frames]:
                     ratio = number(more.points(metric)[frames] / least)
                     found.append(f"At {frames} frames {more.mixer} {verb} {ratio} times {than} {less.mixer}.")
+    found += crossover.sentences(panel)
     for curve in panel.curves:
         for result in curve.results:
             outcome, who = result.outcome, f"{curve.mixer} at {result.case.frames} frames"
             if outcome.status != "ok":
                 found.append(f"{who}: {ENDS[outcome.status]}: {outcome.reason}")
-            elif outcome.time_ms and not outcome.time_ms.steady:
+            elif outcome.time_ms and not (outcome.time_ms.steady and not outcome.time_ms.wide):
                 times = outcome.time_ms
                 if times.rounds == 1:
                     found.append(f"{who}: so slow that it was timed once only.")
                     continue
+                said = f"spread beyond {100 * WIDE:.0f} %" if times.steady else "the clock did not settle"
                 found.append(
-                    f"{who}: the clock did not settle in {times.rounds} rounds; 80 % of them took between "
+                    f"{who}: {said} in {times.rounds} rounds; 80 % of them took between "
                     f"{number(times.p10)} and {number(times.p90)} ms."
                 )
     return found
@@ -76,26 +74,10 @@ def notes(panel: Panel) -> list[str]:
     return lines
 
 
-def number(value: float) -> str:
-    """Three significant digits, without exponents for everyday sizes."""
-    if value == 0:
-        return "0"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
-
-
-def size(value: float) -> str:
-    """Bytes with the unit that suits them."""
-    for unit in ("B", "KiB", "MiB"):
-        if abs(value) < 1024:
-            return f"{number(value)} {unit}"
-        value /= 1024
-    return f"{number(value)} GiB"
-
-
 def _metric_table(panel: Panel, metric: Metric) -> Table:
     lengths = panel.lengths
     pairs = list(itertools.pairwise(lengths))
-    declared = _DECLARED.get(metric.name)
+    declared = any(curve.declared(metric) for curve in panel.curves)
     table = _table(panel.title(metric))
     table.add_column("frames")
     for frames in lengths:
@@ -108,12 +90,12 @@ def _metric_table(panel: Panel, metric: Metric) -> Table:
         table.add_column("declared\n(mixer)", justify="right")
     for curve in panel.curves:
         points, powers = curve.points(metric), curve.exponents(metric)
-        row = [curve.mixer, *(_cell(curve, points, frames, metric) for frames in lengths)]
+        row = [curve.mixer, *(cell(curve, points, frames, metric) for frames in lengths)]
         row += [_power(powers.get(pair)) for pair in pairs]
         if len(lengths) > 2:
-            row.append(_power(curve.slope(metric)))
+            row.append(slope(curve, metric))
         if declared:
-            row.append(_declared(curve.mixer, declared))
+            row.append(curve.declared(metric) or "-")
         table.add_row(*row)
     return table
 
@@ -140,15 +122,22 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", caption_justify="left", box=box.SIMPLE_HEAD)
 
 
-def _cell(curve: Curve, points: dict[int, float], frames: int, metric: Metric) -> str:
-    if frames in points:
-        return number(points[frames] / metric.scale)
-    return ENDS.get(curve.status(frames) or "", "-")
+def cell(curve: Curve, points: dict[int, float], frames: int, metric: Metric) -> str:
+    """A value, with the spread of the rounds where it is a time; or how the case ended."""
+    if frames not in points:
+        return ENDS.get(curve.status(frames) or "", "-")
+    value = number(points[frames] / metric.scale)
+    times = next(r.outcome.time_ms for r in curve.results if r.case.frames == frames)
+    if metric is not TIME or times is None or times.rounds == 1:
+        return value
+    return f"{value} ±{100 * times.spread:.0f} %"
+
+
+def slope(curve: Curve, metric: Metric) -> str:
+    """The slope over all lengths, with its error where it has one."""
+    value, error = curve.slope(metric), curve.slope_error(metric)
+    return _power(value) if value is None or not error else f"{value:.2f} ±{error:.2f}"
 
 
 def _power(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _declared(mixer: str, quantity: str) -> str:
-    return getattr(get(MixerSpec.parse(mixer).name), quantity)

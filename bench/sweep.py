@@ -1,84 +1,102 @@
-"""Runs cases one after another and records each as soon as it is measured."""
+"""Measures cases one after another, each in a process of its own, and records each as soon as it has ended.  No torch.
+
+What the record already holds from the same environment is not measured again: a sweep that was killed goes on where it
+was, whenever that happened, and ends with the same set of records, none twice.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from temporal_zoo.record import Reading, Session, read
 
-from temporal_zoo.config import nearest
-from temporal_zoo.environment import environment
-from temporal_zoo.ops import ops, use_backend
-from temporal_zoo.record import Session
-
+from . import apart, surroundings
 from .case import Case
 from .curves import Result
-from .outcome import Outcome, run
-from .report import ENDS, number, size
+from .outcome import ENDS, Outcome
+from .words import number, size
 
 
-class BenchError(ValueError):
-    """A sweep that cannot start; the message says what would be accepted."""
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How a sweep runs.
+
+    `budget_s`: seconds for the rounds of one case.  `limit_s`: after so many seconds a case is ended.  `minutes`: no
+    case begins that might not have ended by then.  `again`: what is recorded already is measured once more.  `traces`:
+    folder for a profile of every case.
+    """
+
+    budget_s: float = 1.5
+    limit_s: float = 300.0
+    minutes: float | None = None
+    again: bool = False
+    traces: Path | None = None
 
 
-def sweep(cases: Sequence[Case], record: Path, *, budget_s: float, talk: Callable[[str], object]) -> list[Result]:
-    """Measures `cases` in order; appends one line per case to `record` and says each to `talk`.
+class Sweep:
+    """Cases, their record, and which of them are done.
 
+    Args:
+        expected: part of the name that the device must have.
     Raises:
-        BenchError: no such device, op or body; before anything is measured.
+        BenchError: this machine cannot run the cases, or has another device; before anything is measured.
         OSError: the record cannot be written; likewise.
     """
-    for case in cases:
-        _check_device(case.device)
-        _check_pins(case.pins)
-    session = Session(record, environment())
-    talk(f"{len(cases)} cases on {_place(cases)}")
-    results = []
-    for number_, case in enumerate(cases, start=1):
-        load = _load()
-        outcome = run(case, budget_s=budget_s)
-        about = {"case": case.to_dict(), "threads": torch.get_num_threads(), "load_before": load}
-        session.write("measurement", about | outcome.to_dict())
-        talk(f"[{number_}/{len(cases)}] {case}: {_summary(outcome)}")
-        results.append(Result(case, outcome))
-    return results
+
+    def __init__(self, cases: Sequence[Case], record: Path, terms: Terms, expected: str | None = None) -> None:
+        self.cases, self.terms = tuple(cases), terms
+        environment, self.place = apart.examine(cases, expected)
+        self._session = Session(record, environment)
+        known = {} if terms.again else outcomes(read(record), environment["id"])
+        self.done = {case: known[case] for case in self.cases if case in known and self._traced(known[case])}
+
+    @property
+    def waiting(self) -> list[Case]:
+        """Cases that are still to be measured, in order."""
+        return [case for case in self.cases if case not in self.done]
+
+    @property
+    def results(self) -> list[Result]:
+        """All that is known of the cases, in their order."""
+        return [Result(case, self.done[case]) for case in self.cases if case in self.done]
+
+    def run(self) -> Iterator[Result]:
+        """Measures what waits and yields each result when it is recorded; ends early when its minutes are over."""
+        begun = time.monotonic()
+        for case in self.waiting:
+            limit = self.terms.limit_s
+            if self.terms.minutes is not None and time.monotonic() - begun + limit > 60 * self.terms.minutes:
+                return
+            about = {"case": case.to_dict(), **surroundings.before(case.device)}
+            trace = self.terms.traces and self.terms.traces / f"{case.label}.json"
+            outcome = apart.measure(case, budget_s=self.terms.budget_s, limit_s=limit, trace=trace)
+            if case.device.startswith("cuda"):
+                about["device_after"] = surroundings.device_state(case.device)
+            self._session.write("measurement", about | outcome.to_dict())
+            self.done[case] = outcome
+            yield Result(case, outcome)
+
+    def _traced(self, outcome: Outcome) -> bool:
+        traces = self.terms.traces
+        return traces is None or outcome.status != "ok" or bool(outcome.trace and (traces / outcome.trace).exists())
 
 
-def _check_device(text: str) -> None:
-    here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        raise BenchError(f"{text!r} is no device; here are {', '.join(here)}") from None
-    if str(device) not in here and not (text == "cuda" and len(here) > 1):
-        raise BenchError(f"there is no device {text!r} here; torch {torch.__version__} sees {', '.join(here)}")
+def outcomes(reading: Reading, environment: str) -> dict[Case, Outcome]:
+    """Case -> its last outcome among the records of one environment."""
+    return {
+        Case.from_dict(record["case"]): Outcome.from_dict(record)
+        for record in reading.of("measurement")
+        if record["environment"] == environment
+    }
 
 
-def _check_pins(pins: dict[str, str]) -> None:
-    with use_backend(**pins):
-        for op, body in pins.items():
-            if body not in (bodies := ops()[op].bodies):
-                raise BenchError(f"{op} has no body {body!r}{nearest(body, bodies)}; it has {', '.join(bodies)}")
-
-
-def _place(cases: Sequence[Case]) -> str:
-    device = torch.device(cases[0].device)
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{device} ({threads} thread{'s' if threads > 1 else ''})"
-
-
-def _summary(outcome: Outcome) -> str:
+def summary(outcome: Outcome) -> str:
+    """An outcome in a few words."""
     if outcome.status != "ok":
         return f"{ENDS[outcome.status]}: {outcome.reason}"
     assert outcome.time_ms is not None
     stored = "" if outcome.stored_bytes is None else f", stores {size(outcome.stored_bytes)}"
-    return f"{number(outcome.time_ms.p50)} ms{stored}"
-
-
-def _load() -> float | None:
-    """Processes that wanted to run in the last minute: other work on the machine that may have slowed a case down."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return f"{number(outcome.time_ms.p50)} ms ±{100 * outcome.time_ms.spread:.0f} %{stored}"

@@ -1,7 +1,8 @@
-"""What runs for a case: a bare mixer, or the denoiser around it; one forward pass, or one training step."""
+"""What runs for a case: a bare mixer, or the denoiser around it; a forward pass, a training or a sampling step."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,14 +63,20 @@ def _mixer(case: Case, device: torch.device) -> Workload:
 
 
 def _model(case: Case, device: torch.device) -> Workload:
-    """One denoiser call; in training also loss, gradients and AdamW, which is one whole training step of one batch."""
+    """One denoiser call; in training also loss, gradients and AdamW, which is one whole training step of one batch.
+
+    In sampling also the way from its answer to the next, less noisy clip: clamp, posterior and fresh noise.
+    """
     from diffusion.backbone import Backbone
-    from diffusion.presets import model_preset
+    from diffusion.presets import preset
+    from diffusion.process import Process
+    from diffusion.samplers import ancestral, denoiser
 
     assert case.preset is not None
     assert case.clips is not None
     assert case.size is not None
-    config = model_preset(case.preset).replace(mixer=case.mixer, size=case.size)
+    whole = preset(case.preset)
+    config = whole.model.replace(mixer=case.mixer, size=case.size)
     module = Backbone(config).to(device)
     noisy, target = torch.randn(2, case.clips, case.frames, config.channels, case.size, case.size, device=device)
     levels = torch.zeros(case.clips, dtype=torch.int64, device=device)
@@ -84,4 +91,16 @@ def _model(case: Case, device: torch.device) -> Workload:
         optimizer.step()
         optimizer.zero_grad()
 
-    return Workload(module, forward, train if case.mode == "train" else torch.no_grad()(forward))
+    process = Process.from_config(whole.process)
+
+    def network(x: Tensor, at: Tensor) -> Tensor:
+        with autocast(case):
+            return module(x, at)
+
+    def sample() -> Tensor:
+        # Of two steps the first: the last one of a sampler adds no noise.
+        fresh = functools.partial(torch.randn_like, noisy)
+        return next(ancestral(denoiser(network, process), process, noisy, fresh, num_steps=2))
+
+    steps = {"forward": torch.no_grad()(forward), "train": train, "sample": torch.no_grad()(sample)}
+    return Workload(module, forward, steps[case.mode])

@@ -1,9 +1,9 @@
-"""Mixers that misbehave, entered under a name for the length of one test."""
+"""Mixers that misbehave, entered under a name for the length of one test; and sweeps without processes."""
 
 import pytest
 import torch
 
-from bench import gate
+from bench import apart, attempt, gate, site
 from temporal_zoo import registry
 from temporal_zoo.interface import Mixer
 
@@ -29,3 +29,22 @@ def planted():
     yield plant
     registry._entries.pop("planted", None)
     gate._check.cache_clear()
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Cases run here, where planted mixers are known and no process has to start; processes have tests of their own."""
+
+    def examine(cases, expected=None):
+        try:
+            found = site.examine(cases, expected)
+        except ValueError as error:
+            raise apart.BenchError(str(error)) from error
+        return found.environment, found.place
+
+    def measure(case, *, budget_s, limit_s, trace=None):
+        return attempt.run(case, budget_s=budget_s, trace=trace)
+
+    monkeypatch.setattr(apart, "examine", examine)
+    monkeypatch.setattr(apart, "measure", measure)
+    monkeypatch.setattr("bench.surroundings._LISTEN_S", 0.001)

@@ -12,11 +12,13 @@ from temporal_zoo.record import read
 
 
 def bench(*arguments):
+    if "--suite" in arguments:
+        arguments = [word for word in arguments if word not in ("--layers", "identity")]
     return CliRunner().invoke(zoo, ["bench", *map(str, arguments)])
 
 
 @pytest.fixture
-def out(tmp_path, monkeypatch):
+def out(tmp_path, monkeypatch, in_this_process):
     monkeypatch.setattr("bench.cli._BUDGET_S", 0.01)
     return tmp_path / "results"
 
@@ -61,7 +63,7 @@ def test_both_levels_as_json_and_a_second_sweep_appends(out):
     told = json.loads(done.stdout)
     assert [result["case"]["level"] for result in told["results"]] == ["mixer"] * 3 + ["model"] * 3
     assert {row["metric"] for row in told["growth"]} == {"time", "processor", "peak"}
-    bench(*options, "--level", "mixer")
+    bench(*options, "--level", "mixer", "--again")
     assert len(read(out / "records.jsonl").of("measurement")) == 9
 
 
@@ -103,7 +105,11 @@ def test_out_of_memory_is_a_row_and_no_failure(out, planted):
         (("--backend", "scan=torch"), "no op is named 'scan'"),
         (("--backend", "torch"), "write op=body"),
         (("--rows", "0"), "--rows"),
-        (("--dtype", "int8"), "--dtype"),
+        (("--dtype", "int8"), "'int8' is no precision"),
+        (("--mode", "sample", "--level", "mixer"), "takes no sampling step"),
+        (("--total", "64", "--rows", "4"), "give one of the two"),
+        (("--suite", "quick", "--rows", "4"), "its cases are fixed"),
+        (("--expect-device", "A100"), "'A100' was expected, and this is"),
     ],
 )
 def test_bad_input_gets_one_message_and_exit_code_two(out, arguments, said):
@@ -120,3 +126,20 @@ def test_an_unwritable_folder_is_noticed_before_anything_is_measured(tmp_path):
     assert done.exit_code == 2, done.output
     assert str(tmp_path / "file") in done.stderr
     assert "cases on" not in done.stderr
+
+
+def test_a_profile_of_every_case(out):
+    options = ("--layers", "identity", "--level", "mixer", "--mode", "train", "--profile", "--out", out)
+    done = bench("--lengths", "4", *options)
+    assert done.exit_code == 0, done.output
+    (trace,) = (out / "traces").iterdir()
+    assert trace.name.startswith("mixer-train-identity-4-")
+    assert json.loads(trace.read_text())["traceEvents"]
+    (measured,) = read(out / "records.jsonl").of("measurement")
+    assert measured["trace"] == trace.name
+
+
+def test_every_measurement_says_what_else_went_on(out):
+    bench("--layers", "identity", "--lengths", "4", "--level", "mixer", "--out", out)
+    measured = read(out / "records.jsonl").of("measurement")
+    assert all(m["load_before"] >= 0 and 0 <= m["busy_percent_before"] <= 100 for m in measured)

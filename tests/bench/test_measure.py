@@ -1,6 +1,7 @@
 """Bytes are counted exactly, clocks and peaks are read as said, and every end of a case is a value."""
 
 import contextlib
+import json
 import sys
 import time
 
@@ -10,10 +11,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from bench import host_memory, measure
+from bench.attempt import run
 from bench.case import expand
 from bench.fit import quadratic
-from bench.gate import Agreement
-from bench.outcome import run
+from bench.outcome import Agreement, Outcome, Times
 from bench.workloads import build
 from temporal_zoo.ops import use_backend
 from temporal_zoo.ops.causal_conv import Filter, causal_conv
@@ -103,8 +104,8 @@ def test_waiting_is_told_from_working():
     waiting = measure.time_ms(lambda: time.sleep(0.01), CPU, budget_s=0.05)
     assert waiting.processor < 5
     assert waiting.waited
-    assert not measure.Times(9, 10, 11, 5, 2, True, processor=19).waited
-    assert not measure.Times(9, 10, 11, 5, 2, True).waited
+    assert not Times(9, 10, 11, 5, 2, True, processor=19).waited
+    assert not Times(9, 10, 11, 5, 2, True).waited
 
 
 def test_the_clock_stops_at_its_budget_and_says_so(monkeypatch):
@@ -153,7 +154,27 @@ def test_an_outcome_says_what_was_measured_and_what_ran():
     assert found.time_ms.rounds >= 3
     assert 0 <= found.agreement.max_error < 1e-3
     assert found.agreement.checked == ("causal_conv=torch", "selective_scan=torch")
+    assert found.declared == {"time": "T", "memory": "T"}
+    assert found.threads == torch.get_num_threads()
     assert outcome("bimamba", mode="forward").stored_bytes is None
+
+
+def test_an_outcome_survives_its_record():
+    for found in (outcome("bimamba"), outcome("bimamba", backends=["selective_scan=mamba_ssm"])):
+        assert Outcome.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_the_cache_is_emptied_before_every_round(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(measure, "_cache_emptier", lambda device: lambda: emptied.append(len(emptied)))
+    times = measure.time_ms(lambda: time.sleep(0.001), CPU, budget_s=0.01)
+    assert len(emptied) == times.rounds == len(times.each)
+    assert 2 * host_memory.cache_bytes() >= 2**20
+
+
+def test_a_wide_spread_is_told():
+    assert not Times(9.2, 10, 11, 5, 2, True).wide
+    assert Times(7, 10, 11, 5, 2, True).wide
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), None])
@@ -190,7 +211,7 @@ def test_a_body_that_is_wrong_is_not_timed(planted, monkeypatch):
     right = body.forward
     monkeypatch.setattr(body, "forward", lambda *a: [1.01 * y for y in right(*a)])
     found = outcome("bimamba", backends=["causal_conv=torch"])
-    assert found.status == "failed"
+    assert found.status == "disagrees"
     assert "causal_conv=torch" in found.reason
     assert "differs from the reference" in found.reason
     assert found.time_ms is None
@@ -219,3 +240,12 @@ def test_a_whole_model_trains():
     assert found.status == "ok", found.reason
     assert found.stored_bytes > 0
     assert found.num_parameters > 10_000
+
+
+def test_a_sampling_step_of_a_whole_model():
+    case = expand(layers="identity", lengths="2", level="model", mode="sample")[0].replace(size=8)
+    cleaner = build(case).step()
+    assert cleaner.shape == (1, 2, 3, 8, 8)
+    assert cleaner.abs().max() <= 1
+    found = run(case, budget_s=0.01)
+    assert (found.status, found.stored_bytes) == ("ok", None), found.reason

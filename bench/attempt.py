@@ -1,0 +1,87 @@
+"""Runs one case in this process; how it ended is a value, never an exception, so that a sweep goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import traceback
+from pathlib import Path
+
+import torch
+
+from temporal_zoo.ops import BackendError, tracing, use_backend
+from temporal_zoo.registry import get
+from temporal_zoo.spec import MixerSpec
+
+from . import gate, host_memory, measure, workloads
+from .case import Case
+from .gate import GateError
+from .outcome import Outcome
+
+
+def run(case: Case, *, budget_s: float = 2.0, most_bytes: int | None = None, trace: Path | None = None) -> Outcome:
+    """Gate, time, peak memory and stored bytes of one case.
+
+    Args:
+        budget_s: seconds for the rounds of the clock (`measure.time_ms`).
+        most_bytes: memory that this process may have on the CPU; unless given, nearly all that is free.
+        trace: file for a profile of one more step, in the format of Chrome's trace viewer.
+    """
+    outcome = _attempt(case, budget_s, most_bytes, trace)
+    # Here and not in a handler: there the exception still holds the frames, and they the tensors.
+    gc.collect()
+    if torch.device(case.device).type == "cuda":
+        torch.cuda.empty_cache()
+    return outcome
+
+
+def _attempt(case: Case, budget_s: float, most_bytes: int | None, trace: Path | None) -> Outcome:
+    device = torch.device(case.device)
+    limit = contextlib.nullcontext() if device.type == "cuda" else host_memory.limited(most_bytes)
+    try:
+        with limit, use_backend(**case.pins):
+            return _measured(case, device, budget_s, trace)
+    except BackendError as error:
+        return Outcome("unsupported", str(error))
+    except GateError as error:
+        return Outcome("disagrees", str(error))
+    except Exception as error:
+        if _is_out_of_memory(error):
+            return Outcome("out_of_memory", str(error).splitlines()[0] if str(error) else "out of memory")
+        return Outcome("failed", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+
+
+def _measured(case: Case, device: torch.device, budget_s: float, trace: Path | None) -> Outcome:
+    agreement = gate.check(case)
+    work = workloads.build(case)
+    times = measure.time_ms(work.step, device, budget_s=budget_s)
+    memory = measure.peak_memory(work.step, device)
+    with tracing() as ran:
+        if case.mode == "train":
+            stored = measure.stored_bytes(work.forward, work.module)
+        else:
+            stored = None
+            work.step()
+    if trace is not None:
+        measure.profile(work.step, device, trace)
+    entry = get(MixerSpec.parse(case.mixer).name)
+    return Outcome(
+        "ok",
+        time_ms=times,
+        memory=memory,
+        stored_bytes=stored,
+        num_parameters=sum(parameter.numel() for parameter in work.module.parameters()),
+        bodies={op: sorted(bodies) for op, bodies in sorted(ran.items())},
+        agreement=agreement,
+        declared={"time": entry.time, "memory": entry.memory},
+        threads=torch.get_num_threads(),
+        trace=trace.name if trace else None,
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """CUDA's own exception, Python's, and the RuntimeError of torch's CPU allocator, which has no type of its own."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)

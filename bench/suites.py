@@ -1,0 +1,79 @@
+"""Ready-made sweeps: what `zoo bench --suite NAME` measures.  Torch-free.
+
+`quick`    every mixer on a CPU in minutes, at the same number of frames in all rows; and three whole models
+`paper`    the models and lengths of Table 2 and Figure 6 of arXiv 2403.07711, and fused attention beside them
+`scaling`  every mixer from 16 to 8192 frames, and the paper's network around four of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from temporal_zoo.registry import names
+
+from .case import Case, expand
+
+# Rows x frames: what fills a GPU, and what two cores can do in minutes.
+_ON_GPU, _ON_CPU = 2**20, 2**13
+# Networks of Table 2 by number of frames, as `preset` names them with SSM layers: the same width with attention.
+TABLE_2 = {16: ("57.5M", "913M"), 64: ("14.5M", "57.5M", "229M", "913M"), 256: ("14.5M", "57.5M", "175M")}
+# Of the one network that Table 2 has at every length: Figure 6, and what a fair comparison adds to it.
+WIDTH_64, HEADS = "57.5M", {"14.5M": 4, "57.5M": 8, "229M": 16, "913M": 32}
+
+
+def quick(device: str, dtype: str) -> list[Case]:
+    """Every mixer from 16 to 1024 frames; attention of both kinds and a state space model in the tiny network."""
+    total = _ON_CPU if device == "cpu" else _ON_GPU
+    bare = expand(layers=",".join(names()), lengths="16,64,256,1024", level="mixer", total=total,
+                  device=device, dtype=dtype)  # fmt: skip
+    return bare + [
+        case
+        for mode in ("train", "sample")
+        for case in expand(layers="attn,flash,bimamba", lengths="16,64,256", level="model", mode=mode,
+                           device=device, dtype=dtype)
+    ]  # fmt: skip
+
+
+def paper(device: str, dtype: str) -> list[Case]:
+    """Training and sampling steps, one clip of 32 x 32 pixels: what one of the paper's eight GPUs has to do."""
+    found = []
+    for mode in ("train", "sample"):
+        for frames, sizes in TABLE_2.items():
+            for size in sizes:
+                mixers = ["bimamba"] if size == "175M" else [attention(size), "bimamba"]
+                if size == WIDTH_64:
+                    mixers += ["flash:heads=8"] + ["mamba"] * (frames == 256)
+                found += _around(size, mixers, str(frames), mode, device, dtype)
+            if frames == 256:
+                found += _around("71.2M", ["attn:heads=9:relative_bias=yes"], "256", mode, device, dtype)
+    return found
+
+
+def scaling(device: str, dtype: str) -> list[Case]:
+    """Bare mixers over ten doublings; and training steps of the paper's network, where there is a GPU for it."""
+    lengths = [2**power for power in range(4, 14)]
+    total = _ON_CPU if device == "cpu" else _ON_GPU
+    bare = expand(layers=",".join(names()), lengths=",".join(map(str, lengths)), level="mixer", total=total,
+                  device=device, dtype=dtype)  # fmt: skip
+    if device == "cpu":
+        return bare
+    mixers = [attention(WIDTH_64), "flash:heads=8", "mamba", "bimamba"]
+    return bare + _around(WIDTH_64, mixers, ",".join(map(str, lengths[:7])), "train", device, dtype)
+
+
+def attention(size: str) -> str:
+    """The spec of the paper's attention layers in the network that has this size with SSM layers."""
+    return f"attn:heads={HEADS[size]}:relative_bias=yes"
+
+
+def _around(size: str, mixers: list[str], lengths: str, mode: str, device: str, dtype: str) -> list[Case]:
+    return expand(layers=",".join(mixers), lengths=lengths, level="model", mode=mode, preset=f"paper-{size}", size=32,
+                  device=device, dtype=dtype)  # fmt: skip
+
+
+# Name -> its cases, the device and the precision that it is meant for.
+SUITES: dict[str, tuple[Callable[[str, str], list[Case]], str, str]] = {
+    "quick": (quick, "cpu", "float32"),
+    "paper": (paper, "cuda", "float32"),
+    "scaling": (scaling, "cuda", "bfloat16"),
+}

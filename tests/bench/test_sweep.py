@@ -1,0 +1,119 @@
+"""A sweep that is killed at any moment and started again ends with the same set of records, none twice."""
+
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from bench import apart
+from bench.case import Case, expand
+from bench.outcome import Outcome, Times
+from bench.sweep import Sweep, Terms
+from temporal_zoo.record import read
+
+CASES = expand(layers="identity,bimamba", lengths="4,8,16", level="mixer")
+HERE = {"id": "here", "machine": {"processor": "a processor"}}
+
+# Measures nothing, records everything, slowly enough to be killed in between.
+KILLED = """
+import sys, time
+sys.path[:] = {path!r}
+from pathlib import Path
+from bench import apart, surroundings
+from bench.outcome import Outcome
+from bench.sweep import Sweep, Terms
+from tests_of_sweeps import CASES, HERE
+surroundings.before = lambda device: {{}}
+apart.examine = lambda cases, expected=None: (HERE, "here")
+apart.measure = lambda case, **how: time.sleep(0.05) or Outcome("ok")
+print("begun", flush=True)
+list(Sweep(CASES, Path({record!r}), Terms()).run())
+"""
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The cases that were measured, in order; each takes a millisecond by a clock of ours."""
+    found = []
+
+    def measure(case, **how):
+        found.append(case)
+        return Outcome("ok", time_ms=Times(1, 1, 1, 5, 2, True))
+
+    monkeypatch.setattr(apart, "examine", lambda cases, expected=None: (HERE, "here"))
+    monkeypatch.setattr(apart, "measure", measure)
+    monkeypatch.setattr("bench.surroundings._LISTEN_S", 0.001)
+    return found
+
+
+def recorded(path):
+    return Counter(Case.from_dict(m["case"]) for m in read(path).of("measurement"))
+
+
+def test_what_is_recorded_is_not_measured_again(measured, tmp_path):
+    record = tmp_path / "records.jsonl"
+    list(Sweep(CASES[:5], record, Terms()).run())
+    sweep = Sweep(CASES, record, Terms())
+    assert sweep.waiting == CASES[5:]
+    list(sweep.run())
+    assert measured == CASES
+    assert [result.case for result in sweep.results] == CASES
+    assert recorded(record) == Counter(CASES)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 200, 900, 1500, 2500, 10**6])
+def test_a_record_that_was_cut_anywhere_is_completed(measured, tmp_path, kept):
+    record = tmp_path / "records.jsonl"
+    list(Sweep(CASES, record, Terms()).run())
+    record.write_bytes(record.read_bytes()[:kept])
+    list(Sweep(CASES, record, Terms()).run())
+    assert recorded(record) == Counter(CASES)
+
+
+def test_a_sweep_that_is_really_killed(tmp_path):
+    (tmp_path / "tests_of_sweeps.py").write_text(
+        "from bench.case import expand\n"
+        f"CASES = expand(layers='identity,bimamba', lengths='4,8,16', level='mixer')\nHERE = {HERE!r}\n"
+    )
+    record = tmp_path / "records.jsonl"
+    source = KILLED.format(path=[str(tmp_path), *sys.path], record=str(record))
+    for seconds in (0.02, 0.12, 0.2, None):
+        with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            if seconds is not None:
+                time.sleep(seconds)
+                process.kill()
+        assert seconds is not None or process.returncode == 0
+    assert recorded(record) == Counter(CASES)
+
+
+def test_another_environment_is_measured_of_its_own(measured, monkeypatch, tmp_path):
+    record = tmp_path / "records.jsonl"
+    list(Sweep(CASES[:2], record, Terms()).run())
+    monkeypatch.setattr(apart, "examine", lambda cases, expected=None: (HERE | {"id": "there"}, "there"))
+    list(Sweep(CASES[:2], record, Terms()).run())
+    assert measured == CASES[:2] * 2
+
+
+def test_again_measures_all_of_them_once_more(measured, tmp_path):
+    for again in (False, True):
+        list(Sweep(CASES[:2], tmp_path / "records.jsonl", Terms(again=again)).run())
+    assert measured == CASES[:2] * 2
+
+
+def test_no_case_begins_that_might_not_end_in_time(measured, monkeypatch, tmp_path):
+    clock = iter(range(0, 10_000, 100))
+    monkeypatch.setattr("bench.sweep.time.monotonic", lambda: next(clock))
+    record, terms = tmp_path / "records.jsonl", Terms(limit_s=60, minutes=8)
+    sweep = Sweep(CASES, record, terms)
+    # At 100, 200, 300 and 400 s of 480 one may begin that has 60; at 500 none.
+    assert len(list(sweep.run())) == 4
+    assert len(sweep.waiting) == len(CASES) - 4
+
+
+def test_a_profile_that_is_missing_is_made(measured, tmp_path):
+    record = tmp_path / "records.jsonl"
+    list(Sweep(CASES[:1], record, Terms()).run())
+    assert Sweep(CASES[:1], record, Terms(traces=tmp_path / "traces")).waiting == CASES[:1]
