@@ -206,7 +206,7 @@ def _along(
                     grad_z += _load(grad_gate + here, live)
                 tl.store(grad_gate + here, grad_z, mask=live)
                 slope *= z * sigmoid
-            tl.store(grads.C + (partial + t) * sweep.state + n, tl.sum(h * slope[None, :], axis=1), mask=live_n)
+            _store_sums(grads.C + (partial + t) * sweep.state, h * slope[None, :], sweep.state)
             tl.store(grads.rest + here, slope * tl.sum(weighted * A, axis=0), mask=live)
             elapsed += delta
             grad_A += weighted * (slope * elapsed)[None, :]
@@ -263,7 +263,7 @@ def _against(
                 slope *= z * _sigmoid(z)
             g = carried + slope[None, :] * C[:, None]
             fed = delta * u
-            tl.store(grads.B + (partial + t) * sweep.state + n, tl.sum(g * fed[None, :], axis=1), mask=live_n)
+            _store_sums(grads.B + (partial + t) * sweep.state, g * fed[None, :], sweep.state)
             weighted = g * B[:, None]
             grad_fed = tl.sum(weighted, axis=0)
             rest += _load(grads.rest + here, live) - fed * tl.sum(weighted * A, axis=0)
@@ -278,6 +278,16 @@ def _against(
     if grads.initial is not None:
         tl.store(grads.initial + at_state, carried, mask=live_tile)
     return grad_A, grad_skip, grad_dt_bias
+
+
+@triton.jit
+def _store_sums(pointer, x, state: tl.constexpr):
+    """Stores the sums over channels, one per state."""
+    # Every lane has the sums of several states; as many lanes as there are states have to store one each.  Fetched
+    # through registers: what Triton does unasked goes through shared memory.
+    lane = tl.arange(0, max(x.shape[0], x.shape[1]))
+    sums = tl.gather(tl.sum(x, axis=1), lane % x.shape[0], axis=0)
+    tl.store(pointer + lane, sums, mask=lane < state)
 
 
 @triton.jit

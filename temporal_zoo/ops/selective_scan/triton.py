@@ -67,7 +67,7 @@ def forward(
     block = _block(directions)
     arguments = sweeps, _contiguous(gate), y, _contiguous(lengths), frames, channels
     programs = rows * _blocks(channels, block)
-    _launch(kernels.forward, programs, directions, *arguments, BLOCK=block)
+    _launch(kernels.forward, programs, directions, *arguments, BLOCK=block, num_warps=_warps(directions, 2))
     return y, [final.mT.contiguous() for final in finals], []
 
 
@@ -99,7 +99,8 @@ def backward(
     grad_gate = None if gate is None else _empty(gate, lengths)
     arguments = sweeps, gradients, _contiguous(gate), grad_y.contiguous(), grad_gate, _contiguous(lengths)
     sizes = rows, rows_per_program, frames, channels
-    _launch(kernels.backward, groups * blocks, directions, *arguments, *sizes, BLOCK=block, CHUNK=kernels.CHUNK)
+    constants = {"BLOCK": block, "CHUNK": kernels.CHUNK, "num_warps": _warps(directions, 4)}
+    _launch(kernels.backward, groups * blocks, directions, *arguments, *sizes, **constants)
     return (
         [_total(direction, grads) for direction, grads in zip(directions, gradients, strict=True)],
         grad_gate,
@@ -118,9 +119,8 @@ def _launch(kernel, programs: int, directions: Sequence[Filled], *arguments, **c
     if programs:
         # Triton launches on the current device, which need not be the tensors'.
         with torch.cuda.device_of(directions[0].u):
-            # A second warp where one has too few registers.  The recurrence is made for fused multiply-adds.
-            num_warps = 1 if _most_states(directions) <= 32 else 2
-            kernel[programs,](*arguments, **constants, num_warps=num_warps, enable_fp_fusion=True)
+            # The recurrence is made for fused multiply-adds.
+            kernel[programs,](*arguments, **constants, enable_fp_fusion=True)
 
 
 @torch.compiler.assume_constant_result
@@ -137,6 +137,11 @@ def _most_states(directions: Sequence[Direction]) -> int:
 def _block(directions: Sequence[Filled]) -> int:
     """Channels per program: two per lane where a thread has registers for the states of both."""
     return 64 if _most_states(directions) <= 16 and directions[0].A.shape[0] > 32 else 32
+
+
+def _warps(directions: Sequence[Filled], most: int) -> int:
+    """Warps per program: more than one only where one has too few registers."""
+    return 1 if _most_states(directions) <= 32 else most
 
 
 def _blocks(channels: int, block: int) -> int:

@@ -6,9 +6,6 @@ marked `gpu` run there on the CPU, started by one that is not.
 
 import math
 import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -125,76 +122,41 @@ def test_comes_first():
     assert selective_scan.choose([direction]) == "triton"
 
 
-def test_in_the_interpreter():
+def test_in_the_interpreter(interpret):
     """This file's tests for hardware, and a few of those for every body, which take long there."""
-    shared = Path(__file__).with_name("test_selective_scan.py")
-    environment = os.environ | {"TRITON_INTERPRET": "1", "ZOO_BACKEND": ""}
-    pytest_in = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    for arguments in ([__file__, "-m", "gpu"], [str(shared), "-k", "triton and (shared or registered)"]):
-        ran = subprocess.run(
-            [*pytest_in, *arguments],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=Path(__file__).parents[3],
-            timeout=600,
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+    interpret(__file__, "-m", "gpu")
+    interpret(Path(__file__).with_name("test_selective_scan.py"), "-k", "triton and (shared or registered)")
 
 
 @pytest.fixture
 def launches(monkeypatch):
-    """(kernel, arguments by name) of what would be launched at state 16 for bfloat16."""
+    """State -> (kernel, arguments by name) of what forward and backward would launch for bfloat16."""
     noted = []
 
     def note(kernel, programs, directions, *arguments, **constants):
         noted.append((kernel, dict(zip(kernel.arg_names, arguments, strict=False)) | constants))
 
+    def launch(state):
+        wide, narrow = (torch.zeros(1, 65, size, dtype=torch.bfloat16) for size in (128, state))
+        one, A = torch.ones(128), -torch.ones(128, state)
+        directions = [Direction(wide, wide, A, narrow, narrow, one, one, reverse) for reverse in BOTH]
+        triton.forward(directions, wide, None, [], return_final=False, keep=True)
+        triton.backward(wide, [], directions, wide, None, [], [])
+        return noted
+
     monkeypatch.setattr(triton, "_launch", note)
-    wide, narrow = torch.zeros(1, 65, 128, dtype=torch.bfloat16), torch.zeros(1, 65, 16, dtype=torch.bfloat16)
-    one = torch.ones(128)
-    directions = [Direction(wide, wide, -torch.ones(128, 16), narrow, narrow, one, one, reverse) for reverse in BOTH]
-    triton.forward(directions, wide, None, [], return_final=False, keep=True)
-    triton.backward(wide, [], directions, wide, None, [], [])
-    return noted
+    return launch
 
 
 @pytest.mark.parametrize("chip", [80, 90])
-def test_resources_at_state_16(launches, chip, monkeypatch, tmp_path, capfd):
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
-    from triton.language import constexpr
-
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("TRITON_DUMP_PTXAS_LOG", "1")
-    # Backward turns n sums, one after the other in registers, into n lanes that store them: 4 n bytes.
-    for (kernel, arguments), most_registers, most_shared in zip(launches, (128, 255), (0, 64), strict=True):
-        signature, constants, hints = {}, {}, {}
-        for place, parameter in enumerate(kernel.params):
-            value = arguments[parameter.name]
-            value = constexpr(value) if parameter.is_constexpr else value
-            signature[parameter.name] = _describe(value, (place,), constants, hints)
-        source = ASTSource(kernel, signature, constants, hints)
-        options = {"num_warps": 1, "enable_fp_fusion": True}
-        compiled = compile(source, target=GPUTarget("cuda", chip, 32), options=options)
-        log = capfd.readouterr().out
-        assert int(re.search(r"Used (\d+) registers", log)[1]) <= most_registers
-        assert re.search(r"\b0 bytes spill stores, 0 bytes spill loads", log)
-        assert compiled.metadata.shared <= most_shared
-
-
-def _describe(value, path, constants, hints):
-    """An argument's type as Triton's launcher would find it, with what it would find out about the argument."""
-    if isinstance(value, tuple):
-        parts = [_describe(part, (*path, place), constants, hints) for place, part in enumerate(value)]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    if isinstance(value, torch.Tensor):
-        hints[path] = [["tt.divisibility", 16]]
-        return {torch.float32: "*fp32", torch.bfloat16: "*bf16"}[value.dtype]
-    if isinstance(value, int):
-        return "i32"
-    constants[path] = getattr(value, "value", value)
-    return "constexpr"
+@pytest.mark.parametrize("state", [16, 64])
+def test_resources(launches, compiled_for, state, chip):
+    for (kernel, arguments), most_registers in zip(launches(state), (128 if state == 16 else 255, 255), strict=True):
+        resources = compiled_for(chip, kernel, arguments)
+        assert resources.registers <= most_registers
+        assert resources.spilled == 0
+        if state == 16:
+            assert resources.shared == 0
 
 
 def test_refusals():

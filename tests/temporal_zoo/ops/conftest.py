@@ -1,0 +1,79 @@
+"""What the tests of all Triton bodies share: a process with the interpreter, and a compiler that needs no GPU."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def interpret():
+    """Runs tests in a process whose Triton interprets its kernels on the CPU; takes the arguments of pytest."""
+
+    def run(*arguments):
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"TRITON_INTERPRET": "1", "ZOO_BACKEND": ""},
+            cwd=Path(__file__).parents[3],
+            timeout=600,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+    return run
+
+
+class Resources(NamedTuple):
+    """What a thread of a compiled kernel takes: registers, bytes spilled from them; and a program: shared bytes."""
+
+    registers: int
+    spilled: int
+    shared: int
+
+
+@pytest.fixture
+def compiled_for(monkeypatch, tmp_path, capfd):
+    """Compiles a kernel for a chip (80 is sm_80) that need not be there, from its arguments by name, options among
+    them, as its launcher would."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_DUMP_PTXAS_LOG", "1")
+
+    def compile_(chip, kernel, arguments):
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource, compile
+        from triton.language import constexpr
+
+        signature, constants, hints = {}, {}, {}
+        for place, parameter in enumerate(kernel.params):
+            value = arguments[parameter.name]
+            value = constexpr(value) if parameter.is_constexpr else value
+            signature[parameter.name] = _describe(value, (place,), constants, hints)
+        options = {name: value for name, value in arguments.items() if name not in kernel.arg_names}
+        source = ASTSource(kernel, signature, constants, hints)
+        compiled = compile(source, target=GPUTarget("cuda", chip, 32), options={"enable_fp_fusion": True} | options)
+        log = capfd.readouterr().out
+        spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
+        registers = re.search(r"Used (\d+) registers", log)
+        return Resources(int(registers[1]), sum(map(int, spilled.groups())), compiled.metadata.shared)
+
+    return compile_
+
+
+def _describe(value, path, constants, hints):
+    """An argument's type as Triton's launcher would find it, with what it would find out about the argument."""
+    if isinstance(value, tuple):
+        parts = [_describe(part, (*path, place), constants, hints) for place, part in enumerate(value)]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, torch.Tensor):
+        hints[path] = [["tt.divisibility", 16]]
+        return {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}[value.dtype]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "i32"
+    constants[path] = getattr(value, "value", value)
+    return "constexpr"
