@@ -46,7 +46,7 @@ def demo() -> TrainConfig:
     return tiny().override([
         "data.source=builtin:doom",
         "data.flip=yes",
-        "steps=4000",
+        "steps=6000",
         "optimizer.decay=0.4",
         "test_every=250",
     ])  # fmt: skip
