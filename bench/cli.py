@@ -231,8 +231,8 @@ def print_panels(panels: list[Panel]) -> None:
     console = wide_console()
     for panel in panels:
         console.rule(f"[bold]{panel.case.setting}: {panel.step}", align="left")
-        for table in report.tables(panel):
-            console.print(table)
+        for sheet in report.tables(panel):
+            console.print(report.rich_table(sheet))
         for line in report.remarks(panel):
             console.print(f"  {line}", markup=False, soft_wrap=True)
         for line in report.notes(panel):

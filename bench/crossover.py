@@ -66,9 +66,11 @@ def sentences(panel: Panel, yardstick: str = YARDSTICK) -> list[str]:
         return []
     found = []
     for curve in panel.curves:
+        if curve is other or curve.declared(TIME) == "1":  # a control mixes nothing: that is no race
+            continue
         for metric in (TIME, STORED):
             ratios, passes = compare(curve, other, metric)
-            if curve is not other and len(ratios) > 1:
+            if len(ratios) > 1:
                 found.append(_sentence(curve, other, metric, ratios, passes))
     return found
 

@@ -1,53 +1,102 @@
-"""The PNG beside the tables: time and stored bytes against frames, both axes logarithmic."""
+"""Time and memory against frames, both axes logarithmic: one row of axes for each setting."""
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from .case import LEVELS
-from .curves import STORED, TIME, Curve, Metric, Panel
+from .curves import PEAK, STORED, TIME, Curve, Metric, Panel
+from .outcome import ENDS
 
-_STYLES = {"train": "-", "forward": "--"}
+_STYLES = {"train": "-", "forward": "--", "sample": ":"}
 _TOP = 0.97  # of the axes' height: where a case that ended without a number is marked
+_MARKERS = "os^Dv<>p"
 _NAMES = {"mixer": "bare mixer", "model": "whole model"}
+_TITLES = {TIME.name: "time of one step, median and 80 % of rounds", STORED.name: "stored for backward",
+           PEAK.name: "peak above what was there before"}  # fmt: skip
 
 
 def save(panels: Sequence[Panel], path: Path) -> None:
-    """Draws one row of axes per level, time on the left and stored bytes on the right."""
-    levels = [level for level in LEVELS if any(panel.case.level == level for panel in panels)]
-    mixers = list(dict.fromkeys(curve.mixer for panel in panels for curve in panel.curves))
-    colors = {mixer: f"C{index % 10}" for index, mixer in enumerate(mixers)}
-    figure = Figure(figsize=(11, 0.6 + 4.2 * len(levels)), layout="constrained")
-    grid = figure.subplots(len(levels), 2, squeeze=False)
-    for level, (left, right) in zip(levels, grid, strict=True):
-        here = [panel for panel in panels if panel.case.level == level]
-        _draw(left, here, TIME, colors)
-        _draw(right, [panel for panel in here if panel.case.mode == "train"], STORED, colors)
-        left.set_title(f"{_NAMES[level]}: time of one step, median", loc="left", fontsize=10)
-        right.set_title(f"{_NAMES[level]}: stored for backward", loc="left", fontsize=10)
-    settings = list(dict.fromkeys(panel.case.setting for panel in panels))
+    """Draws a row for each setting, time on the left and stored bytes on the right, into a PNG, replaced whole."""
+    rows = settings(panels)
+    figure = Figure(figsize=(11, 0.6 + 4.2 * len(rows)), layout="constrained")
+    looks = _looks(panels)
+    for here, (left, right) in zip(rows.values(), figure.subplots(len(rows), 2, squeeze=False), strict=True):
+        _draw(left, here, TIME, looks)
+        _draw(right, _storing(here), STORED, looks)
+        left.set_title(f"{_NAMES[here[0].case.level]}: {_TITLES[TIME.name]}", loc="left", fontsize=10)
+        right.set_title(f"{_NAMES[here[0].case.level]}: {_TITLES[STORED.name]}", loc="left", fontsize=10)
+    lines = list(rows)
     if any(panel.waited for panel in panels):
-        settings.append("times are too long: other programs had the processor")
-    figure.suptitle("\n".join(settings), fontsize=9, x=0.01, ha="left")
-    figure.savefig(path, dpi=120)
+        lines.append("times are too long: other programs had the processor")
+    figure.suptitle("\n".join(lines), fontsize=9, x=0.01, ha="left")
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    figure.savefig(unfinished, dpi=120, format="png")
+    unfinished.replace(path)
 
 
-def _draw(axes: Axes, panels: Sequence[Panel], metric: Metric, colors: dict[str, str]) -> None:
+def svg(panels: Sequence[Panel]) -> str:
+    """The panels of one setting as one SVG that needs nothing from elsewhere: each step's time, stored bytes, peaks."""
+    drawn = [([panel], TIME, f"time of one {panel.step}") for panel in panels]
+    for metric in (STORED, PEAK):
+        if any(panel.measured(metric) for panel in _storing(panels)):
+            drawn.append((_storing(panels), metric, _TITLES[metric.name]))
+    figure = Figure(figsize=(10.5, 3.9 * math.ceil(len(drawn) / 2)), layout="constrained")
+    places = figure.subplots(math.ceil(len(drawn) / 2), 2, squeeze=False).ravel()
+    for axes, (here, metric, title) in zip(places, drawn, strict=False):
+        _draw(axes, here, metric, _looks(panels))
+        axes.set_title(title, loc="left", fontsize=11)
+    for axes in places[len(drawn) :]:
+        axes.set_axis_off()
+    text = io.StringIO()
+    # The same identifiers for the same picture, so that a page of it changes only with its numbers.
+    with matplotlib.rc_context({"svg.hashsalt": "bench"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def settings(panels: Sequence[Panel]) -> dict[str, list[Panel]]:
+    """Setting -> its panels, one per mode."""
+    found: dict[str, list[Panel]] = {}
+    for panel in panels:
+        found.setdefault(panel.case.setting, []).append(panel)
+    return found
+
+
+def _looks(panels: Sequence[Panel]) -> dict[str, tuple[str, str]]:
+    """Mixer -> its colour and marker: curves that lie on each other can still be told apart."""
+    mixers = dict.fromkeys(curve.mixer for panel in panels for curve in panel.curves)
+    return {mixer: (f"C{place % 10}", _MARKERS[place % len(_MARKERS)]) for place, mixer in enumerate(mixers)}
+
+
+def _storing(panels: Sequence[Panel]) -> list[Panel]:
+    """Those of training, which alone stores; without any, all of them."""
+    return [panel for panel in panels if panel.case.mode == "train"] or list(panels)
+
+
+def _draw(axes: Axes, panels: Sequence[Panel], metric: Metric, looks: dict[str, tuple[str, str]]) -> None:
     lengths = sorted({frames for panel in panels for frames in panel.lengths})
     for panel in panels:
         for curve in panel.curves:
+            color, marker = looks[curve.mixer]
             points = {frames: value / metric.scale for frames, value in curve.points(metric).items() if value > 0}
             if curve.points(metric):
                 # A curve of zeros has no place on these axes, but is named: nothing stored is a result.
-                label = _label(curve, panel.case.mode, metric) if points else f"{curve.mixer}: nothing"
+                mode = panel.case.mode if metric is TIME and len(panels) > 1 else ""
+                label = _label(curve, mode, metric) if points else f"{curve.mixer}: nothing"
                 axes.plot(list(points), list(points.values()), _STYLES[panel.case.mode], label=label,
-                          color=colors[curve.mixer], marker="o", markersize=4)  # fmt: skip
-            _mark_ends(axes, curve, colors[curve.mixer])
+                          color=color, marker=marker, markersize=5, fillstyle="none")  # fmt: skip
+            if metric is TIME and (edges := curve.between()):
+                low, high = zip(*edges.values(), strict=True)
+                axes.vlines(list(edges), low, high, color, linewidth=4, alpha=0.35)
+            _mark_ends(axes, curve, color)
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [str(frames) for frames in lengths])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -60,23 +109,24 @@ def _draw(axes: Axes, panels: Sequence[Panel], metric: Metric, colors: dict[str,
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no number above zero", ha="center", va="center", transform=axes.transAxes)
     axes.set_xlabel("frames")
-    axes.set_ylabel(metric.unit)
+    axes.set_ylabel(f"{metric.unit} per row" if panels[0].case.total else metric.unit)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=7)
 
 
 def _label(curve: Curve, mode: str, metric: Metric) -> str:
-    slope = curve.slope(metric)
-    power = "" if slope is None else f", frames^{slope:.2f}"
-    return f"{curve.mixer}{f' {mode}' if metric is TIME else ''}{power}"
+    slope, declared = curve.slope(metric), curve.declared(metric)
+    power = "" if slope is None else f", T^{slope:.2f}"
+    told = f" (declared {declared})" if declared else ""
+    return f"{curve.mixer}{mode and f' {mode}'}{power}{told}"
 
 
 def _mark_ends(axes: Axes, curve: Curve, color: str) -> None:
-    """A cross at the upper edge for every length that ran out of memory."""
+    """A cross at the upper edge for every length that ended without a number, and why."""
     for frames in curve.lengths:
-        if curve.status(frames) == "out_of_memory":
+        if (status := curve.status(frames)) in ENDS:
             place = axes.get_xaxis_transform()  # x in frames, y in shares of the height
             axes.plot([frames], [_TOP], marker="x", markersize=9, color=color, transform=place, clip_on=False)
-            axes.annotate("out of memory", (frames, _TOP), xycoords=place, fontsize=7, color=color,
+            axes.annotate(ENDS[status], (frames, _TOP), xycoords=place, fontsize=7, color=color,
                           xytext=(-8, -3), textcoords="offset points", ha="right")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
@@ -14,7 +15,28 @@ from .outcome import ENDS, WIDE
 from .words import number, size
 
 
-def tables(panel: Panel) -> list[Table]:
+@dataclass(frozen=True)
+class Sheet:
+    """A table before it is drawn: title, names of columns, rows of as many cells, and a caption."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+def rich_table(sheet: Sheet) -> Table:
+    """A sheet for the terminal: the first column to the left, numbers to the right."""
+    table = Table(title=sheet.title, title_justify="left", title_style="bold", caption=sheet.caption or None,
+                  caption_justify="left", box=box.SIMPLE_HEAD)  # fmt: skip
+    for place, name in enumerate(sheet.columns):
+        table.add_column(name, justify="right" if place else "left")
+    for row in sheet.rows:
+        table.add_row(*row)
+    return table
+
+
+def tables(panel: Panel) -> list[Sheet]:
     """The tables of one panel: every metric that was measured, and the fit of the stored bytes."""
     # On an idle machine processor time tells nothing that the clock does not.
     shown = [metric for metric in METRICS if metric is not PROCESSOR or panel.waited]
@@ -26,7 +48,12 @@ def tables(panel: Panel) -> list[Table]:
 
 
 def remarks(panel: Panel) -> list[str]:
-    """What the numbers of one panel say, in sentences; comparisons are made at the longest length that both have."""
+    """What the numbers of one panel say, in sentences."""
+    return [*_ratios(panel), *crossover.sentences(panel), *ends(panel)]
+
+
+def _ratios(panel: Panel) -> list[str]:
+    """The first mixer beside each of the others, at the longest length that both have."""
     found = []
     first, *others = panel.curves
     for other in others:
@@ -37,7 +64,12 @@ def remarks(panel: Panel) -> list[str]:
                 if least := less.points(metric)[frames]:
                     ratio = number(more.points(metric)[frames] / least)
                     found.append(f"At {frames} frames {more.mixer} {verb} {ratio} times {than} {less.mixer}.")
-    found += crossover.sentences(panel)
+    return found
+
+
+def ends(panel: Panel) -> list[str]:
+    """Cases that ended without a number, and those whose clock was not steady."""
+    found = []
     for curve in panel.curves:
         for result in curve.results:
             outcome, who = result.outcome, f"{curve.mixer} at {result.case.frames} frames"
@@ -74,20 +106,13 @@ def notes(panel: Panel) -> list[str]:
     return lines
 
 
-def _metric_table(panel: Panel, metric: Metric) -> Table:
+def _metric_table(panel: Panel, metric: Metric) -> Sheet:
     lengths = panel.lengths
     pairs = list(itertools.pairwise(lengths))
     declared = any(curve.declared(metric) for curve in panel.curves)
-    table = _table(panel.title(metric))
-    table.add_column("frames")
-    for frames in lengths:
-        table.add_column(str(frames), justify="right")
-    for a, b in pairs:
-        table.add_column(f"exponent\n{a} to {b}", justify="right")
-    if len(lengths) > 2:
-        table.add_column("log-log\nslope", justify="right")
-    if declared:
-        table.add_column("declared\n(mixer)", justify="right")
+    columns = ["frames", *map(str, lengths), *(f"exponent\n{a} to {b}" for a, b in pairs)]
+    columns += ["log-log\nslope"] * (len(lengths) > 2) + ["declared\n(mixer)"] * declared
+    rows = []
     for curve in panel.curves:
         points, powers = curve.points(metric), curve.exponents(metric)
         row = [curve.mixer, *(cell(curve, points, frames, metric) for frames in lengths)]
@@ -96,30 +121,26 @@ def _metric_table(panel: Panel, metric: Metric) -> Table:
             row.append(slope(curve, metric))
         if declared:
             row.append(curve.declared(metric) or "-")
-        table.add_row(*row)
-    return table
+        rows.append(tuple(row))
+    return Sheet(panel.title(metric), tuple(columns), tuple(rows))
 
 
-def _fit_table(panel: Panel, curves: Sequence[Curve]) -> Table:
-    table = _table("stored for backward, fit a + b L + c L^2 over L frames, b and c not negative")
-    table.add_column("mixer")
-    table.caption = f"c is left out where a + b L misses no point by more than {100 * fit.STRAIGHT:.0f} %"
-    for name, unit in (("a", ""), ("b", "per frame"), ("c", "per frame^2")):
-        table.add_column(f"{name}\n{unit}".strip(), justify="right")
-    for frames in panel.lengths:
-        table.add_column(f"c L^2 share\nat {frames}", justify="right")
-    table.add_column("a + b L\nmisses by", justify="right")
+def _fit_table(panel: Panel, curves: Sequence[Curve]) -> Sheet:
+    columns = ["mixer", "a", "b\nper frame", "c\nper frame^2"]
+    columns += [f"c L^2 share\nat {frames}" for frames in panel.lengths]
+    rows = []
     for curve in curves:
         law = curve.quadratic(STORED)
         assert law is not None
         shares = (f"{100 * law.share(frames):.1f} %" for frames in panel.lengths)
         terms = map(size, (law.constant, law.linear, law.quadratic))
-        table.add_row(curve.mixer, *terms, *shares, f"{100 * law.bend:.1f} %")
-    return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", caption_justify="left", box=box.SIMPLE_HEAD)
+        rows.append((curve.mixer, *terms, *shares, f"{100 * law.bend:.1f} %"))
+    return Sheet(
+        "stored for backward, fit a + b L + c L^2 over L frames, b and c not negative",
+        (*columns, "a + b L\nmisses by"),
+        tuple(rows),
+        f"c is left out where a + b L misses no point by more than {100 * fit.STRAIGHT:.0f} %",
+    )
 
 
 def cell(curve: Curve, points: dict[int, float], frames: int, metric: Metric) -> str:

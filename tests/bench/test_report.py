@@ -40,8 +40,8 @@ def results():
 
 def text(panel):
     console = Console(file=io.StringIO(), width=160)
-    for table in report.tables(panel):
-        console.print(table)
+    for sheet in report.tables(panel):
+        console.print(report.rich_table(sheet))
     return console.file.getvalue()
 
 
@@ -122,10 +122,10 @@ def test_nothing_measured_still_makes_a_table():
 
 def test_the_plot_holds_the_points_and_marks_what_ran_out(results, tmp_path):
     axes = Figure().subplots()
-    plot._draw(axes, panels(results), TIME, {"bimamba": "C0", "identity": "C1"})
+    plot._draw(axes, panels(results), TIME, {"bimamba": ("C0", "o"), "identity": ("C1", "s")})
     lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
-    assert list(lines["bimamba train, frames^2.00"].get_xdata()) == [4, 8, 16]
-    assert list(lines["identity train, frames^1.00"].get_ydata()) == [8, 16, 32, 128]
+    assert list(lines["bimamba, T^2.00 (declared T)"].get_xdata()) == [4, 8, 16]
+    assert list(lines["identity, T^1.00 (declared 1)"].get_ydata()) == [8, 16, 32, 128]
     crosses = [line for line in axes.lines if line.get_marker() == "x"]
     assert [list(cross.get_xdata()) for cross in crosses] == [[64]]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
@@ -137,7 +137,7 @@ def test_the_plot_is_a_png_even_when_nothing_is_stored(results, tmp_path):
         plot.save(panels(some), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     axes = Figure().subplots()
-    plot._draw(axes, panels(none), STORED, {"identity": "C1"})
+    plot._draw(axes, panels(none), STORED, {"identity": ("C1", "o")})
     assert [line.get_label() for line in axes.lines] == ["identity: nothing"]
 
 

@@ -1,0 +1,78 @@
+"""`zoo report` and `zoo compare`: what records say.  Neither runs anything, and neither needs torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("place", type=click.Path(exists=True, path_type=Path), default=Path("runs/bench"))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder of the page and the plots.  [default: beside the record]")  # fmt: skip
+@click.option("--environment", metavar="ID", help="Of which environment, where a record has several.  [default: last]")
+@click.option("--json", "as_json", is_flag=True, help="Growth as JSON instead of tables.")
+def report(place: Path, out: Path | None, environment: str | None, as_json: bool) -> None:
+    """Tables, plots and a page of the measurements in PLACE, a record or the folder of one.
+
+    Leaves report.html, which holds its pictures and loads nothing, growth.png, and one SVG for each setting.
+    """
+    from . import curves, page, plot, runs
+    from .cli import print_panels
+
+    run = runs.load(place, environment)
+    found = curves.panels(run.results)
+    folder = out or run.path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "report.html", page.page(run))
+    plot.save(found, folder / "growth.png")
+    for number, here in enumerate(plot.settings(found).values(), start=1):
+        _write(folder / f"growth-{number}.svg", plot.svg(here))
+    if as_json:
+        click.echo(json.dumps([row for panel in found for row in curves.growth(panel)], indent=1))
+    else:
+        print_panels(found)
+    if run.others:
+        click.echo(
+            f"{run.others} measurements of other environments were left out; --environment shows them.", err=True
+        )
+    click.echo(f"Page: {folder / 'report.html'}", err=True)
+
+
+@click.command()
+@click.argument("first", type=click.Path(exists=True, path_type=Path))
+@click.argument("second", type=click.Path(exists=True, path_type=Path))
+@click.option("--other-machine", is_flag=True, help="Compares also what different machines measured.")
+@click.option("--json", "as_json", is_flag=True, help="Ratios as JSON instead of tables.")
+def compare(first: Path, second: Path, other_machine: bool, as_json: bool) -> None:
+    """Ratios of SECOND to FIRST, two records or their folders, case by case, with the intervals of their rounds.
+
+    Of each record the environment of its last measurement is taken.  Different machines are refused.
+    """
+    from . import compare as comparison
+    from . import runs
+    from .cli import wide_console
+    from .report import rich_table
+
+    a, b = runs.load(first), runs.load(second)
+    if not other_machine:
+        comparison.check_same_machine(a, b)
+    found = comparison.pairs(a, b)
+    if as_json:
+        click.echo(json.dumps(comparison.plain(found), indent=1))
+        return
+    console = wide_console()
+    for name, run in (("first", a), ("second", b)):
+        console.print(f"{name}: {run.path}, {run.machine}; {run.code}", markup=False, soft_wrap=True)
+    for sheet in comparison.sheets(found):
+        console.print(rich_table(sheet))
+    if mean := comparison.overall(found):
+        console.print(f"Time, second / first, geometric mean of {sum(bool(p.time) for p in found)} cases: {mean}")
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
