@@ -122,8 +122,9 @@ def wrong_way(arrow):
     ):
         return "mixers share by underscore modules, not with each other"
     # Triton reads a kernel's source and the names around it, so that kernels need a module that imports it.
-    of_kernels = source.endswith("._triton_kernels") and top(target) == "triton"
-    if ((top(target) in OPTIONAL and not of_kernels) or target.endswith("._triton_kernels")) and not late:
+    to_kernels = "._triton_kernels" in target
+    of_kernels = source.endswith("._triton_kernels") and (to_kernels or top(target) == "triton")
+    if (top(target) in OPTIONAL or to_kernels) and not of_kernels and not late:
         return "optional packages are imported inside functions"
     light = source in LIGHT or source.endswith(".cli") or source == "bench.case"
     if light and not late and top(target) in HEAVY:
@@ -151,6 +152,8 @@ def test_no_import_points_the_wrong_way():
         ("temporal_zoo.mixers.flash", "from .attn import Attention"),
         ("temporal_zoo.ops.attention.flash_attn", "from flash_attn import flash_attn_func"),
         ("temporal_zoo.ops.selective_scan.triton", "from temporal_zoo.ops.selective_scan import _triton_kernels"),
+        ("temporal_zoo.ops.selective_scan.triton", "from temporal_zoo.ops._triton_kernels import load"),
+        ("temporal_zoo.ops.selective_scan._triton_kernels", "import mamba_ssm"),
         ("temporal_zoo.spec", "import torch.nn"),
         ("diffusion.cli", "from torch import nn"),
         ("diffusion.data.cli", "try:\n    import numpy\nexcept ImportError:\n    pass"),
@@ -167,6 +170,7 @@ def test_that_check_can_fail(source, text):
         ("temporal_zoo.mixers.flash", "from temporal_zoo.mixers import _heads"),
         ("temporal_zoo.mixers.flash", "from ._heads import Heads"),
         ("temporal_zoo.ops.selective_scan._triton_kernels", "import triton.language as tl"),
+        ("temporal_zoo.ops.selective_scan._triton_kernels", "from temporal_zoo.ops._triton_kernels import load"),
         ("temporal_zoo.registry", "if TYPE_CHECKING:\n    import torch"),
         ("temporal_zoo.catalogue", "def f():\n    import torch"),
     ],

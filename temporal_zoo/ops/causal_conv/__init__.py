@@ -24,7 +24,7 @@ class Filter:
     reverse: bool = False
 
 
-@op("causal_conv1d", "cpu", "torch", "reference")
+@op("triton", "causal_conv1d", "cpu", "torch", "reference")
 def causal_conv(
     x: Tensor,
     filters: Sequence[Filter],

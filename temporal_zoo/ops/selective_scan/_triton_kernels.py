@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from temporal_zoo.ops._triton_kernels import LOG2_E, load, real_frames, sigmoid
+
 CHUNK = 64
-_LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 _LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
@@ -71,7 +72,7 @@ def forward(sweeps, gate, y, lengths, frames, channels: tl.constexpr, BLOCK: tl.
     blocks: tl.constexpr = tl.cdiv(channels, BLOCK)
     row = (tl.program_id(0) // blocks).to(tl.int64)
     d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
-    real = _real_frames(lengths, row, frames)
+    real = real_frames(lengths, row, frames)
     for place in tl.static_range(len(sweeps)):
         if place:
             # Another thread of the warp may have written the sum that this one adds to.
@@ -88,25 +89,25 @@ def _scan(sweep, gate, y, row, real, frames, d, channels: tl.constexpr, add: tl.
     tile = n[:, None] * channels + d[None, :]
     live_tile = live_n[:, None] & live[None, :]
     at_state = row * (sweep.state * channels) + tile
-    A = _load(sweep.A + tile, live_tile) * _LOG2_E
-    skip, dt_bias = _load(sweep.skip + d, live), _load(sweep.dt_bias + d, live)
+    A = load(sweep.A + tile, live_tile) * LOG2_E
+    skip, dt_bias = load(sweep.skip + d, live), load(sweep.dt_bias + d, live)
     h = tl.zeros_like(A)
     if sweep.initial is not None:
-        h = _load(sweep.initial + at_state, live_tile)
+        h = load(sweep.initial + at_state, live_tile)
     for step in range(0, real):
         frame = row * frames + (real - 1 - step if sweep.reverse else step)
         here = frame * channels + d
         there = frame * sweep.state + n
-        u = _load(sweep.u + here, live)
-        delta = _softplus(_load(sweep.dt + here, live) + dt_bias)
-        B, C = _load(sweep.B + there, live_n), _load(sweep.C + there, live_n)
+        u = load(sweep.u + here, live)
+        delta = _softplus(load(sweep.dt + here, live) + dt_bias)
+        B, C = load(sweep.B + there, live_n), load(sweep.C + there, live_n)
         h = tl.exp2(delta[None, :] * A) * h + (delta * u)[None, :] * B[:, None]
         total = tl.sum(h * C[:, None], axis=0) + skip * u
         if add:
-            total += _load(y + here, live)
+            total += load(y + here, live)
         if gate is not None:
-            z = _load(gate + here, live)
-            total *= z * _sigmoid(z)
+            z = load(gate + here, live)
+            total *= z * sigmoid(z)
         tl.store(y + here, total, mask=live)
     if sweep.final is not None:
         tl.store(sweep.final + at_state, h, mask=live_tile)
@@ -149,11 +150,11 @@ def _differentiate(
     live = d < channels
     tile = n[:, None] * channels + d[None, :]
     live_tile = (n < sweep.state)[:, None] & live[None, :]
-    A = _load(sweep.A + tile, live_tile) * _LOG2_E
-    skip, dt_bias = _load(sweep.skip + d, live), _load(sweep.dt_bias + d, live)
+    A = load(sweep.A + tile, live_tile) * LOG2_E
+    skip, dt_bias = load(sweep.skip + d, live), load(sweep.dt_bias + d, live)
     grad_A, grad_skip, grad_dt_bias = tl.zeros_like(A), tl.zeros_like(skip), tl.zeros_like(skip)
     for row in range(first, last):
-        real = _real_frames(lengths, row, frames)
+        real = real_frames(lengths, row, frames)
         partial = (rows_before + row) * frames
         # Barriers: another thread of the warp may have written what this one reads.
         tl.debug_barrier()
@@ -183,7 +184,7 @@ def _along(
     live_tile = live_n[:, None] & live[None, :]
     h = tl.zeros_like(A)
     if sweep.initial is not None:
-        h = _load(sweep.initial + row * (sweep.state * channels) + tile, live_tile)
+        h = load(sweep.initial + row * (sweep.state * channels) + tile, live_tile)
     elapsed = tl.zeros_like(skip)
     chunks, ends = tl.cdiv(real, CHUNK), tl.cdiv(frames, CHUNK) - 1
     for chunk in range(0, chunks):
@@ -192,20 +193,20 @@ def _along(
             t = real - 1 - step if sweep.reverse else step
             here = (row * frames + t) * channels + d
             there = (row * frames + t) * sweep.state + n
-            u = _load(sweep.u + here, live)
-            delta = _softplus(_load(sweep.dt + here, live) + dt_bias)
-            B, C = _load(sweep.B + there, live_n), _load(sweep.C + there, live_n)
+            u = load(sweep.u + here, live)
+            delta = _softplus(load(sweep.dt + here, live) + dt_bias)
+            B, C = load(sweep.B + there, live_n), load(sweep.C + there, live_n)
             h = tl.exp2(delta[None, :] * A) * h + (delta * u)[None, :] * B[:, None]
             weighted = h * C[:, None]
-            slope = _load(grad_y + here, live)
+            slope = load(grad_y + here, live)
             if gate is not None:
-                z = _load(gate + here, live)
-                sigmoid = _sigmoid(z)
-                grad_z = slope * (tl.sum(weighted, axis=0) + skip * u) * sigmoid * (1 + z * (1 - sigmoid))
+                z = load(gate + here, live)
+                share = sigmoid(z)
+                grad_z = slope * (tl.sum(weighted, axis=0) + skip * u) * share * (1 + z * (1 - share))
                 if add:
-                    grad_z += _load(grad_gate + here, live)
+                    grad_z += load(grad_gate + here, live)
                 tl.store(grad_gate + here, grad_z, mask=live)
-                slope *= z * sigmoid
+                slope *= z * share
             _store_sums(grads.C + (partial + t) * sweep.state, h * slope[None, :], sweep.state)
             tl.store(grads.rest + here, slope * tl.sum(weighted * A, axis=0), mask=live)
             elapsed += delta
@@ -234,14 +235,14 @@ def _against(
     # Of the state that the frame before leaves: exp(delta A) g.
     carried = tl.zeros_like(A)
     if grads.final is not None:
-        carried = _load(grads.final + at_state, live_tile)
+        carried = load(grads.final + at_state, live_tile)
     chunks, ends = tl.cdiv(real, CHUNK), tl.cdiv(frames, CHUNK) - 1
     for passed in range(0, chunks):
         chunk = chunks - 1 - passed
         if passed:
             end = grads.ends + (row * ends + chunk) * ((sweep.state + 1) * channels)
-            h = _load(end + tile, live_tile)
-            elapsed = _load(end + sweep.state * channels + d, live)
+            h = load(end + tile, live_tile)
+            elapsed = load(end + sweep.state * channels + d, live)
         v = carried * h
         grad_A += v * elapsed[None, :]
         # The sum over n of A v, times log2(e) as A is.
@@ -253,23 +254,23 @@ def _against(
             t = real - 1 - step if sweep.reverse else step
             here = (row * frames + t) * channels + d
             there = (row * frames + t) * sweep.state + n
-            u = _load(sweep.u + here, live)
-            dt = _load(sweep.dt + here, live) + dt_bias
+            u = load(sweep.u + here, live)
+            dt = load(sweep.dt + here, live) + dt_bias
             delta = _softplus(dt)
-            B, C = _load(sweep.B + there, live_n), _load(sweep.C + there, live_n)
-            slope = _load(grad_y + here, live)
+            B, C = load(sweep.B + there, live_n), load(sweep.C + there, live_n)
+            slope = load(grad_y + here, live)
             if gate is not None:
-                z = _load(gate + here, live)
-                slope *= z * _sigmoid(z)
+                z = load(gate + here, live)
+                slope *= z * sigmoid(z)
             g = carried + slope[None, :] * C[:, None]
             fed = delta * u
             _store_sums(grads.B + (partial + t) * sweep.state, g * fed[None, :], sweep.state)
             weighted = g * B[:, None]
             grad_fed = tl.sum(weighted, axis=0)
-            rest += _load(grads.rest + here, live) - fed * tl.sum(weighted * A, axis=0)
+            rest += load(grads.rest + here, live) - fed * tl.sum(weighted * A, axis=0)
             grad_A -= weighted * (fed * elapsed)[None, :]
             elapsed -= delta
-            grad_dt = (_LN_2 * rest + grad_fed * u) * _sigmoid(dt)
+            grad_dt = (_LN_2 * rest + grad_fed * u) * sigmoid(dt)
             tl.store(grads.dt + here, grad_dt, mask=live)
             tl.store(grads.u + here, grad_fed * delta + slope * skip, mask=live)
             grad_dt_bias += grad_dt
@@ -291,27 +292,9 @@ def _store_sums(pointer, x, state: tl.constexpr):
 
 
 @triton.jit
-def _real_frames(lengths, row, frames):
-    real = frames
-    if lengths is not None:
-        real = tl.load(lengths + row).to(tl.int32)
-    return real
-
-
-@triton.jit
-def _load(pointers, mask):
-    return tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp2(-x * _LOG2_E))
-
-
-@triton.jit
 def _softplus(x):
     # log(1 + e) = 2 artanh(e / (2 + e)), whose series keeps its relative accuracy where e is small.
-    e = tl.exp2(-tl.abs(x) * _LOG2_E)
+    e = tl.exp2(-tl.abs(x) * LOG2_E)
     s = e / (2.0 + e)
     q = s * s
     series = 1 / 11 + q * (1 / 13)

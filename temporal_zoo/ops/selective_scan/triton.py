@@ -17,6 +17,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from temporal_zoo.ops import _triton
 from temporal_zoo.ops.selective_scan import Direction
 from temporal_zoo.ops.selective_scan._operator import Filled, scan
 
@@ -24,20 +25,11 @@ NEEDS = "triton"
 run = functools.partial(scan, "triton")
 
 _MOST_STATES = 64
-# Programs of a backward launch: several waves on any device, few enough for their partial sums to be small.
-_MOST_PROGRAMS = 4096
 
 
 def refuses(directions: Sequence[Direction], gate: Tensor | None = None, **kwargs) -> list[str]:
     """Why this body cannot run these inputs; empty when it can."""
-    u = directions[0].u
-    reasons = []
-    if u.device.type == "cpu" and not _interpreting():
-        reasons.append("runs on the CPU only in Triton's interpreter (TRITON_INTERPRET=1), and u is on cpu")
-    elif u.device.type not in ("cpu", "cuda"):
-        reasons.append(f"runs on CUDA only; u is on {u.device}")
-    if u.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        reasons.append(f"computes in float32; u is {u.dtype}")
+    reasons = _triton.refuses("u", directions[0].u)
     if (state := _most_states(directions)) > _MOST_STATES:
         reasons.append(f"takes at most {_MOST_STATES} states; A has {state}")
     return reasons
@@ -61,13 +53,13 @@ def forward(
     kernels = _kernels()
     u = directions[0].u
     rows, frames, channels = u.shape
-    y = _empty(u, lengths)
+    y = _triton.empty(u, lengths)
     finals = [u.new_empty(rows, each.A.shape[1], channels, dtype=torch.float32) for each in directions if return_final]
     sweeps = _sweeps(kernels, directions, initial, finals)
     block = _block(directions)
-    arguments = sweeps, _contiguous(gate), y, _contiguous(lengths), frames, channels
+    arguments = sweeps, _triton.contiguous(gate), y, _triton.contiguous(lengths), frames, channels
     programs = rows * _blocks(channels, block)
-    _launch(kernels.forward, programs, directions, *arguments, BLOCK=block, num_warps=_warps(directions, 2))
+    _triton.launch(kernels.forward, programs, u.device, *arguments, BLOCK=block, num_warps=_warps(directions, 2))
     return y, [final.mT.contiguous() for final in finals], []
 
 
@@ -86,7 +78,7 @@ def backward(
     rows, frames, channels = u.shape
     block = _block(directions)
     blocks = _blocks(channels, block)
-    rows_per_program = max(1, -(-rows * blocks // _MOST_PROGRAMS))
+    rows_per_program = max(1, -(-rows * blocks // _triton.MOST_PROGRAMS))
     groups = -(-rows // rows_per_program)
     sweeps = _sweeps(kernels, directions, initial, [])
     gradients = tuple(
@@ -96,11 +88,11 @@ def backward(
         )
         for place, each in enumerate(directions)
     )
-    grad_gate = None if gate is None else _empty(gate, lengths)
-    arguments = sweeps, gradients, _contiguous(gate), grad_y.contiguous(), grad_gate, _contiguous(lengths)
+    grad_gate = None if gate is None else _triton.empty(gate, lengths)
+    arguments = sweeps, gradients, _triton.contiguous(gate), grad_y.contiguous(), grad_gate, _triton.contiguous(lengths)
     sizes = rows, rows_per_program, frames, channels
     constants = {"BLOCK": block, "CHUNK": kernels.CHUNK, "num_warps": _warps(directions, 4)}
-    _launch(kernels.backward, groups * blocks, directions, *arguments, *sizes, **constants)
+    _triton.launch(kernels.backward, groups * blocks, u.device, *arguments, *sizes, **constants)
     return (
         [_total(direction, grads) for direction, grads in zip(directions, gradients, strict=True)],
         grad_gate,
@@ -113,21 +105,6 @@ def _kernels() -> ModuleType:
     from temporal_zoo.ops.selective_scan import _triton_kernels
 
     return _triton_kernels
-
-
-def _launch(kernel, programs: int, directions: Sequence[Filled], *arguments, **constants) -> None:
-    if programs:
-        # Triton launches on the current device, which need not be the tensors'.
-        with torch.cuda.device_of(directions[0].u):
-            # The recurrence is made for fused multiply-adds.
-            kernel[programs,](*arguments, **constants, enable_fp_fusion=True)
-
-
-@torch.compiler.assume_constant_result
-def _interpreting() -> bool:
-    import triton
-
-    return bool(triton.knobs.runtime.interpret)
 
 
 def _most_states(directions: Sequence[Direction]) -> int:
@@ -154,7 +131,7 @@ def _sweeps(kernels: ModuleType, directions: Sequence[Filled], initial: list[Ten
 
     return tuple(
         kernels.Sweep(
-            *map(_contiguous, (each.u, each.dt, _states_first(each.A), each.B, each.C, each.skip, each.dt_bias)),
+            *map(_triton.contiguous, (each.u, each.dt, _states_first(each.A), each.B, each.C, each.skip, each.dt_bias)),
             initial=_states_first(initial[place]) if initial else None,
             final=finals[place] if finals else None,
             state=constexpr(each.A.shape[1]),
@@ -169,7 +146,7 @@ def _gradients(kernels: ModuleType, direction: Filled, lengths: Tensor | None, g
     u, dt, A = direction.u, direction.dt, direction.A
     rows, frames, channels = u.shape
     state = A.shape[1]
-    grad_dt = _empty(dt, lengths)
+    grad_dt = _triton.empty(dt, lengths)
 
     def scratch(*shape: int) -> Tensor:
         return u.new_empty(shape, dtype=torch.float32)
@@ -179,7 +156,7 @@ def _gradients(kernels: ModuleType, direction: Filled, lengths: Tensor | None, g
         return partial if lengths is None else partial.zero_()
 
     return kernels.Gradients(
-        u=_empty(u, lengths),
+        u=_triton.empty(u, lengths),
         dt=grad_dt,
         A=scratch(groups, state, channels),
         B=by_block(direction.B),
@@ -204,15 +181,6 @@ def _total(direction: Filled, grads) -> Direction:
     return Direction(grads.u, grads.dt, A, B, C, skip, dt_bias, direction.reverse)
 
 
-def _empty(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Contiguous memory like x's, zero if there are padded frames, which the kernels do not visit."""
-    return x.new_empty(x.shape) if lengths is None else x.new_zeros(x.shape)
-
-
 def _states_first(x: Tensor) -> Tensor:
     """(..., channels, state) -> (..., state, channels), float32."""
     return x.mT.float().contiguous()
-
-
-def _contiguous(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous()

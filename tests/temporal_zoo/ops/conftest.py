@@ -74,6 +74,8 @@ def _describe(value, path, constants, hints):
         hints[path] = [["tt.divisibility", 16]]
         return {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}[value.dtype]
     if isinstance(value, int) and not isinstance(value, bool):
+        if value % 16 == 0:
+            hints[path] = [["tt.divisibility", 16]]
         return "i32"
     constants[path] = getattr(value, "value", value)
     return "constexpr"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from temporal_zoo.ops import _triton
 from temporal_zoo.ops.selective_scan import Direction, selective_scan, triton
 
 pytest.importorskip("triton")
@@ -97,7 +98,7 @@ def test_agrees_with_the_reference(name, monkeypatch):
 
     options = CASES[name][2]
     monkeypatch.setattr(_triton_kernels, "CHUNK", options.get("chunk", _triton_kernels.CHUNK))
-    monkeypatch.setattr(triton, "_MOST_PROGRAMS", options.get("programs", triton._MOST_PROGRAMS))
+    monkeypatch.setattr(_triton, "MOST_PROGRAMS", options.get("programs", _triton.MOST_PROGRAMS))
     ours, theirs = evaluate(CASES[name], "triton"), evaluate(CASES[name], "reference", torch.float64)
     for name, wanted in theirs.items():
         assert not ours[name].isnan().any()
@@ -133,7 +134,7 @@ def launches(monkeypatch):
     """State -> (kernel, arguments by name) of what forward and backward would launch for bfloat16."""
     noted = []
 
-    def note(kernel, programs, directions, *arguments, **constants):
+    def note(kernel, programs, device, *arguments, **constants):
         noted.append((kernel, dict(zip(kernel.arg_names, arguments, strict=False)) | constants))
 
     def launch(state):
@@ -144,7 +145,7 @@ def launches(monkeypatch):
         triton.backward(wide, [], directions, wide, None, [], [])
         return noted
 
-    monkeypatch.setattr(triton, "_launch", note)
+    monkeypatch.setattr(_triton, "launch", note)
     return launch
 
 
