@@ -12,6 +12,7 @@ nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "types", "tests"]
 
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+SPEED = "runs/speed"  # saved runs of the speed tests
 PACKAGES = {"temporal_zoo", "diffusion", "bench"}
 
 
@@ -52,9 +53,15 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def speed(session: nox.Session) -> None:
-    """Speed of every mixer on small shapes, on an otherwise idle machine."""
+    """Speed of every mixer on small shapes, on an otherwise idle machine, as ratios to a saved run.
+
+    `-- --benchmark-save=baseline` saves the one that later runs are compared with; without one, it is the last.
+    """
     install(session, ".[test]")
-    session.run("pytest", "-m", "speed", *session.posargs)
+    named = any(word.startswith("--benchmark-save") for word in session.posargs)
+    keep = [f"--benchmark-storage=file://./{SPEED}", *([] if named else ["--benchmark-autosave"])]
+    session.run("pytest", "-m", "speed", *keep, *session.posargs)
+    session.run("python", "-P", "-m", "bench.baselines", SPEED)
 
 
 @nox.session
@@ -66,8 +73,12 @@ def kernels(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def gpu(session: nox.Session) -> None:
-    """The tests that need a CUDA device, with the torch and the kernels of the environment that is active."""
-    session.run("python", "-m", "pytest", "-m", "gpu", *session.posargs)
+    """What only a GPU can tell, with the torch and the kernels of the active environment: `-- parity kernels paper`.
+
+    At most 8 minutes; typed again, it goes on.  Parts are parity, kernels, paper, scaling and plan.
+    """
+    # Exit code 3: its minutes are over, and there is more to do.
+    session.run("python", "-m", "bench.gpu", *session.posargs, success_codes=[0, 3])
 
 
 @nox.session

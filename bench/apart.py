@@ -19,7 +19,7 @@ from .case import Case
 from .outcome import Outcome
 
 # The process ends itself at its limit; this much later it is ended from here.
-_GRACE_S = 5.0
+GRACE_S = 5.0
 _LOOK_S = 0.05
 _EXAMINE_S = 300.0
 _TAIL = 4000  # characters of standard error that are kept
@@ -73,7 +73,7 @@ def _ask(job: dict[str, Any], *, limit_s: float, most_bytes: int) -> tuple[dict[
         job_file.seek(0)
         process = subprocess.Popen([sys.executable, "-c", source], stdin=job_file, stdout=said, stderr=told)
         try:
-            stopped = _watch(process, limit_s + _GRACE_S, most_bytes)
+            stopped = _watch(process, limit_s + GRACE_S, most_bytes)
         finally:
             process.kill()  # does nothing to one that has ended
             code = process.wait()

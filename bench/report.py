@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from . import crossover, fit
 from .curves import METRICS, PROCESSOR, STORED, TIME, Curve, Metric, Panel
@@ -32,7 +33,7 @@ def rich_table(sheet: Sheet) -> Table:
     for place, name in enumerate(sheet.columns):
         table.add_column(name, justify="right" if place else "left")
     for row in sheet.rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # as it stands: brackets are no markup
     return table
 
 

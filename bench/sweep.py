@@ -24,14 +24,14 @@ from .words import number, size
 class Terms:
     """How a sweep runs.
 
-    `budget_s`: seconds for the rounds of one case.  `limit_s`: after so many seconds a case is ended.  `minutes`: no
-    case begins that might not have ended by then.  `again`: what is recorded already is measured once more.  `traces`:
-    folder for a profile of every case.
+    `budget_s`: seconds for the rounds of one case.  `limit_s`: after so many seconds a case is ended.  `until`: no case
+    begins that might not have ended by then, by `time.monotonic`.  `again`: what is recorded already is measured once
+    more.  `traces`: folder for a profile of every case.
     """
 
     budget_s: float = 1.5
     limit_s: float = 300.0
-    minutes: float | None = None
+    until: float | None = None
     again: bool = False
     traces: Path | None = None
 
@@ -64,11 +64,10 @@ class Sweep:
         return [Result(case, self.done[case]) for case in self.cases if case in self.done]
 
     def run(self) -> Iterator[Result]:
-        """Measures what waits and yields each result when it is recorded; ends early when its minutes are over."""
-        begun = time.monotonic()
+        """Measures what waits and yields each result when it is recorded; ends early when its time is over."""
         for case in self.waiting:
             limit = self.terms.limit_s
-            if self.terms.minutes is not None and time.monotonic() - begun + limit > 60 * self.terms.minutes:
+            if self.terms.until is not None and time.monotonic() + limit + apart.GRACE_S > self.terms.until:
                 return
             about = {"case": case.to_dict(), **surroundings.before(case.device)}
             trace = self.terms.traces and self.terms.traces / f"{case.label}.json"

@@ -1,6 +1,7 @@
 """Speed of every mixer on small shapes, for regressions: `nox -s speed`, with pytest-benchmark's clock."""
 
 import pytest
+import torch
 
 from bench import measure
 from bench.case import expand
@@ -26,3 +27,4 @@ def test_speed(benchmark, mixer, mode, frames):
         "bodies": {op: sorted(bodies) for op, bodies in ran.items()},
     }
     benchmark(work.step)
+    benchmark.extra_info["peak_bytes"] = measure.peak_memory(work.step, torch.device(case.device)).above
