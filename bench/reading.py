@@ -9,7 +9,7 @@ import click
 
 
 @click.command()
-@click.argument("place", type=click.Path(exists=True, path_type=Path), default=Path("runs/bench"))
+@click.argument("place", type=click.Path(path_type=Path), default=Path("runs/bench"))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder of the page and the plots.  [default: beside the record]")  # fmt: skip
 @click.option("--environment", metavar="ID", help="Of which environment, where a record has several.  [default: last]")
@@ -42,8 +42,8 @@ def report(place: Path, out: Path | None, environment: str | None, as_json: bool
 
 
 @click.command()
-@click.argument("first", type=click.Path(exists=True, path_type=Path))
-@click.argument("second", type=click.Path(exists=True, path_type=Path))
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
 @click.option("--other-machine", is_flag=True, help="Compares also what different machines measured.")
 @click.option("--json", "as_json", is_flag=True, help="Ratios as JSON instead of tables.")
 def compare(first: Path, second: Path, other_machine: bool, as_json: bool) -> None:

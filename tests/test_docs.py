@@ -84,6 +84,7 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.data.cli.locate", understood)
     monkeypatch.setattr("temporal_zoo.doctor.examine", understood)
     monkeypatch.setattr("temporal_zoo.commands._check_one", lambda *_: True)
+    monkeypatch.setattr("bench.runs.load", understood)
 
 
 @pytest.mark.parametrize("page", with_code("python"))
