@@ -82,6 +82,7 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.device.open_device", str)
     monkeypatch.setattr("diffusion.checkpoint.find", understood)
     monkeypatch.setattr("diffusion.data.cli.locate", understood)
+    monkeypatch.setattr("diffusion.probes.sweep.Sweep", understood)
     monkeypatch.setattr("temporal_zoo.doctor.examine", understood)
     monkeypatch.setattr("temporal_zoo.commands._check_one", lambda *_: True)
     monkeypatch.setattr("bench.runs.load", understood)

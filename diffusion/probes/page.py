@@ -1,0 +1,175 @@
+"""What a probe found, as one picture and one page: the task as pictures, the results as curves with the bounds in."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffusion.data.storage import written_whole
+from diffusion.probes.task import Task
+from diffusion.probes.trial import Trial
+from diffusion.probes.verdict import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Results = Sequence[tuple[Trial, dict[str, Any]]]
+
+_PAST, _WHOLE = "best of the past", "best of all"
+_STYLE = """body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}img{max-width:100%}
+table{border-collapse:collapse}td,th{padding:.2em .7em;text-align:left;border-bottom:1px solid #ccc}.bad{color:#b00}"""
+
+
+def save_page(folder: Path, task: type[Task], rows: Sequence[Row], results: Results) -> None:
+    """Writes results.png and page.html, which holds the same picture and the table."""
+    picture = _picture(task, rows, results)
+    with written_whole(folder / "results.png") as file:
+        file.write(picture)
+    with written_whole(folder / "page.html") as file:
+        file.write(_page(task, rows, results[0][0], picture).encode())
+
+
+def _page(task: type[Task], rows: Sequence[Row], trial: Trial, picture: bytes) -> str:
+    head = (
+        "mixer", task.knob.name, "noise", "frames", "error", "best of the past", "above it", "best of all", "above it",
+        "solved", "verdict", "seeds", "parameters", "CPU s",
+    )  # fmt: skip
+    lines = [
+        "".join(f"<td>{html.escape(cell)}</td>" for cell in (
+            row.mixer, f"{row.level:g}", f"{row.noise:g}", str(row.frames), str(row.error), f"{row.past:.4f}",
+            str(row.above_past), f"{row.whole:.4f}", str(row.above_whole), f"{row.solved:.0%}", row.verdict,
+            str(row.seeds), f"{row.parameters:,}", f"{row.processor_s:.0f}",
+        ))
+        for row in rows
+    ]  # fmt: skip
+    body = "\n".join(
+        f"<tr{' class=bad' if row.impossible else ''}>{line}</tr>" for row, line in zip(rows, lines, strict=True)
+    )
+    return f"""<!doctype html><meta charset="utf-8"><title>zoo probe {trial.probe}</title><style>{_STYLE}</style>
+<h1>{trial.probe}: {html.escape(task.question)}</h1>
+<p>{html.escape(_prose(task))}</p>
+<p>{trial.steps} training steps each, {trial.sequences:,} test sequences. Errors are squared errors in units of what
+guessing leaves: 1 is chance. ± is the 95 % interval over seeds, or over sequences when there is one seed; differences
+are taken on the same sequences.</p>
+<img alt="the task and the results" src="data:image/png;base64,{base64.b64encode(picture).decode()}">
+<table><tr>{"".join(f"<th>{name}</th>" for name in head)}</tr>
+{body}</table>
+"""
+
+
+def _prose(task: type[Task]) -> str:
+    return " ".join((task.__doc__ or "").split())
+
+
+def _picture(task: type[Task], rows: Sequence[Row], results: Results) -> bytes:
+    from matplotlib.figure import Figure
+
+    trial = results[0][0]
+    # Mixers answer differently on one and the same sequence: that of the first seed and setting.
+    shown = {t.mixer: r for t, r in results if (t.level, t.noise, t.seed) == (trial.level, trial.noise, trial.seed)}
+    colours = {mixer: f"C{number % 10}" for number, mixer in enumerate(dict.fromkeys(row.mixer for row in rows))}
+    swept = [axis for axis in ("level", "noise", "frames") if len({getattr(row, axis) for row in rows}) > 1]
+    lines = 1 + math.ceil(len(swept) / 2)
+    figure = Figure(figsize=(13, 4.5 + 4.5 * lines), layout="constrained")
+    task_part, result_part = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, lines))[:, 0]
+    task_part.suptitle(f"one sequence: {task.question}")
+    _draw_task(task_part, trial, shown, colours)
+    panels = result_part.subplots(lines, 2, squeeze=False).ravel()
+    _draw_frames(panels[0], trial, shown, colours)
+    _draw_training(panels[1], trial, rows, shown, colours)
+    for axes, axis in zip(panels[2:], swept, strict=False):
+        _draw_sweep(axes, axis, task, rows, colours)
+    for axes in panels[2 + len(swept) :]:
+        axes.set_axis_off()
+    with io.BytesIO() as file:
+        figure.savefig(file, dpi=110, format="png")
+        return file.getvalue()
+
+
+def _draw_task(part: Any, trial: Trial, shown: dict[str, Any], colours: dict[str, str]) -> None:
+    """What is shown, what is asked, the best answers, and those of every mixer."""
+    task = trial.task()
+    sequences = task.draw(trial.seed, "probe/test", 0, 1, task.frames)
+    best = task.answers(sequences)
+    due = sequences.due[0].numpy()
+    answers = {
+        "asked": sequences.targets[0].numpy(), _PAST: best.past[0].numpy(), _WHOLE: best.whole[0].numpy(),
+        **{mixer: np.array(result["example"]) for mixer, result in shown.items()},
+    }  # fmt: skip
+    masked = {name: np.where(due[:, None], values, np.nan) for name, values in answers.items()}
+    if sequences.targets.shape[-1] > 1:
+        for axes, (name, values) in zip(
+            part.subplots(1, 1 + len(masked), sharey=True),
+            {"shown": sequences.inputs[0].numpy(), **masked}.items(), strict=True,
+        ):  # fmt: skip
+            axes.imshow(values.T, aspect="auto", cmap="viridis", vmin=-0.5, vmax=1.5)
+            axes.set_title(name, fontsize=8)
+            axes.set_xlabel("frame")
+        return
+    inputs, lines = part.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+    inputs.imshow(sequences.inputs[0].T.numpy(), aspect="auto", cmap="coolwarm", vmin=-2, vmax=2)
+    inputs.set(ylabel="shown", yticks=[])
+    lines.plot(masked["asked"][:, 0], "k.-", label="asked")
+    lines.plot(masked[_PAST][:, 0], "k--", label=_PAST)
+    lines.plot(masked[_WHOLE][:, 0], "k:", label=_WHOLE)
+    for mixer in shown:
+        lines.plot(masked[mixer][:, 0], color=colours[mixer], alpha=0.7, label=mixer)
+    lines.set(xlabel="frame", ylabel="value")
+    lines.legend(frameon=False, fontsize=8, ncols=4)
+
+
+def _draw_frames(axes: Axes, trial: Trial, shown: dict[str, Any], colours: dict[str, str]) -> None:
+    """Error at each frame, beside the best there is at that frame, on the same sequences."""
+    for mixer, result in shown.items():
+        by_frame = result["tests"][0]["by_frame"]
+        at = np.flatnonzero(by_frame["due"])
+        if mixer == trial.mixer:
+            axes.plot(at, np.array(by_frame["past"])[at], "k--", label=_PAST)
+            axes.plot(at, np.array(by_frame["whole"])[at], "k:", label=_WHOLE)
+        axes.plot(at, np.array(by_frame["mixer"])[at], color=colours[mixer], marker=".", label=mixer)
+    axes.set(xlabel="frame", ylabel="error", title=f"error by frame, seed {trial.seed}", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _draw_training(
+    axes: Axes, trial: Trial, rows: Sequence[Row], shown: dict[str, Any], colours: dict[str, str]
+) -> None:
+    """Error against training steps."""
+    for mixer, result in shown.items():
+        axes.plot(*zip(*result["curve"], strict=True), color=colours[mixer], marker=".", label=mixer)
+    axes.axhline(rows[0].past, color="k", linestyle="--", label=_PAST)
+    axes.axhline(rows[0].whole, color="k", linestyle=":", label=_WHOLE)
+    axes.set(xlabel="training steps", ylabel="error", title=f"learning, seed {trial.seed}", ylim=(0, 1.1))
+    axes.grid(alpha=0.3)
+
+
+def _draw_sweep(axes: Axes, axis: str, task: type[Task], rows: Sequence[Row], colours: dict[str, str]) -> None:
+    """Error against difficulty, noise or length, everything else as usual, or as in the first row."""
+    usual = (task.knob.usual, task.noises.usual)
+    first = next((row for row in rows if (row.level, row.noise) == usual), rows[0])
+    others = [name for name in ("level", "noise", "frames") if name != axis]
+    here = [row for row in rows if all(getattr(row, name) == getattr(first, name) for name in others)]
+    for mixer, colour in colours.items():
+        line = sorted((row for row in here if row.mixer == mixer), key=lambda row: getattr(row, axis))
+        at = [getattr(row, axis) for row in line]
+        margins = [row.error.margin for row in line]
+        values = [row.error.value for row in line]
+        axes.errorbar(at, values, yerr=margins, color=colour, marker=".", capsize=3, label=mixer)
+    line = sorted((row for row in here if row.mixer == here[0].mixer), key=lambda row: getattr(row, axis))
+    at = [getattr(row, axis) for row in line]
+    axes.plot(at, [row.past for row in line], "k--", label=_PAST)
+    axes.plot(at, [row.whole for row in line], "k:", label=_WHOLE)
+    words = {"level": task.knob.name, "noise": "noise", "frames": "frames"}
+    fixed = ", ".join(f"{words[name]} {getattr(first, name):g}" for name in others)
+    axes.set(xlabel=words[axis], ylabel="error", title=f"error against {words[axis]} ({fixed})", ylim=(0, None))
+    if axis == "frames":
+        axes.set_xscale("log", base=2)
+    axes.grid(alpha=0.3)

@@ -1,0 +1,34 @@
+"""One file per probe, whose name is the file's: a class `Probe`, a `Task`.  Underscore files are shared parts."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusion.probes import ProbeError
+from temporal_zoo.config import nearest
+
+if TYPE_CHECKING:
+    from diffusion.probes.task import Task
+
+
+def names() -> list[str]:
+    """The probes there are; imports none of them."""
+    found = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def summary(name: str) -> str:
+    """The first line of a probe's docstring, read without importing it."""
+    text = (Path(__file__).parent / f"{name}.py").read_text()
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+
+
+def get(name: str) -> type[Task]:
+    """The class of a probe.  Raises: ProbeError for an unknown name, with the nearest one and the full list."""
+    if name not in names():
+        raise ProbeError(f"there is no probe {name!r}{nearest(name, names())}; there are {', '.join(names())}")
+    return import_module(f"{__name__}.{name}").Probe

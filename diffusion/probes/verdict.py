@@ -1,0 +1,132 @@
+"""What trials say: means over seeds with intervals, and whether a mixer did what no mixer of its kind can do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffusion.probes.tasks import get
+from diffusion.probes.trial import Trial
+
+_NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and the half-width of its 95 % interval."""
+
+    value: float
+    margin: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ± {self.margin:.4f}"
+
+    @property
+    def below_zero(self) -> bool:
+        """Whether the whole interval lies below zero."""
+        return self.value + self.margin < 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One mixer at one difficulty, noise and length.
+
+    error: of the mixer.  past, whole: the best errors there are for those who see the past, and for those who see
+    everything.  above_past, above_whole: the mixer's error less the best one, on the same sequences.
+    """
+
+    mixer: str
+    level: float
+    noise: float
+    frames: int
+    seeds: int
+    causal: bool
+    control: bool
+    parameters: int
+    processor_s: float
+    error: Estimate
+    past: float
+    whole: float
+    above_past: Estimate
+    above_whole: Estimate
+
+    @property
+    def solved(self) -> float:
+        """Share of the way from chance to the best that a mixer of this kind can do: 1 is perfect."""
+        best = self.past if self.causal else self.whole
+        return (1 - self.error.value) / (1 - best)
+
+    @property
+    def impossible(self) -> bool:
+        """Whether this cannot be: a causal mixer below the best of the past, or any below the best there is."""
+        return (self.causal and self.above_past.below_zero) or self.above_whole.below_zero
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in words."""
+        if self.impossible:
+            return f"IMPOSSIBLE: below the best of {'the past' if self.causal else 'all'}"
+        if self.control:
+            return "control"
+        if self.causal:
+            return "within what the past allows"
+        if self.past - self.whole < 1e-3:
+            return "the future does not help here"
+        return "uses the future" if self.above_past.below_zero else "not seen to use the future"
+
+
+def rows(probe: str, results: Sequence[tuple[Trial, dict[str, Any]]]) -> list[Row]:
+    """One row for each mixer, difficulty, noise and length, in the order of the trials."""
+    groups: dict[tuple[float, float, int, str], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for trial, result in results:
+        for test in result["tests"]:
+            groups.setdefault((trial.level, trial.noise, test["frames"], trial.mixer), []).append((result, test))
+    return [_row(probe, *key, group) for key, group in groups.items()]
+
+
+def _row(
+    probe: str, level: float, noise: float, frames: int, mixer: str, group: list[tuple[dict[str, Any], dict[str, Any]]]
+) -> Row:
+    result, tests = group[0][0], [test for _, test in group]
+    measured = (float(np.mean([test["errors"][name][0] for test in tests])) for name in ("past", "whole"))
+    past, whole = get(probe)(level, noise).bounds(frames) or measured
+    return Row(
+        mixer=mixer,
+        level=level,
+        noise=noise,
+        frames=frames,
+        seeds=len(tests),
+        causal=result["causal"],
+        control=result["order_blind"],
+        parameters=result["parameters"],
+        processor_s=max(result["processor_s"] for result, _ in group),
+        error=over_seeds([test["errors"]["mixer"] for test in tests]),
+        past=past,
+        whole=whole,
+        above_past=over_seeds([test["gaps"]["past"] for test in tests]),
+        above_whole=over_seeds([test["gaps"]["whole"] for test in tests]),
+    )
+
+
+def over_seeds(estimates: Sequence[Sequence[float]]) -> Estimate:
+    """Mean of (value, standard error) pairs of independent seeds, with its 95 % interval.
+
+    The spread over seeds gives the interval (Student's t); a single seed has only the spread over its sequences.
+    """
+    values = [value for value, _ in estimates]
+    if len(values) == 1:
+        return Estimate(values[0], _NORMAL_95 * estimates[0][1])
+    margin = student_975(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return Estimate(float(np.mean(values)), margin)
+
+
+def student_975(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t: with t = sqrt(f) tan(a), the density of a is cos(a)^(f-1) up to a factor."""
+    angle, width = np.linspace(-math.pi / 2, math.pi / 2, 200_000, endpoint=False, retstep=True)
+    mass = np.cumsum(np.cos(angle + width / 2) ** (freedom - 1))
+    place = np.interp(0.975 * mass[-1], mass, angle + width)
+    return math.sqrt(freedom) * math.tan(float(place))
