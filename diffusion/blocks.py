@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from temporal_zoo.ops.attention import attention
+
 HEAD_FEATURES = 32
 
 
@@ -140,8 +142,8 @@ class FullAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = rearrange(self.norm(x), "f c h w -> f (h w) c")
-        q, k, v = rearrange(self.to_qkv(tokens), "f n (s k d) -> s f k n d", s=3, k=self.heads)
-        out = rearrange(F.scaled_dot_product_attention(q, k, v), "f k n d -> f n (k d)")
+        q, k, v = rearrange(self.to_qkv(tokens), "f n (s k d) -> s f n k d", s=3, k=self.heads)
+        out = rearrange(attention(q, k, v), "f n k d -> f n (k d)")
         return x + rearrange(self.to_out(out), "f (h w) c -> f c h w", h=x.shape[2])
 
 

@@ -26,6 +26,7 @@ from types import MappingProxyType, ModuleType
 import torch
 
 from temporal_zoo.config import nearest
+from temporal_zoo.ops import _planning
 
 log = logging.getLogger("temporal_zoo.ops")
 
@@ -74,7 +75,7 @@ class Op:
                 raise BackendError(f"{self.name}: the body {asked!r} cannot run these inputs\n{table}")
             return asked
         for name in self.bodies:
-            if not self.reasons(name, *args, **kwargs):
+            if _planning.comes_along(self.package(name)) and not self.reasons(name, *args, **kwargs):
                 if name == REFERENCE and _device(args) == "cuda":
                     if _strict.get():
                         raise BackendError(
@@ -90,6 +91,8 @@ class Op:
         module = self._load(body)
         if module.NEEDS is not None and (absent := why_absent(module.NEEDS)):
             return [absent]
+        if _planning.planned() is not None:
+            args, kwargs = _planning.presented(args), _planning.presented(kwargs)
         return module.refuses(*args, **kwargs)
 
     def explain(self, *args, **kwargs) -> dict[str, list[str]]:
@@ -208,8 +211,11 @@ def note(op_name: str, body: str) -> None:
 
 @torch.compiler.assume_constant_result
 def why_absent(package: str) -> str | None:
-    """Why an optional package cannot be used, or None when it can: missing and broken are told apart."""
-    return _why_absent(package)
+    """Why an optional package cannot be used, or None when it can: missing and broken are told apart.
+
+    While a plan is made for a GPU, all of them can be used (`_planning`).
+    """
+    return None if _planning.assumed() else _why_absent(package)
 
 
 # The cache is inside: Dynamo would look through a cache outside, and trace the import.

@@ -19,6 +19,8 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
+from temporal_zoo.ops._planning import capability
+
 # The kernels of flash-attn, xFormers and SDPA put rows on a grid axis that CUDA caps here (pytorch issue 142228); on a
 # CPU a slice costs one concatenation.
 ROWS_AT_ONCE = 65_535
@@ -40,10 +42,9 @@ def working_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
-@torch.compiler.assume_constant_result
 def is_ampere(device: torch.device) -> bool:
     """Whether a CUDA device has what bfloat16 and the flash kernels need."""
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    return capability(device) >= (8, 0)
 
 
 @torch.library.custom_op("temporal_zoo::attention", mutates_args=())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ from torch.nn.functional import linear
 
 from temporal_zoo.ops._dispatch import REFERENCE
 from temporal_zoo.ops.causal_conv import Filter
-from temporal_zoo.ops.selective_scan import Direction
+from temporal_zoo.ops.selective_scan import PLAIN, Direction
 
-__all__ = ["Affine", "Branch", "selective_block"]
+__all__ = ["Affine", "Branch", "rehearsals", "selective_block"]
 
 
 class Affine(NamedTuple):
@@ -77,7 +77,8 @@ def selective_block(
     of the scan keeps of its states): all else is computed again in backward, except the scan.
 
     It has no bodies of its own.  `causal_conv` and `selective_scan` choose theirs, under whatever pins hold; where one
-    of them chooses its reference, so does this function: the plain composition, differentiable as often as its parts.
+    of them chooses its reference, or one that is plain torch, this function is the plain composition, differentiable as
+    often as its parts.
 
     Args:
         x: (rows, frames, dim), any float dtype; finite, at padded frames too.
@@ -104,6 +105,16 @@ def selective_block(
         if branch.conv_weight.shape[0] != inner or branch.A.shape[0] != inner:
             raise ValueError(f"a branch has {branch.conv_weight.shape[0]} channels; in_proj makes {inner} of them")
     conv, scan = _operator.choose(x, branches, lengths)
-    if REFERENCE in (conv, scan):
+    if conv == REFERENCE or scan in PLAIN:
         return reference.run(x, in_proj, branches, out_proj, lengths)
     return _operator.run(conv, scan, x, in_proj, branches, out_proj, lengths)
+
+
+def rehearsals() -> dict[str, Callable[..., object]]:
+    """Registered operator -> a function of its arguments that makes and drops, on the meta device, what it does.
+
+    For whoever counts bytes: what an operator makes and drops while it runs is out of sight.
+    """
+    from temporal_zoo.ops.selective_block._rehearsal import REHEARSALS
+
+    return REHEARSALS

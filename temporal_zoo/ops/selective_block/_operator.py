@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import linear, silu
 
 from temporal_zoo.ops._dispatch import note
+from temporal_zoo.ops._planning import device_type
 from temporal_zoo.ops.causal_conv import causal_conv
 from temporal_zoo.ops.selective_block import Affine, Branch
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
@@ -123,7 +124,7 @@ class _Layer:
     def blocks(self, x: Tensor) -> Iterator[slice]:
         """The rows of each block."""
         rows, frames, _ = x.shape
-        budget = _CACHED if x.device.type == "cpu" else _FILLING
+        budget = _CACHED if device_type(x) == "cpu" else _FILLING
         size = max(_LEAST_ROWS, budget // max(1, frames * self.inner))
         return (slice(first, first + size) for first in range(0, rows, size))
 

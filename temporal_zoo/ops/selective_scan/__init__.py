@@ -10,7 +10,10 @@ from torch import Tensor, int64
 
 from temporal_zoo.ops._dispatch import op
 
-__all__ = ["Direction", "selective_scan"]
+__all__ = ["PLAIN", "Direction", "selective_scan"]
+
+# Bodies that are plain torch, and not behind the registered operator.
+PLAIN = ("reference", "mamba_ssm_plain")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ class Direction:
     reverse: bool = False
 
 
-@op("triton", "mamba_ssm", "cpu", "torch", "reference")
+@op("triton", "mamba_ssm", "mamba_ssm_plain", "cpu", "torch", "reference")
 def selective_scan(
     directions: Sequence[Direction],
     gate: Tensor | None = None,

@@ -1,0 +1,88 @@
+"""One training step of the denoiser as the trainer takes it, the same for planning and for measuring."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .workloads import SEED
+
+if TYPE_CHECKING:
+    from diffusion.ema import MovingAverage
+
+
+def training_step(
+    preset: str, *, mixer: str, checkpointing: str, clips: int, frames: int, size: int, device: torch.device,
+    updates: bool = True,
+) -> TrainingStep:  # fmt: skip
+    """A step of the denoiser of that preset with another mixer, on made-up clips of `size` square pixels.
+
+    Args:
+        device: where it lives; on "meta" it takes no memory.
+        updates: whether the weights are updated, which takes the memory of the optimizer and of the average.
+    """
+    from diffusion.backbone import Backbone
+    from diffusion.ema import MovingAverage
+    from diffusion.presets import model_preset
+
+    config = model_preset(preset).override([f"mixer={mixer}", f"checkpointing={checkpointing}", f"size={size}"])
+    with torch.device(device), torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        network = Backbone(config)
+        noisy, target = (torch.randn(clips, frames, config.channels, size, size) for _ in range(2))
+        levels = torch.zeros(clips, dtype=torch.int64)
+    average = MovingAverage(network, decay=0.9999, warmup=False) if updates else None
+    return TrainingStep(network, average, (noisy, target, levels))
+
+
+class TrainingStep:
+    """Forward pass, loss, backward pass, AdamW and the moving average of the weights, in float32.
+
+    Args:
+        network: the denoiser.
+        average: the moving average of its weights, or None for a step that updates nothing.
+        batch: noisy clips, what the network should predict, and noise levels.
+    """
+
+    def __init__(self, network: nn.Module, average: MovingAverage | None, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        self.network = network
+        self.average = average
+        self.noisy, self.target, self.levels = batch
+        # On the meta device torch would update the weights one by one; on CUDA it takes them together, and so do plans.
+        together = self.noisy.device.type in ("cuda", "meta")
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, foreach=together) if average else None
+
+    def forward(self) -> Tensor:
+        """The loss, with its graph."""
+        return F.mse_loss(self.network(self.noisy, self.levels), self.target)
+
+    def __call__(self) -> None:
+        loss = self.forward()
+        self.network.zero_grad()
+        loss.backward()
+        if self.optimizer is not None and self.average is not None:
+            self.optimizer.step()
+            self.average.update(self.network, step=1)
+
+    def pretend_a_step_was_taken(self) -> None:
+        """Makes what the first step leaves behind, gradients and the optimizer's state, without a forward pass."""
+        for parameter in self.network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        if self.optimizer is not None:
+            self.optimizer.step()
+
+    def parts(self) -> dict[str, list[Tensor]]:
+        """What lives from one step to the next, by name."""
+        parameters = list(self.network.parameters())
+        states = self.optimizer.state.values() if self.optimizer is not None else ()
+        return {
+            "parameters": [*parameters, *self.network.buffers()],
+            "gradients": [parameter.grad for parameter in parameters if parameter.grad is not None],
+            # Without the counts of steps, which are numbers and live on the CPU.
+            "optimizer": [value for state in states for value in state.values() if value.ndim],
+            "average": list(self.average.model.parameters()) if self.average is not None else [],
+            "batch": [self.noisy, self.target, self.levels],
+        }

@@ -1,0 +1,74 @@
+"""What a CPU stores for backward, counted on real tensors, equals what is planned on the meta device: to the byte."""
+
+import pytest
+import torch
+
+from bench.measure import stored_bytes
+from diffusion.backbone import Backbone
+from diffusion.config import ModelConfig
+from temporal_zoo.ops import BackendError, Planned, ops, planning, tracing, use_backend
+from temporal_zoo.registry import build, get, names
+
+ROWS, DIM = 3, 24
+# Below the width of a short convolution, no multiple of anything, and beyond the 256 frames of a chunk of the C++ scan.
+LENGTHS = (2, 37, 300)
+SMALL = ModelConfig(size=8, width=8, multipliers=(1, 2), groups=2, heads=1, time_width=2, stem=3)
+
+
+def specs():
+    return [
+        f"{name}:{options}" if options else name
+        for name in names()
+        for options in ("", *get(name).mixer.Config.examples)
+    ]
+
+
+def counted(module, forward):
+    """Bytes and the bodies that ran, or None where a pinned body cannot run."""
+    try:
+        with tracing() as ran:
+            return stored_bytes(forward, module), ran
+    except BackendError:
+        return None
+
+
+def of_shape(spec, device, frames):
+    with torch.device(device):
+        mixer = build(spec, DIM)
+        x = torch.zeros(ROWS, frames, DIM, requires_grad=True)
+    return counted(mixer, lambda: mixer(x))
+
+
+def bodies(spec):
+    """Every pin of one op that the mixer calls, beside no pin."""
+    _, ran = of_shape(spec, "cpu", 4)
+    return [{}, *({op: body} for op in ran for body in ops()[op].bodies)]
+
+
+@pytest.mark.parametrize("spec", specs())
+def test_of_every_mixer_with_every_body_at_every_length(spec):
+    compared = 0
+    for pins in bodies(spec):
+        for frames in LENGTHS:
+            with use_backend(**pins):
+                measured = of_shape(spec, "cpu", frames)
+                with planning(Planned("cpu")):
+                    planned = of_shape(spec, "meta", frames)
+            assert planned == measured, f"{spec}, {pins}, {frames} frames"
+            compared += measured is not None
+    assert compared >= len(LENGTHS)
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "mixers", "blocks"])
+@pytest.mark.parametrize("mixer", names())
+def test_of_a_whole_model_with_every_mixer(mixer, checkpointing):
+    def found(device):
+        with torch.device(device):
+            network = Backbone(SMALL.replace(mixer=mixer, checkpointing=checkpointing))
+            clip, level = torch.zeros(2, 5, 3, 8, 8), torch.zeros(2, dtype=torch.int64)
+        return counted(network, lambda: network(clip, level))
+
+    with planning(Planned("cpu")):
+        planned = found("meta")
+    assert planned == found("cpu")
+    assert planned[0] > 0
