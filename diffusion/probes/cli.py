@@ -74,7 +74,10 @@ def probe(name, as_list, mixers, seeds, difficulty, noise, steps, sequences, out
         raise click.exceptions.Exit(INTERRUPTED)
     found = rows(name, results)
     save_page(folder, task, found, results)
-    click.echo(json.dumps([_plain(row) for row in found], indent=2)) if as_json else _print(task, found)
+    if as_json:
+        click.echo(json.dumps([_plain(row) for row in found], indent=2))
+    else:
+        _print(task, found)
     console.print(f"Look at {folder}/page.html")
     if interrupted:
         console.print(f"stopped after {len(results)} of {len(trials)} trainings; the same command continues")

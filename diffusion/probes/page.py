@@ -115,7 +115,8 @@ def _draw_task(part: Any, trial: Trial, shown: dict[str, Any], colours: dict[str
         return
     inputs, lines = part.subplots(2, 1, sharex=True, height_ratios=(1, 2))
     inputs.imshow(sequences.inputs[0].T.numpy(), aspect="auto", cmap="coolwarm", vmin=-2, vmax=2)
-    inputs.set(ylabel="shown", yticks=[])
+    inputs.set_title("shown", loc="left", fontsize=9)
+    inputs.set(yticks=range(len(task.channels)), yticklabels=task.channels)
     lines.plot(masked["asked"][:, 0], "k.-", label="asked")
     lines.plot(masked[_PAST][:, 0], "k--", label=_PAST)
     lines.plot(masked[_WHOLE][:, 0], "k:", label=_WHOLE)

@@ -84,6 +84,11 @@ class Task(abc.ABC):
         """Squared error of the best guess of whoever sees nothing."""
         return 1.0
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What each of the inputs is, for pictures; empty where a frame is a picture itself."""
+        return ()
+
     @final
     def draw(self, seed: int, purpose: str, first: int, count: int, frames: int) -> Sequences:
         """`count` sequences from number `first` on; number n is a function of (seed, purpose, n) and nothing else."""

@@ -159,6 +159,22 @@ def test_what_sees_the_future_falls_below_the_filter_and_not_below_the_smoother(
     assert not row.above_whole.below_zero
 
 
+@pytest.mark.slow
+def test_the_kalman_probe_says_what_it_must_of_every_mixer(tmp_path):
+    """`zoo probe kalman --mixers all --seeds 5`, an hour at most on one core."""
+    task = get("kalman")
+    trials = [
+        Trial("kalman", 0.9, 1.0, mixer, seed, task.steps, 4096) for mixer in registry.names() for seed in range(5)
+    ]
+    sweep = Sweep(trials, tmp_path)
+    for _ in sweep.steps():
+        pass
+    found = rows("kalman", sweep.results())
+    assert not [row for row in found if row.impossible]
+    assert [row.mixer for row in found if row.control] == ["identity"]
+    assert not [row for row in found if not row.causal and not row.control and not row.above_past.below_zero]
+
+
 def test_a_layer_that_calls_itself_causal_and_is_not_is_found_out(reduced):
     trial, result = reduced[1][1]
     (row,) = rows("kalman", [(trial, result | {"causal": True})])

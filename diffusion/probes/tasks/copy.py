@@ -20,6 +20,10 @@ class Probe(Task):
     knob = Knob("items", (1, 2, 4), 2)
     noises = Knob("noise", (0.1, 0.5, 1.0), 0.1)
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return ("value", "mark", "request")
+
     def num_normals(self, frames: int) -> int:
         return 3 * (frames - int(self.level))
 

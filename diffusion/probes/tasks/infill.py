@@ -20,6 +20,10 @@ class Probe(Task):
     knob = Knob("gap", (8, 16, 24), 24)
     noises = Knob("noise", (0.1, 0.3, 1.0), 0.1)
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return ("value", "shown")
+
     def num_normals(self, frames: int) -> int:
         return 2 * frames
 

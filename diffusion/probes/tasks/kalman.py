@@ -20,6 +20,10 @@ class Probe(Task):
     knob = Knob("correlation", (0.5, 0.9, 0.97), 0.9)
     noises = Knob("noise", (0.5, 1.0, 2.0), 1.0)
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return ("value",)
+
     def num_normals(self, frames: int) -> int:
         return 2 * frames
 

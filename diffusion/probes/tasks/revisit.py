@@ -23,6 +23,10 @@ class Probe(Task):
     knob = Knob("rooms", (4, 8, 16), 4)
     noises = Knob("noise", (0.1, 0.5, 1.0), 0.1)
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return (*(f"room {number}" for number in range(int(self.level))), "value", "shown")
+
     def num_normals(self, frames: int) -> int:
         return int(self.level) + 2 * frames + 1
 
