@@ -18,8 +18,8 @@ from . import host_memory
 from .case import Case
 from .outcome import Outcome
 
-# The process ends itself at its limit; this much later it is ended from here.
-GRACE_S = 5.0
+# The process ends itself at its limit, which begins when torch is there; this much later it is ended from here.
+GRACE_S = 30.0
 _LOOK_S = 0.05
 _EXAMINE_S = 300.0
 _TAIL = 4000  # characters of standard error that are kept
@@ -46,18 +46,27 @@ def examine(cases: Sequence[Case], expected: str | None = None) -> tuple[dict[st
     return answer["environment"], answer["place"]
 
 
-def measure(case: Case, *, budget_s: float, limit_s: float, trace: Path | None = None) -> Outcome:
-    """Runs `case` in a fresh process, which must end within `limit_s` seconds and must not take nearly all memory.
+def measure(
+    case: Case, *, budget_s: float, limit_s: float, trace: Path | None = None, sources: str | None = None
+) -> Outcome:
+    """Runs `case` in a fresh process, which must end `limit_s` seconds after its start and not take nearly all memory.
 
     Args:
         budget_s: seconds for the rounds of the clock (`measure.time_ms`).
         trace: file for a profile of one more step.
+        sources: digest that our source files must have, so that a record names the code that ran.
+    Raises:
+        BenchError: the source files are others.
     """
     most = host_memory.allowance()
     job = {"task": "measure", "case": case.to_dict(), "budget_s": budget_s, "most_bytes": most,
-           "trace": str(trace) if trace else None}  # fmt: skip
+           "trace": str(trace) if trace else None, "sources": sources}  # fmt: skip
     answer, end = _ask(job, limit_s=limit_s, most_bytes=most)
-    return end if answer is None else Outcome.from_dict(answer)
+    if answer is None:
+        return end
+    if "refused" in answer:
+        raise BenchError(answer["refused"])
+    return Outcome.from_dict(answer)
 
 
 def _ask(job: dict[str, Any], *, limit_s: float, most_bytes: int) -> tuple[dict[str, Any] | None, Outcome]:
@@ -69,7 +78,7 @@ def _ask(job: dict[str, Any], *, limit_s: float, most_bytes: int) -> tuple[dict[
         tempfile.TemporaryFile("w+") as said,
         tempfile.TemporaryFile("w+", errors="replace") as told,
     ):
-        json.dump(job | {"limit_s": limit_s}, job_file)
+        json.dump(job | {"limit_s": limit_s, "grace_s": GRACE_S}, job_file)
         job_file.seek(0)
         process = subprocess.Popen([sys.executable, "-c", source], stdin=job_file, stdout=said, stderr=told)
         try:

@@ -75,8 +75,8 @@ def bench(
     `--suite kernels` leaves a record kernels.jsonl, a plot kernels.png and a page kernels.md in OUT.  It takes minutes
     and wants the machine for itself.
     """
-    until = time.monotonic() + 60 * minutes if minutes else None
     _refuse_options(context, suite)
+    until = _until(minutes, limit)
     if suite == "kernels":
         _kernels(axes["lengths"], peers, repetitions, out, as_json, dry_run)
         return
@@ -101,6 +101,20 @@ def bench(
         print_panels(panels)
     click.echo(f"Record: {record}\nPlot:   {picture}", err=True)
     _exit(sweep)
+
+
+def _until(minutes: float | None, limit: float) -> float | None:
+    """When those minutes are over, by `time.monotonic`."""
+    if minutes is None:
+        return None
+    from .apart import GRACE_S
+
+    if 60 * minutes <= (least := limit + GRACE_S):
+        raise click.UsageError(
+            f"in {minutes:g} minutes no case can begin that may take {limit:g} s and {GRACE_S:g} s to start and end; "
+            f"use --minutes {least / 60 + 1:.0f}, or a shorter --limit"
+        )
+    return time.monotonic() + 60 * minutes
 
 
 def _cases(suite: str | None, axes: dict[str, Any]) -> list[Case]:

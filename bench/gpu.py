@@ -124,7 +124,7 @@ PARTS: dict[str, Callable[[Job], bool]] = {
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/gpu"), show_default=True,
               help="Folder of the records.")  # fmt: skip
-@click.option("--minutes", type=click.FloatRange(min=2), default=8.0, show_default=True, help="Of this call.")
+@click.option("--minutes", type=click.FloatRange(min=3), default=8.0, show_default=True, help="Of this call.")
 @click.option("--device", default="cuda", show_default=True, help="cuda or cuda:N.")
 @click.option("--expect-device", metavar="NAME", help="Stops on a device whose name has no NAME in it, such as A100.")
 def gpu(parts: tuple[str, ...], out: Path, minutes: float, device: str, expect_device: str | None) -> None:

@@ -34,6 +34,8 @@ def report(place: Path, out: Path | None, environment: str | None, as_json: bool
         click.echo(json.dumps([row for panel in found for row in curves.growth(panel)], indent=1))
     else:
         print_panels(found)
+    if run.busy:
+        click.echo(f"Before {run.busy} of {len(run.results)} cases other programs had a good part of the processors.")
     if run.others:
         click.echo(
             f"{run.others} measurements of other environments were left out; --environment shows them.", err=True

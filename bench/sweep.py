@@ -50,6 +50,7 @@ class Sweep:
         self.cases, self.terms = tuple(cases), terms
         environment, self.place = apart.examine(cases, expected)
         self._session = Session(record, environment)
+        self._sources = environment["code"]["sources"]
         known = {} if terms.again else outcomes(read(record), environment["id"])
         self.done = {case: known[case] for case in self.cases if case in known and self._traced(known[case])}
 
@@ -64,14 +65,20 @@ class Sweep:
         return [Result(case, self.done[case]) for case in self.cases if case in self.done]
 
     def run(self) -> Iterator[Result]:
-        """Measures what waits and yields each result when it is recorded; ends early when its time is over."""
+        """Measures what waits and yields each result when it is recorded; ends early when its time is over.
+
+        Raises:
+            BenchError: the code was changed meanwhile.
+        """
         for case in self.waiting:
             limit = self.terms.limit_s
             if self.terms.until is not None and time.monotonic() + limit + apart.GRACE_S > self.terms.until:
                 return
             about = {"case": case.to_dict(), **surroundings.before(case.device)}
             trace = self.terms.traces and self.terms.traces / f"{case.label}.json"
-            outcome = apart.measure(case, budget_s=self.terms.budget_s, limit_s=limit, trace=trace)
+            outcome = apart.measure(
+                case, budget_s=self.terms.budget_s, limit_s=limit, trace=trace, sources=self._sources
+            )
             if case.device.startswith("cuda"):
                 about["device_after"] = surroundings.device_state(case.device)
             self._session.write("measurement", about | outcome.to_dict())

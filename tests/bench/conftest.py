@@ -42,7 +42,7 @@ def in_this_process(monkeypatch):
             raise apart.BenchError(str(error)) from error
         return found.environment, found.place
 
-    def measure(case, *, budget_s, limit_s, trace=None):
+    def measure(case, *, budget_s, limit_s, trace=None, sources=None):
         return attempt.run(case, budget_s=budget_s, trace=trace)
 
     monkeypatch.setattr(apart, "examine", examine)

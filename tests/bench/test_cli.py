@@ -109,6 +109,7 @@ def test_out_of_memory_is_a_row_and_no_failure(out, planted):
         (("--mode", "sample", "--level", "mixer"), "takes no sampling step"),
         (("--total", "64", "--rows", "4"), "give one of the two"),
         (("--suite", "quick", "--rows", "4"), "its cases are fixed"),
+        (("--minutes", "2"), "no case can begin that may take 300 s"),
         (("--expect-device", "A100"), "'A100' was expected, and this is"),
     ],
 )

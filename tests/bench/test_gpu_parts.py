@@ -23,7 +23,7 @@ def told(monkeypatch):
         found.append(words)
         return "ok", "3 passed"
 
-    monkeypatch.setattr(apart, "examine", lambda cases, expected=None: ({"id": "here"}, "a GPU"))
+    monkeypatch.setattr(apart, "examine", lambda cases, expected=None: ({"id": "here", "code": {"sources": "ours"}}, "a GPU"))
     monkeypatch.setattr(apart, "measure", measure)
     monkeypatch.setattr(gpu, "_run", run)
     monkeypatch.setattr("bench.surroundings.before", lambda device: {})

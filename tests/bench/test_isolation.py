@@ -76,7 +76,17 @@ def measure(case, limit_s=120.0):
     return apart.measure(case, budget_s=0.01, limit_s=limit_s)
 
 
-def test_a_sweep_outlives_whatever_its_cases_do(moody, tmp_path):
+def test_a_process_that_measures_says_where_it_is(moody):
+    environment, place = apart.examine(moody("good"))
+    assert environment["code"]["sources"]
+    assert place.endswith("(1 thread)")
+    with pytest.raises(apart.BenchError, match="no body 'fast'"):
+        apart.examine([case.replace(backends=("causal_conv=fast",)) for case in moody("good")])
+
+
+def test_a_sweep_outlives_whatever_its_cases_do(moody, tmp_path, monkeypatch):
+    # Somebody may work on the code while its tests run.
+    monkeypatch.setattr(apart, "examine", lambda *_: ({"id": "here", "code": {"sources": None}}, "here"))
     cases = moody("crash", "killed", "print")
     sweep = Sweep(cases, tmp_path / "records.jsonl", Terms(budget_s=0.01))
     ends = {result.case.mixer.partition("=")[2]: result.outcome for result in sweep.run()}
@@ -93,9 +103,9 @@ def test_a_sweep_outlives_whatever_its_cases_do(moody, tmp_path):
 
 
 def test_a_mixer_that_hangs_is_ended_at_its_limit_and_the_record_says_where(moody):
-    found = measure(*moody("hang"), limit_s=15.0)
+    found = measure(*moody("hang"), limit_s=5.0)
     assert found.status == "timed_out"
-    assert "longer than 15 s" in found.reason
+    assert "longer than 5 s" in found.reason
     assert "in mix" in found.traceback
 
 
@@ -127,6 +137,11 @@ def test_how_a_process_ended(code, told, status):
     assert apart._end(code, told, 5.0).status == status
 
 
+def test_other_code_than_the_record_names_is_not_measured(moody):
+    with pytest.raises(apart.BenchError, match="code has changed"):
+        apart.measure(*moody("good"), budget_s=0.01, limit_s=60.0, sources="of yesterday")
+
+
 def test_a_wrong_fast_body_is_not_timed(moody, tmp_path, monkeypatch):
     # The plug-in spoils the body where it is loaded: in the process that measures.
     path = tmp_path / "moody_mixer.py"
@@ -139,10 +154,11 @@ def test_a_wrong_fast_body_is_not_timed(moody, tmp_path, monkeypatch):
     assert "causal_conv=torch" in found.reason
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_no_process_is_left_behind_when_the_sweep_is_killed(moody, tmp_path):
     source = (
         f"import sys; sys.path[:] = {sys.path!r}; from bench import apart; from bench.case import Case; "
-        f"apart.measure(Case.from_dict({moody('hang')[0].to_dict()!r}), budget_s=0.01, limit_s=8.0)"
+        f"apart.measure(Case.from_dict({moody('hang')[0].to_dict()!r}), budget_s=0.01, limit_s=3.0)"
     )
     with subprocess.Popen([sys.executable, "-c", source]) as parent:
         child = next(filter(None, (_child(parent.pid) for _ in iter(lambda: time.sleep(0.05), 0))))

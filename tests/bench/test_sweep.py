@@ -14,7 +14,7 @@ from bench.sweep import Sweep, Terms
 from temporal_zoo.record import read
 
 CASES = expand(layers="identity,bimamba", lengths="4,8,16", level="mixer")
-HERE = {"id": "here", "machine": {"processor": "a processor"}}
+HERE = {"id": "here", "code": {"sources": "ours"}}
 
 # Measures nothing, records everything, slowly enough to be killed in between.
 KILLED = """
@@ -104,11 +104,11 @@ def test_again_measures_all_of_them_once_more(measured, tmp_path):
 
 
 def test_no_case_begins_that_might_not_end_in_time(measured, monkeypatch, tmp_path):
-    clock = iter(range(100, 10_000, 100))
+    clock = iter(range(100, 10_000, 100))  # seconds
     monkeypatch.setattr("bench.sweep.time.monotonic", lambda: next(clock))
-    record, terms = tmp_path / "records.jsonl", Terms(limit_s=60, until=480)
+    record, terms = tmp_path / "records.jsonl", Terms(limit_s=60, until=500)
     sweep = Sweep(CASES, record, terms)
-    # At 100, 200, 300 and 400 s of 480 one may begin that has 60 and its grace; at 500 none.
+    # At 100, 200, 300 and 400 s of 500 one may begin that has 60 and its grace; later none.
     assert len(list(sweep.run())) == 4
     assert len(sweep.waiting) == len(CASES) - 4
 
