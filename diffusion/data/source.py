@@ -63,6 +63,22 @@ class ClipSource:
         flip = self.config.flip and bool(torch.randint(2, (), generator=generator(seed, "flip", number)))
         return self._cut(place, start, flip=flip)
 
+    def crop(self, number: int, seed: int) -> Clip:
+        """Clip `number` of a sequence that takes every video in turn, each time at a window not taken before.
+
+        Never mirrored.  After `num_rounds` turns some video has no window left, and its clips come again.
+        """
+        turn, index = divmod(number, self.num_videos)
+        place = int(torch.randperm(self.num_videos, generator=generator(seed, "order"))[index])
+        windows = max(1, self.videos.lengths[self._usable[place]] - self.config.span + 1)
+        starts = torch.randperm(windows, generator=generator(seed, "crops", place))
+        return self._cut(place, int(starts[turn % windows]))
+
+    @property
+    def num_rounds(self) -> int:
+        """How many different clips the video with the fewest gives."""
+        return min(max(1, self.videos.lengths[video] - self.config.span + 1) for video in self._usable)
+
     def fixed(self, count: int) -> list[Clip]:
         """`count` clips spread evenly over all windows of all videos: the same whenever they are asked for."""
         clips = []

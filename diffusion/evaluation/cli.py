@@ -1,0 +1,192 @@
+"""`zoo evaluate` and `zoo weights`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from diffusion.data.config import Split
+from diffusion.evaluation.protocol import PRESETS, protocol
+
+if TYPE_CHECKING:
+    from diffusion.evaluation.clips import ClipSet
+    from diffusion.evaluation.features import Progress
+
+
+@click.command()
+@click.argument("name", type=click.Choice(["i3d"]))
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="The carrier's source package, the checkpoint in it, or converted weights.",
+)
+def weights(name: str, source: Path | None) -> None:
+    """Says where the weights of I3D are, or with --from puts them into the user's cache.
+
+    Nothing is downloaded and no pickle is executed; a file with another sha256 is refused.
+    """
+    from diffusion.evaluation.weights import SHA256, convert, find
+
+    path = find() if source is None else convert(source)
+    click.echo(f"{path}\nsha256 {SHA256}, as it should be")
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Bar]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        yield bar
+
+
+def _shown(steps: Iterator[Progress], console: Console) -> None:
+    """Goes through the steps: a bar for each piece of work, or a line where no live display can be drawn."""
+    with _bar(console) as bar:
+        tasks: dict[str, TaskID] = {}
+        for step in steps:
+            if step.work not in tasks:
+                tasks[step.work] = bar.add_task(step.work, total=step.total)
+                if not console.is_terminal:
+                    console.print(f"{step.work}: {step.total}")
+            bar.update(tasks[step.work], completed=step.done, total=step.total)
+
+
+@click.command()
+@click.argument("fake", metavar="RUN_OR_FOLDER")
+@click.option("--real", help="Real videos: a file, a folder, builtin:mazes, builtin:doom.  [default: the run's data]")
+@click.option(
+    "--protocol",
+    "preset",
+    default="standard",
+    show_default=True,
+    help=f"What numbers are computed with: {', '.join(PRESETS)}.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(min=2),
+    help="Clips per side; several of a video if need be.  [default: one of each video, at most the protocol's]",
+)
+@click.option("--frames", type=click.IntRange(min=1), help="Frames of a clip.  [default: all of a fake one]")
+@click.option(
+    "--split",
+    type=click.Choice(get_args(Split)),
+    help="Real videos to take.  [default: the protocol's; all of a folder without splits]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of crops, samples, intervals.")
+@click.option("--extractor", "network", default="i3d", show_default=True, help="Whose features; one unknown lists all.")
+@click.option("--weights", "chosen", type=click.Path(path_type=Path), help="Weights of the extractor.")
+@click.option(
+    "--sampler", type=click.Choice(["ancestral", "ddim"]), default="ancestral", show_default=True, help="Of a run."
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Noise levels that the sampler visits.  [default: 64, or all]"
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write.  [default: RUN/evaluation, or evaluation]",
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+def evaluate(fake, real, preset, count, frames, split, seed, network, chosen, sampler, steps, out, device) -> None:
+    """Compares generated clips with real ones: FVD and what belongs beside it.
+
+    RUN_OR_FOLDER is a run's folder, a checkpoint or builtin:doom, from which clips are drawn first, or a folder of
+    videos, for which no model is needed.  Writes a picture and a record.  Stopped, the same command goes on.
+    """
+    settings = protocol(preset)
+
+    from diffusion.data.readers import need
+    from diffusion.device import open_device
+    from diffusion.evaluation.extractors import open_extractor
+    from diffusion.evaluation.report import save_plot, table, title
+    from diffusion.evaluation.suite import Evaluation
+    from temporal_zoo.environment import environment
+    from temporal_zoo.record import Session
+
+    need("matplotlib", "drawing an evaluation")
+    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    where = open_device(device)
+    extractor = open_extractor(network, chosen, where)
+    folder = out or (Path(fake) / "evaluation" if _is_run(fake) and Path(fake).is_dir() else Path("evaluation"))
+    if _is_run(fake):
+        from diffusion.evaluation.samples import Samples
+
+        samples = Samples(
+            fake, folder, count or settings.count, settings, where, sampler=sampler, num_steps=steps, frames=frames,
+            seed=seed,
+        )  # fmt: skip
+        _shown(samples.draw(), console)
+        fakes: ClipSet = samples.clips()
+        drawn = {"sampling": samples.how, "model_sha256": samples.weights_sha256}
+        source = real or samples.config.data.source
+        split = split or settings.reference
+    else:
+        if real is None:
+            raise click.UsageError(
+                "a folder of videos is compared with --real, a folder or builtin:mazes, builtin:doom"
+            )
+        fakes, drawn, source = _folder(fake, count, frames, settings.count, seed), {}, real
+        split = split or (settings.reference if _has_splits(source) else "all")
+    settings = settings.replace(reference=split)
+    reals, second = _real(source, split, count, settings.count, fakes, seed, console)
+    evaluation = Evaluation(reals, fakes, second, extractor=extractor, protocol=settings, seed=seed)
+    session = Session(folder / "evaluation.jsonl", environment())
+    _shown(evaluation.work(), console)
+    session.write("evaluation", evaluation.facts() | drawn | {"rows": [row.to_dict() for row in evaluation.rows]})
+    save_plot(folder / "evaluation.png", evaluation)
+    click.echo(title(evaluation))
+    results = Console()
+    results = results if results.is_terminal else Console(width=120)
+    results.print(table(evaluation))
+    click.echo(f"{folder}/evaluation.png, {folder}/evaluation.jsonl")
+
+
+def _is_run(place: str) -> bool:
+    path = Path(place)
+    return place.startswith("builtin:") or path.suffix == ".pt" or (path / "checkpoint.pt").exists()
+
+
+def _has_splits(source: str) -> bool:
+    path = Path(source)
+    return source.startswith("builtin:") or all((path / name).is_dir() for name in ("train", "test"))
+
+
+def _folder(place: str, count: int | None, frames: int | None, most: int, seed: int) -> ClipSet:
+    """The clips of a folder of videos: one of each, at most `count`."""
+    from diffusion.evaluation.clips import open_set
+
+    found = open_set(place, split="all", count=None, frames=frames, size=None, seed=seed)
+    wanted = count or most
+    return (
+        found
+        if found.count <= wanted
+        else open_set(place, split="all", count=wanted, frames=frames, size=None, seed=seed)
+    )
+
+
+def _real(
+    source: str, split: Split, count: int | None, most: int, fakes: ClipSet, seed: int, console: Console
+) -> tuple[ClipSet, ClipSet | None]:
+    """The real clips, and as many others as there are fake ones where the source gives so many."""
+    from diffusion.evaluation import EvaluationError
+    from diffusion.evaluation.clips import open_set
+
+    cut = partial(open_set, source, split=split, frames=fakes.frames, size=fakes.size, seed=seed)
+    reals = cut(count=count)
+    if reals.count > most and count is None:
+        reals = cut(count=most)
+    try:
+        return reals, cut(count=fakes.count, first=reals.count)
+    except EvaluationError as error:
+        console.print(f"no floor: {error}")
+        return reals, None

@@ -1,0 +1,63 @@
+"""Kinetics-400 classifiers of torchvision, such as torchvision:r3d_18, with --weights FILE: a state dict, local.
+
+Features are what the last layer sees.  Clips are resized as the protocol says, to 112 pixels, and normalised as these
+networks were trained; the protocol's range does not apply to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.data.readers import need
+from diffusion.evaluation import EvaluationError
+from diffusion.evaluation.pixels import levelled, resized
+from diffusion.evaluation.protocol import Protocol
+from temporal_zoo.config import nearest
+
+SIZE = 112
+NETWORKS = ("r3d_18", "mc3_18", "r2plus1d_18")
+_MEAN = (0.43216, 0.394666, 0.37645)  # of Kinetics-400 in [0, 1], as torchvision documents them
+_SPREAD = (0.22803, 0.22145, 0.216989)
+
+
+class _Classifier:
+    least_frames = 9
+
+    def __init__(self, name: str, network: nn.Module, digest: str, device: torch.device) -> None:
+        self._network, self._device = network.to(device), device
+        self.measures = (f"Frechet distance of {name}", f"kernel distance of {name}")
+        self.identity = {"extractor": f"torchvision:{name}", "sha256": digest}
+
+    @torch.inference_mode()
+    def features(self, values: Tensor, protocol: Protocol) -> Tensor:
+        """(b, 512)."""
+        values = levelled(values, protocol).to(self._device).expand(-1, -1, 3, -1, -1)
+        mean, spread = (torch.tensor(numbers, device=self._device)[:, None, None] for numbers in (_MEAN, _SPREAD))
+        clips = (resized(values, SIZE, protocol.resize) / 2 + 0.5 - mean) / spread
+        return self._network(clips.transpose(1, 2)).float().cpu()
+
+
+def open_extractor(argument: str, weights: Path | None, device: torch.device) -> _Classifier:
+    """The network that `argument` names, with the state dict in `weights`, less its last layer."""
+    if argument not in NETWORKS:
+        raise EvaluationError(
+            f"torchvision:{argument} is not known{nearest(argument, NETWORKS)}; {', '.join(NETWORKS)} are"
+        )
+    models = need("torchvision.models.video", f"the extractor torchvision:{argument}")
+    if weights is None or not weights.is_file():
+        raise EvaluationError(
+            f"torchvision:{argument} needs --weights FILE, the state dict that torchvision publishes for Kinetics-400"
+        )
+    network = getattr(models, argument)(weights=None).eval()
+    try:
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        why = str(error).partition("\n")[0]
+        raise EvaluationError(f"{weights} does not hold the weights of {argument} ({why})") from error
+    network.fc = nn.Identity()
+    return _Classifier(argument, network, hashlib.sha256(weights.read_bytes()).hexdigest(), device)

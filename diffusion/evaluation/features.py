@@ -1,0 +1,146 @@
+"""Features of a set of clips, kept in the user's cache: computed once for each set, protocol, network and view.
+
+A cache's name is the digest of the clips' pixels, in order, and of all that features depend on besides.  It is written
+as it grows, so that an interrupted extraction goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffusion.data.storage import cache_home, written_whole
+from diffusion.evaluation import EvaluationError
+from diffusion.evaluation.clips import ClipSet
+from diffusion.evaluation.extractors import Extractor
+from diffusion.evaluation.protocol import Protocol
+from temporal_zoo.environment import digest
+
+FRAMES_AT_ONCE = 64
+SAVE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class View:
+    """The frames of a clip, by number, that a network is shown."""
+
+    name: str
+    frames: tuple[int, ...]
+
+
+def views(frames: int, protocol: Protocol, least: int) -> list[View]:
+    """The views of a clip: whole; one frame repeated `least` times; windows at its start, middle and end."""
+    found = [View("whole", tuple(range(frames)))]
+    if protocol.static:
+        found.append(View("static", (frames // 2,) * least))
+    if protocol.window and frames >= 2 * protocol.window:
+        for name, start in (
+            ("start", 0),
+            ("middle", (frames - protocol.window) // 2),
+            ("end", frames - protocol.window),
+        ):
+            found.append(View(name, tuple(range(start, start + protocol.window))))
+    return found
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one piece of work is."""
+
+    work: str
+    done: int
+    total: int
+
+
+class Features:
+    """Features of the clips of a set under one protocol, view after view.
+
+    Raises: EvaluationError when clips are shorter than the network takes.
+    """
+
+    def __init__(self, clips: ClipSet, extractor: Extractor, protocol: Protocol) -> None:
+        if clips.frames < extractor.least_frames:
+            raise EvaluationError(
+                f"{clips.name} has clips of {clips.frames} frames; {extractor.identity['extractor']} takes at least "
+                f"{extractor.least_frames}"
+            )
+        self.clips, self.extractor, self.protocol = clips, extractor, protocol
+        self._pixels = ""
+        self._found: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, view: str) -> np.ndarray:
+        """(n, f) float32 of a view that has been computed."""
+        return self._found[view]
+
+    def computed(self, view: View) -> Iterator[Progress]:
+        """Computes the features of a view, or finds them; yields how far it is."""
+        if not self._pixels:
+            yield from self._read()
+        identity = self._identity(view)
+        path = cache_home() / "features" / f"{digest(identity)}.npz"
+        known = _load(path, identity) if path.exists() else None
+        rows = [] if known is None else [known]
+        done = 0 if known is None else len(known)
+        work = f"{self.extractor.identity['extractor']} on {self.clips.name}, {view.name}"
+        at_once = max(1, FRAMES_AT_ONCE // len(view.frames))
+        saved = time.monotonic()
+        yield Progress(work, done, self.clips.count)
+        while done < self.clips.count:
+            last = min(self.clips.count, done + at_once)
+            batch = torch.stack([self.clips.read(number)[list(view.frames)] for number in range(done, last)])
+            rows.append(self.extractor.features(batch, self.protocol).numpy())
+            done = last
+            if done == self.clips.count or time.monotonic() - saved > SAVE_SECONDS:
+                _save(path, identity, np.concatenate(rows))
+                saved = time.monotonic()
+            yield Progress(work, done, self.clips.count)
+        self._found[view.name] = np.concatenate(rows)
+
+    def _read(self) -> Iterator[Progress]:
+        pixels = hashlib.blake2b(digest_size=16)
+        for number in range(self.clips.count):
+            clip = self.clips.read(number).contiguous()
+            pixels.update(f"{clip.dtype} {tuple(clip.shape)}".encode())
+            pixels.update(clip.numpy().tobytes())
+            yield Progress(f"reading {self.clips.name}", number + 1, self.clips.count)
+        self._pixels = pixels.hexdigest()
+
+    @property
+    def pixels(self) -> str:
+        """Digest of the clips' pixels, in order; empty before the first view is computed."""
+        return self._pixels
+
+    def _identity(self, view: View) -> dict[str, Any]:
+        return {
+            "pixels": self._pixels,
+            "frames": list(view.frames),
+            "protocol": self.protocol.digest,
+            "extractor": self.extractor.identity,
+        }
+
+
+def _save(path: Path, identity: dict[str, Any], features: np.ndarray) -> None:
+    with written_whole(path) as file:
+        np.savez(file, features=features, identity=np.array(json.dumps(identity, sort_keys=True)))
+
+
+def _load(path: Path, identity: dict[str, Any]) -> np.ndarray:
+    """The features in a cache.  Raises: EvaluationError when it is damaged or was made of other clips."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            theirs, features = json.loads(str(held["identity"])), held["features"]
+    except Exception as error:  # damage shows as ValueError, KeyError, zipfile.BadZipFile, zlib.error and others
+        raise EvaluationError(f"the features in {path} are damaged ({error}); delete the file") from error
+    if differing := [name for name in identity if theirs.get(name) != identity[name]]:
+        raise EvaluationError(
+            f"the features in {path} were made with other {' and '.join(differing)} than asked for; delete the file"
+        )
+    return features

@@ -1,0 +1,67 @@
+"""An evaluation as a table, a picture and a record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusion.data.readers import need
+from diffusion.data.storage import written_whole
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from diffusion.evaluation.suite import Evaluation
+
+
+def title(evaluation: Evaluation) -> str:
+    """What was compared, how many, and with what."""
+    real, fake, protocol = evaluation.real, evaluation.fake, evaluation.protocol
+    network = ", ".join(
+        f"{name} {value[:8] if name == 'sha256' else value}" for name, value in evaluation.extractor.identity.items()
+    )
+    return (
+        f"{fake.name}: {fake.count} clips of {_videos(fake.num_videos)}, against {real.name}: {real.count} clips of "
+        f"{_videos(real.num_videos)}; {real.frames} frames of {real.size} x {real.size}; protocol {protocol.name} "
+        f"{protocol.digest[:8]}, reference {protocol.reference}; {network}"
+    )
+
+
+def table(evaluation: Evaluation) -> Table:
+    """A row for each measure: value with 95 % interval, floor, the parts of it, p-value."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    found = Table("measure", "value", "real against real", "of means", "of covariances", "p", box=SIMPLE_HEAD)
+    for row in evaluation.rows:
+        numbers = (row.mean_term, row.covariance_term, row.p_value)
+        parts = ["" if number is None else f"{number:.3g}" for number in numbers]
+        found.add_row(row.measure, str(row.estimate), "" if row.floor is None else str(row.floor), *parts)
+    return found
+
+
+def save_plot(path: Path, evaluation: Evaluation) -> None:
+    """Draws every measure in units of its floor: values with intervals, and where real clips lie."""
+    need("matplotlib", "drawing an evaluation")
+    from matplotlib.figure import Figure
+
+    rows = [row for row in evaluation.rows if row.floor is not None and row.floor.value > 0][::-1]
+    rows = rows or evaluation.rows[::-1]
+    figure = Figure(figsize=(7, 1.5 + 0.35 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(rows):
+        unit = row.floor.value if row.floor else 1.0
+        axes.errorbar(
+            row.estimate.value / unit, place, xerr=(row.estimate.margin or 0) / unit, fmt="o", color="C0", capsize=3
+        )
+        if row.floor:
+            axes.errorbar(1, place, xerr=(row.floor.margin or 0) / unit, fmt="|", color="0.5", capsize=3)
+    axes.set_yticks(range(len(rows)), [row.measure for row in rows])
+    axes.set_xlabel("in units of real against real, whose interval is grey" if rows[0].floor else "value")
+    axes.grid(alpha=0.3, axis="x")
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=120, format="png")
+
+
+def _videos(count: int) -> str:
+    return f"{count} video{'s' * (count != 1)}"

@@ -1,0 +1,51 @@
+"""The safetensors format: 8 bytes little-endian length of a JSON header, the header, then raw little-endian arrays.
+
+Read and written here because the digest of the whole file, header included, is what names a set of weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from diffusion.evaluation import EvaluationError
+
+_ALIGNMENT = 8
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """The float32 arrays of a file by name, read-only.
+
+    Raises: EvaluationError when the file is not of this format, is cut short, or holds another type.
+    """
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    try:
+        header = json.loads(content[8:end])
+        header.pop("__metadata__", None)
+        arrays = {}
+        for name, entry in header.items():
+            if entry["dtype"] != "F32":
+                raise ValueError(f"{name} is {entry['dtype']}, not F32")
+            first, last = entry["data_offsets"]
+            arrays[name] = np.frombuffer(content[end + first : end + last], "<f4").reshape(entry["shape"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EvaluationError(f"{path} is no safetensors file of float32 arrays, or is damaged ({error})") from error
+    return arrays
+
+
+def packed(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """The content of a file with these float32 arrays, in their order."""
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    first = 0
+    for name, array in arrays.items():
+        last = first + 4 * array.size
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [first, last]}
+        first = last
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    data = b"".join(np.ascontiguousarray(array, "<f4").tobytes() for array in arrays.values())
+    return len(text).to_bytes(8, "little") + text + data
