@@ -72,7 +72,8 @@ def _describe(value, path, constants, hints):
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if isinstance(value, torch.Tensor):
         hints[path] = [["tt.divisibility", 16]]
-        return {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}[value.dtype]
+        names = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
+        return names[value.dtype]
     if isinstance(value, int) and not isinstance(value, bool):
         if value % 16 == 0:
             hints[path] = [["tt.divisibility", 16]]

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from temporal_zoo.ops._dispatch import BackendError, tracing
 from temporal_zoo.ops.attention import _operator, attention, blocked, flash_attn, sdpa, xformers
 
-FUSED = ("flash_attn", "xformers", "sdpa", "blocked")
+FUSED = ("flash_attn", "xformers", "sdpa", "blocked", "triton")
 # rows, frames, heads, features
 SHAPES = ((1, 1, 1, 2), (3, 7, 2, 5), (2, 13, 3, 8), (5, 2, 1, 33), (2, 40, 2, 16))
 
