@@ -19,6 +19,8 @@ from .outcome import Memory, Times
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 200
 _LEAST_WHEN_SLOW, _FAR_LONGER = 3, 5
 _MOST_WARMUPS = 20
+# Of the budget: a few short rounds that happen to agree say nothing of the percentiles.
+_SOONEST = 0.2
 # The median is known well enough when its interval (half-width of a box plot's notch) is this share of it.
 _STEADY = 0.03
 
@@ -43,9 +45,9 @@ def time_ms(step: Callable[[], Any], device: torch.device, *, budget_s: float = 
         before = time.process_time()
         rounds.append(clock(step))
         worked += time.process_time() - before
-        if len(rounds) >= _LEAST_ROUNDS and _interval(rounds) < _STEADY:
-            break
         spent = max(sum(rounds) / 1000, time.perf_counter() - begun)
+        if len(rounds) >= _LEAST_ROUNDS and spent > _SOONEST * budget_s and _interval(rounds) < _STEADY:
+            break
         if spent > budget_s * (1 if len(rounds) >= _LEAST_WHEN_SLOW else _FAR_LONGER):
             break
     processor = 1000 * worked / len(rounds) if device.type == "cpu" else None

@@ -23,7 +23,8 @@ def told(monkeypatch):
         found.append(words)
         return "ok", "3 passed"
 
-    monkeypatch.setattr(apart, "examine", lambda cases, expected=None: ({"id": "here", "code": {"sources": "ours"}}, "a GPU"))
+    here = {"id": "here", "code": {"sources": "ours"}}
+    monkeypatch.setattr(apart, "examine", lambda cases, expected=None: (here, "a GPU"))
     monkeypatch.setattr(apart, "measure", measure)
     monkeypatch.setattr(gpu, "_run", run)
     monkeypatch.setattr("bench.surroundings.before", lambda device: {})
