@@ -105,10 +105,21 @@ def parity(job: Job) -> bool:
 
 def plan(job: Job) -> bool:
     """Measures what was planned; the command keeps its own record."""
-    words = ["plan", "--verify", "--device", job.device, "--out", str(job.folder / "plan")]
+    environment, _ = apart.examine(bodies(job.device, "float32")[:1], job.expected)
+    place = environment["devices"][int(job.device.partition(":")[2] or 0)]
+    words = ["plan", "--verify", "--gpu", known_as(**place), "--out", str(job.folder / "plan")]
     ended = _run(["-m", "temporal_zoo.cli", *words], job.left_s)
     click.echo(f"plan: {ended[1] if ended else 'the minutes are over'}", err=True)
     return ended is not None
+
+
+def known_as(*, name: str, memory_bytes: int, **_: object) -> str:
+    """What the planner calls a GPU: a name of its list, or else its bytes."""
+    from .devices import GPUS, device
+
+    like = [key for key in GPUS if key.partition("-")[0] in name.lower()]
+    near = [key for key in like if abs(device(key).memory_bytes - memory_bytes) < memory_bytes / 10]
+    return (near or [f"{memory_bytes / 2**30:.1f}GiB"])[0]
 
 
 PARTS: dict[str, Callable[[Job], bool]] = {

@@ -65,6 +65,20 @@ def test_parity_runs_every_file_once(told, tmp_path):
     assert len(told) == len(files)
 
 
+@pytest.mark.parametrize(
+    ("name", "gib", "key"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 39.4, "a100-40gb"),
+        ("NVIDIA A100-SXM4-80GB", 79.3, "a100-80gb"),
+        ("NVIDIA H100 80GB HBM3", 79.2, "h100"),
+        ("NVIDIA H200", 139.8, "h200"),
+        ("Somebody's 12", 12.0, "12.0GiB"),
+    ],
+)
+def test_the_planner_is_told_which_gpu_it_is(name, gib, key):
+    assert gpu.known_as(name=name, memory_bytes=int(gib * 2**30), capability="9.0") == key
+
+
 def test_another_gpu_than_expected_stops_it(monkeypatch, tmp_path):
     def refuse(cases, expected=None):
         raise apart.BenchError(f"{expected!r} was expected")
