@@ -1,7 +1,7 @@
 """Attention between few frames in Triton, several rows per program; `_triton_kernels` holds the computation.
 
 The kernels are tested in Triton's interpreter and compiled for sm_80 and sm_90; none has run on hardware yet, so that
-`auto` never takes this body.
+`auto` never comes to this body: the one before it takes everything.
 
 Fused kernels for long sequences give a program one head of one row, and most of their tile is empty at 16 frames: here
 rows fill it.  With `TRITON_INTERPRET=1`, set before the first call, it takes CPU tensors, and its time.
