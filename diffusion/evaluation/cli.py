@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 
 from diffusion.data.config import Split
-from diffusion.evaluation.protocol import PRESETS, protocol
+from diffusion.evaluation.protocol import PRESETS, Protocol, protocol
 
 if TYPE_CHECKING:
     from diffusion.evaluation.clips import ClipSet
+    from diffusion.evaluation.extractors import Extractor
     from diffusion.evaluation.features import Progress
 
 
@@ -97,7 +100,14 @@ def _shown(steps: Iterator[Progress], console: Console) -> None:
     help="Folder to write.  [default: RUN/evaluation, or evaluation]",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-def evaluate(fake, real, preset, count, frames, split, seed, network, chosen, sampler, steps, out, device) -> None:
+@click.option(
+    "--meta-test",
+    is_flag=True,
+    help="Test the measures instead: RUN_OR_FOLDER is real videos, compared with themselves damaged in known ways.",
+)
+def evaluate(
+    fake, real, preset, count, frames, split, seed, network, chosen, sampler, steps, out, device, meta_test
+) -> None:
     """Compares generated clips with real ones: FVD and what belongs beside it.
 
     RUN_OR_FOLDER is a run's folder, a checkpoint or builtin:doom, from which clips are drawn first, or a folder of
@@ -117,6 +127,9 @@ def evaluate(fake, real, preset, count, frames, split, seed, network, chosen, sa
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     where = open_device(device)
     extractor = open_extractor(network, chosen, where)
+    if meta_test:
+        _meta_test(fake, settings, extractor, count, frames, split or "all", seed, out or Path("evaluation"), console)
+        return
     folder = out or (Path(fake) / "evaluation" if _is_run(fake) and Path(fake).is_dir() else Path("evaluation"))
     if _is_run(fake):
         from diffusion.evaluation.samples import Samples
@@ -149,6 +162,42 @@ def evaluate(fake, real, preset, count, frames, split, seed, network, chosen, sa
     results = results if results.is_terminal else Console(width=120)
     results.print(table(evaluation))
     click.echo(f"{folder}/evaluation.png, {folder}/evaluation.jsonl")
+
+
+def _meta_test(
+    source: str,
+    settings: Protocol,
+    extractor: Extractor,
+    count: int | None,
+    frames: int | None,
+    split: Split,
+    seed: int,
+    folder: Path,
+    console: Console,
+) -> None:
+    """Half of the clips, damaged, against the other half."""
+    from diffusion.data.storage import written_whole
+    from diffusion.evaluation.clips import open_set
+    from diffusion.evaluation.metatest import MetaTest, page, save_plot
+    from diffusion.evaluation.report import title
+    from temporal_zoo.environment import environment
+    from temporal_zoo.record import Session
+
+    cut = partial(open_set, source, split=split, frames=frames, size=None, seed=seed)
+    count = count or min(cut(count=None).count // 2, settings.count)
+    settings = settings.replace(reference=split)
+    test = MetaTest(cut(count=count), cut(count=count, first=count), extractor=extractor, protocol=settings, seed=seed)
+    session = Session(folder / "evaluation.jsonl", environment())
+    _shown(test.work(), console)
+    rows = {name: [row.to_dict() for row in found.values()] for name, found in test.rows.items()}
+    session.write("meta-test", test.clean.facts() | {"rows": rows})
+    command = shlex.join(["zoo", *sys.argv[1:]])
+    text = page(test, command, title(test.clean))
+    with written_whole(folder / "metatest.md") as file:
+        file.write(text.encode())
+    save_plot(folder / "metatest.png", test.rows)
+    click.echo(text)
+    click.echo(f"{folder}/metatest.md, {folder}/metatest.png, {folder}/evaluation.jsonl")
 
 
 def _is_run(place: str) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffusion.data.readers import need
 from diffusion.data.storage import written_whole
+from diffusion.evaluation import EvaluationError
+from diffusion.evaluation.uncertainty import Estimate
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,6 +41,47 @@ def table(evaluation: Evaluation) -> Table:
         parts = ["" if number is None else f"{number:.3g}" for number in numbers]
         found.add_row(row.measure, str(row.estimate), "" if row.floor is None else str(row.floor), *parts)
     return found
+
+
+def comparison(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Several evaluations, as `zoo evaluate` records them, side by side: a row for each, a column for each measure.
+
+    Raises: EvaluationError when their numbers cannot be compared.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    require_comparable(records)
+    measures = [row["measure"] for row in records[0]["rows"]]
+    found = Table("clips", *measures, box=SIMPLE_HEAD)
+    for record in records:
+        values = {row["measure"]: str(Estimate(*row["estimate"])) for row in record["rows"]}
+        found.add_row(record["sets"]["fake"]["name"], *(values[measure] for measure in measures))
+    return found
+
+
+def require_comparable(records: Sequence[Mapping[str, Any]]) -> None:
+    """Raises: EvaluationError unless protocol, network, frames, size, counts and real clips are the same in all."""
+    first = _conditions(records[0])
+    for record in records[1:]:
+        theirs = _conditions(record)
+        if differing := [f"{name} ({first[name]} and {theirs[name]})" for name in first if first[name] != theirs[name]]:
+            raise EvaluationError(
+                f"{records[0]['sets']['fake']['name']} and {record['sets']['fake']['name']} were evaluated with "
+                f"different {', '.join(differing)}; their numbers do not belong in one table"
+            )
+
+
+def _conditions(record: Mapping[str, Any]) -> dict[str, Any]:
+    sets = record["sets"]
+    return {
+        "protocol": f"{record['protocol']['name']} {record['protocol_digest']}",
+        "extractor": record["extractor"],
+        "frames": record["frames"],
+        "size": record["size"],
+        "clips": [sets["real"]["count"], sets["fake"]["count"]],
+        "real clips": sets["real"]["pixels"],
+    }
 
 
 def save_plot(path: Path, evaluation: Evaluation) -> None:

@@ -53,7 +53,7 @@ class Samples:
         # The averaged weights, and not the file: it also holds the moment that it was written.
         content = hashlib.sha256()
         for name, value in self.network.state_dict().items():
-            content.update(name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            content.update(name.encode() + value.cpu().numpy().tobytes())
         self.weights_sha256 = content.hexdigest()
         made_with = {"weights": self.weights_sha256, "rounded": self.quantised, **self.how}
         self.folder = folder / f"samples-{digest(made_with)}"

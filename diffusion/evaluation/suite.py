@@ -111,7 +111,7 @@ class Evaluation:
         label = name if view.name == "whole" else f"{name}, {view.name}"
         rows = [Row(measure=label, estimate=now, floor=level, **parts)]
         if view.name == "whole":
-            rows.append(Row(measure=f"{name}, infinite", estimate=at_infinity, floor=Estimate(0.0)))
+            rows.append(Row(measure=f"{name}, infinite", estimate=at_infinity, floor=None))
             rows.append(self._of_kernel(kernel_name, real, fake, second))
         return rows
 

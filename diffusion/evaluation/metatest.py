@@ -1,0 +1,123 @@
+"""The measures measured: what each says of real clips that were damaged in known ways, at matched counts.
+
+Of the real clips, one half is the reference and the other half is damaged; undamaged, it gives the first row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion.data.readers import need
+from diffusion.data.storage import written_whole
+from diffusion.evaluation.clips import ClipSet
+from diffusion.evaluation.distortions import DISTORTIONS, Distorted
+from diffusion.evaluation.extractors import Extractor
+from diffusion.evaluation.features import Progress
+from diffusion.evaluation.protocol import Protocol
+from diffusion.evaluation.suite import Evaluation, Row
+
+CLEAN = "none: real against real"
+
+
+class MetaTest:
+    """All measures on all distortions of some real clips.
+
+    Args:
+        real: the reference.
+        others: as many other real clips, which are damaged.
+        extractor, protocol, seed: as for an `Evaluation`.
+    """
+
+    def __init__(self, real: ClipSet, others: ClipSet, *, extractor: Extractor, protocol: Protocol, seed: int) -> None:
+        how: dict[str, Any] = {"extractor": extractor, "protocol": protocol, "seed": seed}
+        self.clean = Evaluation(real, others, others, **how)
+        self._damaged = {
+            name: Evaluation(real, Distorted(others, name, seed=seed), None, **how) for name in DISTORTIONS
+        }
+
+    def work(self) -> Iterator[Progress]:
+        """Computes everything; yields how far it is."""
+        for evaluation in (self.clean, *self._damaged.values()):
+            yield from evaluation.work()
+
+    @property
+    def rows(self) -> dict[str, dict[str, Row]]:
+        """Distortion -> measure -> what it says; undamaged clips first."""
+        evaluations = {CLEAN: self.clean} | self._damaged
+        return {name: {row.measure: row for row in evaluation.rows} for name, evaluation in evaluations.items()}
+
+
+def seen(row: Row, clean: Row) -> bool:
+    """Whether a measure tells damaged clips from real ones: it lies above where 95 % of real splits do."""
+    return row.estimate.value > _bound(clean)
+
+
+def page(test: MetaTest, command: str, heading: str) -> str:
+    """The result as a page in Markdown: a table of values, those that a measure sees in bold."""
+    rows = test.rows
+    measures = list(rows[CLEAN])
+    lines = [
+        "# What the measures see",
+        "",
+        heading + ".",
+        "",
+        "Half of the clips are damaged in known ways and compared with the other half. A number in **bold** is above",
+        "where 95 % of the splits of real clips lie: the measure sees the damage at this count. The number in brackets",
+        "is in units of that bound.",
+        "",
+        "| damage | " + " | ".join(measures) + " |",
+        "| --- |" + " --- |" * len(measures),
+    ]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(_cell(row[m], rows[CLEAN][m], name == CLEAN) for m in measures) + " |")
+    lines += ["", *(f"* {name}: {_told(name)}" for name in DISTORTIONS), "", "Made by", "", f"    {command}", ""]
+    return "\n".join(lines)
+
+
+def save_plot(path: Path, rows: Mapping[str, Mapping[str, Row]]) -> None:
+    """Draws the table: colour is the value in units of the bound of real clips, on a logarithmic scale."""
+    need("matplotlib", "drawing the meta-test")
+    from matplotlib.figure import Figure
+
+    measures = list(rows[CLEAN])
+    names = [name for name in rows if name != CLEAN]
+    units = np.array([[_units(rows[name][m], rows[CLEAN][m]) for m in measures] for name in names])
+    figure = Figure(figsize=(2.5 + 0.75 * len(measures), 2.2 + 0.4 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(np.log2(units.clip(0.25, 16)), cmap="coolwarm", vmin=-4, vmax=4, aspect="auto")
+    for (y, x), value in np.ndenumerate(units):
+        axes.text(x, y, f"{value:.2g}", ha="center", va="center", fontsize=8)
+    axes.set_xticks(range(len(measures)), measures, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_title("value over the bound of real clips; above 1, the damage is seen", fontsize=10)
+    figure.colorbar(shown, label="log2")
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=120, format="png")
+
+
+def _bound(clean: Row) -> float:
+    """The upper end of where values of real clips lie; of a measure without a floor, its margin around 0."""
+    if clean.floor is not None and clean.floor.margin is not None:
+        return clean.floor.value + clean.floor.margin
+    return clean.estimate.margin or 0
+
+
+def _units(row: Row, clean: Row) -> float:
+    bound = _bound(clean)
+    return row.estimate.value / bound if bound > 0 else float("nan")
+
+
+def _cell(row: Row, clean: Row, is_clean: bool) -> str:
+    value = f"{row.estimate.value:.3g}"
+    if is_clean:
+        return f"{value} (up to {_bound(clean):.3g})"
+    return f"**{value}** ({_units(row, clean):.2g})" if seen(row, clean) else f"{value} ({_units(row, clean):.2g})"
+
+
+def _told(name: str) -> str:
+    text = (DISTORTIONS[name].__doc__ or "").partition("\n")[0]
+    return text[0].lower() + text[1:]

@@ -1,0 +1,240 @@
+"""Sets of clips, cached features, and one evaluation of all measures."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion.data import DataError
+from diffusion.evaluation import EvaluationError, measures
+from diffusion.evaluation.clips import Arrays, open_set
+from diffusion.evaluation.extractors import open_extractor
+from diffusion.evaluation.features import Features, views
+from diffusion.evaluation.protocol import PRESETS, Protocol, protocol
+from diffusion.evaluation.suite import Evaluation
+
+CPU = torch.device("cpu")
+
+
+def opened(folder, **how):
+    return open_set(str(folder), **{"split": "all", "count": None, "frames": None, "size": None, "seed": 0} | how)
+
+
+def worked(features, view="whole"):
+    (wanted,) = [v for v in views(features.clips.frames, features.protocol, 9) if v.name == view]
+    list(features.computed(wanted))
+    return features[view]
+
+
+def evaluated(real, fake, second, extractor, settings=PRESETS["standard"]):
+    evaluation = Evaluation(real, fake, second, extractor=extractor, protocol=settings, seed=0)
+    steps = list(evaluation.work())
+    assert all(0 <= step.done <= step.total for step in steps)
+    return {row.measure: row for row in evaluation.rows}, evaluation
+
+
+def test_an_evaluation_has_every_measure(cache, videos, means):
+    real, fake = opened(videos("real"), frames=9), opened(videos("fake", seed=1), frames=9)
+    second = opened(videos("more", seed=2), frames=9)
+    rows, evaluation = evaluated(real, fake, second, means)
+    whole = {"Frechet of means", "Frechet of means, infinite", "kernel of means"}
+    assert set(rows) == {*whole, "Frechet of means, static", *measures.CURVES}
+    whole = rows["Frechet of means"]
+    assert whole.mean_term + whole.covariance_term == pytest.approx(whole.estimate.value)
+    assert whole.floor.value > 0
+    assert 0 < rows["kernel of means"].p_value <= 1
+    facts = evaluation.facts()
+    assert facts["protocol_digest"] == PRESETS["standard"].digest
+    assert {side: held["count"] for side, held in facts["sets"].items()} == {"real": 6, "fake": 6, "second": 6}
+
+
+def test_two_samples_on_each_side_are_enough(cache, videos, means):
+    rows, _ = evaluated(opened(videos("a", count=2)), opened(videos("b", count=2, seed=1)), None, means)
+    assert rows["Frechet of means"].estimate.margin is None
+    assert rows["Frechet of means"].floor is None
+    assert np.isfinite(rows["Frechet of means"].estimate.value)
+
+
+def test_a_set_against_itself(cache, videos, means):
+    rows, _ = evaluated(opened(videos("a")), opened(videos("a2")), None, means)
+    assert abs(rows["Frechet of means"].estimate.value) < 1e-6
+
+
+def test_the_network_sees_every_clip_once(cache, videos, means):
+    clips = opened(videos("a"))
+    first = worked(Features(clips, means, PRESETS["standard"]))
+    again = worked(Features(clips, means, PRESETS["standard"]))
+    assert means.seen == clips.count
+    np.testing.assert_array_equal(first, again)
+    worked(Features(clips, means, PRESETS["paper"]))
+    assert means.seen == 2 * clips.count
+
+
+def test_an_interrupted_extraction_goes_on(cache, videos, means, monkeypatch):
+    monkeypatch.setattr("diffusion.evaluation.features.FRAMES_AT_ONCE", 24)
+    monkeypatch.setattr("diffusion.evaluation.features.SAVE_SECONDS", 0)
+    clips = opened(videos("a"))
+    features = Features(clips, means, PRESETS["standard"])
+    steps = features.computed(views(12, PRESETS["standard"], 9)[0])
+    while means.seen < 4:
+        next(steps)
+    next(steps)
+    whole = worked(Features(clips, means, PRESETS["standard"]))
+    assert means.seen == clips.count
+    monkeypatch.setenv("ZOO_CACHE", str(cache / "other"))
+    np.testing.assert_allclose(worked(Features(clips, means, PRESETS["standard"])), whole, rtol=1e-5)
+
+
+def test_features_of_other_clips_are_refused(cache, videos, means):
+    one, two = opened(videos("a")), opened(videos("b", seed=1))
+    worked(Features(one, means, PRESETS["standard"]))
+    (theirs,) = (cache / "features").iterdir()
+    worked(Features(two, means, PRESETS["standard"]))
+    (ours,) = set((cache / "features").iterdir()) - {theirs}
+    ours.write_bytes(theirs.read_bytes())
+    with pytest.raises(EvaluationError, match="other pixels than asked for"):
+        worked(Features(two, means, PRESETS["standard"]))
+    ours.write_bytes(b"nonsense")
+    with pytest.raises(EvaluationError, match="are damaged"):
+        worked(Features(two, means, PRESETS["standard"]))
+
+
+def test_windows_lie_along_longer_clips():
+    named = {view.name: view.frames for view in views(40, PRESETS["standard"], 9)}
+    assert named["start"] == tuple(range(16))
+    assert named["middle"] == tuple(range(12, 28))
+    assert named["end"] == tuple(range(24, 40))
+    assert named["static"] == (20,) * 9
+    assert [view.name for view in views(16, PRESETS["standard"], 9)] == ["whole", "static"]
+    assert [view.name for view in views(40, PRESETS["paper"], 9)] == ["whole"]
+
+
+def test_protocols_differ_by_digest_and_not_by_name():
+    assert len({preset.digest for preset in PRESETS.values()}) == 3
+    assert Protocol(name="mine").digest == PRESETS["standard"].digest
+    assert Protocol(resize="legacy").digest != Protocol().digest
+    with pytest.raises(EvaluationError, match='did you mean "paper"'):
+        protocol("papr")
+
+
+def test_crops_take_every_video_in_turn_and_no_window_twice(cache, videos):
+    source = videos("a", count=3, frames=12)
+    clips = opened(source, frames=10, count=9)
+    seen = {clips.read(number).numpy().tobytes() for number in range(9)}
+    assert len(seen) == 9
+    assert clips.num_videos == 3
+    others = opened(source, frames=10, count=3, first=6)
+    assert torch.equal(others.read(0), clips.read(6))
+    assert not torch.equal(opened(source, frames=10, count=3, seed=1).read(0), clips.read(0))
+    with pytest.raises(EvaluationError, match="gives 9 different clips of 10 frames"):
+        opened(source, frames=10, count=10)
+
+
+def test_arrays_of_floats(cache, tmp_path):
+    folder = tmp_path / "floats"
+    folder.mkdir()
+    for number in range(3):
+        np.save(folder / f"{number}.npy", np.full((9, 4, 4, 3), number / 2 - 0.5, np.float32))
+    clips = opened(folder)
+    assert isinstance(clips, Arrays)
+    assert (clips.count, clips.frames, clips.size, clips.channels) == (3, 9, 4, 3)
+    assert clips.read(0).unique().tolist() == [-0.5]
+    np.save(folder / "3.npy", np.full((9, 4, 4, 3), 1.5, np.float32))
+    with pytest.raises(EvaluationError, match=r"3\.npy reaches from 1\.5 to 1\.5"):
+        opened(folder).read(3)
+    np.save(folder / "4.npy", np.zeros((8, 4, 4, 3), np.float32))
+    with pytest.raises(EvaluationError, match="differ"):
+        opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"count": 1}, "needs at least 2"),
+        ({"frames": 11}, "clips of 11 frames"),
+        ({"size": 6}, "clips of 6 size"),
+    ],
+)
+def test_sets_that_cannot_be_compared(cache, videos, means, change, told):
+    real, fake = opened(videos("a")), opened(videos("b", **change))
+    with pytest.raises(EvaluationError, match=told):
+        Evaluation(real, fake, None, extractor=means, protocol=PRESETS["standard"], seed=0)
+
+
+def test_short_clips_are_refused(cache, videos, means):
+    clips = opened(videos("a", frames=3))
+    with pytest.raises(EvaluationError, match="clips of 3 frames; means takes at least 4"):
+        Features(clips, means, PRESETS["standard"])
+
+
+def test_videos_of_several_lengths_or_sizes(cache, videos):
+    mixed = videos("a")
+    np.save(mixed / "longer.npy", np.zeros((20, 8, 8, 3), np.uint8))
+    with pytest.raises(EvaluationError, match="12 to 20 frames; choose with --frames"):
+        opened(mixed)
+    assert opened(mixed, frames=12).count == 7
+    with pytest.raises(DataError, match="longest video"):
+        opened(mixed, frames=30)
+    with pytest.raises(EvaluationError, match="enlarging"):
+        opened(mixed, frames=12, size=16)
+    np.save(mixed / "larger.npy", np.zeros((20, 10, 10, 3), np.uint8))
+    with pytest.raises(EvaluationError, match="differ in size"):
+        opened(mixed, frames=12)
+
+
+def test_plain_features_need_no_weights_and_are_no_fvd(cache, videos):
+    extractor = open_extractor("plain", None, CPU)
+    assert not any("FVD" in name for name in extractor.measures)
+    clips = torch.randint(256, (3, 9, 3, 8, 8), dtype=torch.uint8)
+    found = extractor.features(clips, PRESETS["standard"])
+    assert found.shape == (3, 76)
+    torch.testing.assert_close(found[1:2], extractor.features(clips[1:2], PRESETS["standard"]))
+
+
+class Halves(torch.nn.Module):
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return clips.mean((2, 3, 4))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_file_is_an_extractor(tmp_path):
+    torch.jit.script(Halves()).save(
+        tmp_path / "halves.pt", _extra_files={"extractor.json": '{"size": 8, "least_frames": 5}'}
+    )
+    extractor = open_extractor(f"torchscript:{tmp_path / 'halves.pt'}", None, CPU)
+    assert extractor.least_frames == 5
+    assert extractor.measures[0] == "Frechet distance of halves"
+    clips = torch.randint(256, (2, 5, 3, 8, 8), dtype=torch.uint8)
+    theirs = (clips / 127.5 - 1).mean((1, 3, 4))
+    torch.testing.assert_close(extractor.features(clips, PRESETS["standard"]), theirs)
+    (tmp_path / "broken.pt").write_bytes(b"nonsense")
+    with pytest.raises(EvaluationError, match="no TorchScript file"):
+        open_extractor(f"torchscript:{tmp_path / 'broken.pt'}", None, CPU)
+
+
+def test_an_unknown_extractor_lists_what_there_is():
+    with pytest.raises(EvaluationError, match="400 logits of I3D"):
+        open_extractor("i4d", None, CPU)
+    with pytest.raises(EvaluationError, match="r3d_18"):
+        open_extractor("torchvision:r4d", None, CPU)
+
+
+def test_measures_of_motion_see_what_they_are_for():
+    g = torch.linspace(0, 1, 32)[:, None, None].expand(32, 4, 4)
+    jumping = g.clone()
+    jumping[1::2] += 0.5
+    assert measures.flicker(g) < 1e-6 < 0.1 < measures.flicker(jumping)
+    assert measures.change(torch.zeros(8, 4, 4)).sum() == 0
+    assert (measures.lags(g).diff() > 0).all()
+    assert measures.spectrum(jumping)[-1] > measures.spectrum(g)[-1] + 2
+    there_and_back = torch.cat([g[:16], g[:16].flip(0)])
+    assert (measures.recurrence(there_and_back) < measures.recurrence(g)).all()
+
+
+def test_energy_distance_is_what_its_equation_says():
+    dice = np.random.default_rng(0)
+    real, fake = dice.normal(size=(5, 3)), dice.normal(size=(4, 3)) + 1
+    scaled = real / real.std(0), fake / real.std(0)
+    apart = lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=-1)
+    within = lambda s: apart(s, s).sum() / (len(s) * (len(s) - 1))
+    expected = 2 * apart(*scaled).mean() - within(scaled[0]) - within(scaled[1])
+    assert measures.Energy(real, fake)(np.arange(5), np.arange(4)) == pytest.approx(expected)

