@@ -100,7 +100,7 @@ def test_the_best_answers_are_as_good_as_said_and_better_than_chance(name, level
 @pytest.mark.parametrize(("name", "level", "noise"), TASKS)
 def test_the_best_answers_leave_nothing_to_be_found(name, level, noise):
     """A conditional mean's residual is uncorrelated with whatever the answer may depend on."""
-    task, sequences = drawn(name, level, noise, count=2048)
+    task, sequences = drawn(name, level, noise, count=1024)
     due = sequences.due[..., None]
     best = task.answers(sequences)
     inputs = sequences.inputs.double()

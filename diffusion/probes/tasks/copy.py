@@ -19,6 +19,7 @@ class Probe(Task):
     question = "what were the marked values, in their order?"
     knob = Knob("items", (1, 2, 4), 2)
     noises = Knob("noise", (0.1, 0.5, 1.0), 0.1)
+    steps = 800
 
     @property
     def channels(self) -> tuple[str, ...]:

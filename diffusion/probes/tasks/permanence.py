@@ -23,6 +23,7 @@ class Probe(Task):
     question = "where is the ball while nobody sees it?"
     knob = Knob("hidden cells", (4, 8, 12), 8)
     noises = Knob("noise", (0.1, 0.3, 0.6), 0.1)
+    steps = 800
 
     @property
     def variance(self) -> float:

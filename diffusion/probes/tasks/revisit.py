@@ -22,6 +22,7 @@ class Probe(Task):
     question = "what was in this room, when it was last seen?"
     knob = Knob("rooms", (4, 8, 16), 4)
     noises = Knob("noise", (0.1, 0.5, 1.0), 0.1)
+    steps = 800
 
     @property
     def channels(self) -> tuple[str, ...]:
