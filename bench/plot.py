@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from .outcome import ENDS
 
 _STYLES = {"train": "-", "forward": "--", "sample": ":"}
 _TOP = 0.97  # of the axes' height: where a case that ended without a number is marked
+_BELOW = 0.05
 _MARKERS = "os^Dv<>p"
 _NAMES = {"mixer": "bare mixer", "model": "whole model"}
 _TITLES = {TIME.name: "time of one step, median and 80 % of rounds", STORED.name: "stored for backward",
@@ -83,6 +85,7 @@ def _storing(panels: Sequence[Panel]) -> list[Panel]:
 
 def _draw(axes: Axes, panels: Sequence[Panel], metric: Metric, looks: dict[str, tuple[str, str]]) -> None:
     lengths = sorted({frames for panel in panels for frames in panel.lengths})
+    marked: Counter[int] = Counter()
     for panel in panels:
         for curve in panel.curves:
             color, marker = looks[curve.mixer]
@@ -96,7 +99,7 @@ def _draw(axes: Axes, panels: Sequence[Panel], metric: Metric, looks: dict[str, 
             if metric is TIME and (edges := curve.between()):
                 low, high = zip(*edges.values(), strict=True)
                 axes.vlines(list(edges), low, high, color, linewidth=4, alpha=0.35)
-            _mark_ends(axes, curve, color)
+            _mark_ends(axes, curve, color, marked)
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [str(frames) for frames in lengths])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -122,11 +125,16 @@ def _label(curve: Curve, mode: str, metric: Metric) -> str:
     return f"{curve.mixer}{mode and f' {mode}'}{power}{told}"
 
 
-def _mark_ends(axes: Axes, curve: Curve, color: str) -> None:
-    """A cross at the upper edge for every length that ended without a number, and why."""
+def _mark_ends(axes: Axes, curve: Curve, color: str, marked: Counter[int]) -> None:
+    """A cross near the upper edge for every length that ended without a number, and why; several below each other."""
     for frames in curve.lengths:
         if (status := curve.status(frames)) in ENDS:
+            height = _TOP - _BELOW * marked[frames]
+            marked[frames] += 1
             place = axes.get_xaxis_transform()  # x in frames, y in shares of the height
-            axes.plot([frames], [_TOP], marker="x", markersize=9, color=color, transform=place, clip_on=False)
-            axes.annotate(ENDS[status], (frames, _TOP), xycoords=place, fontsize=7, color=color,
-                          xytext=(-8, -3), textcoords="offset points", ha="right")  # fmt: skip
+            axes.plot([frames], [height], marker="x", markersize=9, color=color, transform=place, clip_on=False)
+            # Into the axes: to the right of the first length, to the left of all others.
+            first = frames == min(curve.lengths)
+            axes.annotate(ENDS[status], (frames, height), xycoords=place, fontsize=7, color=color,
+                          xytext=(8 if first else -8, -3), textcoords="offset points",
+                          ha="left" if first else "right")  # fmt: skip
