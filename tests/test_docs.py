@@ -84,6 +84,8 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.data.cli.locate", understood)
     monkeypatch.setattr("diffusion.probes.sweep.Sweep", understood)
     monkeypatch.setattr("temporal_zoo.doctor.examine", understood)
+    monkeypatch.setattr("diffusion.evaluation.extractors.open_extractor", understood)
+    monkeypatch.setattr("diffusion.evaluation.weights.convert", understood)
     monkeypatch.setattr("temporal_zoo.commands._check_one", lambda *_: True)
     monkeypatch.setattr("bench.runs.load", understood)
 

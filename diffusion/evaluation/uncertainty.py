@@ -5,7 +5,7 @@ Halves of both sets are drawn without replacement (a bootstrap would repeat samp
 * A statistic of half of the samples deviates from that of all of them as much as that one does from the truth
   (delete-half jackknife; Shao and Wu, 1989), so the spread over halves gives the interval.
 * The bias of a Frechet distance falls as 1/N (arXiv 1911.07023), so halves have twice of it, and the value without
-  bias is  2 d(N) - mean d(N/2).  See docs/decisions/0014-halves.md for why no line is fitted.
+  bias is  2 d(N) - mean d(N/2).  See docs/decisions/0016-halves.md for why no line is fitted.
 """
 
 from __future__ import annotations
