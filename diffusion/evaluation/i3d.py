@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffusion.evaluation import EvaluationError
+
 FEATURES = 400
 SIZE = 224
 # Three halvings of time, and the two time steps that the last average pool needs: 8 frames leave one, 9 leave two.
@@ -80,8 +82,11 @@ class I3D(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits averaged over time, (b, 400).
 
-        pixels: (b, 3, t, 224, 224) float32, at least `LEAST_FRAMES` frames; the network was trained on [-1, 1].
+        pixels: (b, 3, t, 224, 224) float32; the network was trained on [-1, 1].
+        Raises: EvaluationError with fewer than `LEAST_FRAMES` frames.
         """
+        if pixels.shape[2] < LEAST_FRAMES:
+            raise EvaluationError(f"I3D takes clips of at least {LEAST_FRAMES} frames, not {pixels.shape[2]}")
         first, second, third = self.stem
         x = first(pixels.contiguous(memory_format=torch.channels_last_3d))
         x = third(second(_pooled(x, (1, 3, 3), (1, 2, 2))))

@@ -101,9 +101,7 @@ def save_plot(path: Path, rows: Mapping[str, Mapping[str, Row]]) -> None:
 
 def _bound(clean: Row) -> float:
     """The upper end of where values of real clips lie; of a measure without a floor, its margin around 0."""
-    if clean.floor is not None and clean.floor.margin is not None:
-        return clean.floor.value + clean.floor.margin
-    return clean.estimate.margin or 0
+    return clean.bound if clean.bound is not None else clean.estimate.margin or 0
 
 
 def _units(row: Row, clean: Row) -> float:

@@ -85,23 +85,22 @@ def _conditions(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_plot(path: Path, evaluation: Evaluation) -> None:
-    """Draws every measure in units of its floor: values with intervals, and where real clips lie."""
+    """Draws every measure in units of the upper end of where real clips lie, or as it is where that is not known."""
     need("matplotlib", "drawing an evaluation")
     from matplotlib.figure import Figure
 
-    rows = [row for row in evaluation.rows if row.floor is not None and row.floor.value > 0][::-1]
-    rows = rows or evaluation.rows[::-1]
+    bounded = [(row, row.bound) for row in evaluation.rows if row.bound is not None and row.bound > 0]
+    rows = (bounded or [(row, 1.0) for row in evaluation.rows])[::-1]
     figure = Figure(figsize=(7, 1.5 + 0.35 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    for place, row in enumerate(rows):
-        unit = row.floor.value if row.floor else 1.0
-        axes.errorbar(
-            row.estimate.value / unit, place, xerr=(row.estimate.margin or 0) / unit, fmt="o", color="C0", capsize=3
-        )
-        if row.floor:
-            axes.errorbar(1, place, xerr=(row.floor.margin or 0) / unit, fmt="|", color="0.5", capsize=3)
-    axes.set_yticks(range(len(rows)), [row.measure for row in rows])
-    axes.set_xlabel("in units of real against real, whose interval is grey" if rows[0].floor else "value")
+    for place, (row, unit) in enumerate(rows):
+        margin = (row.estimate.margin or 0) / unit
+        axes.errorbar(row.estimate.value / unit, place, xerr=margin, fmt="o", color="C0", capsize=3)
+        if row.floor and bounded:
+            low = (row.floor.value - (row.floor.margin or 0)) / unit
+            axes.plot([low, 1], [place - 0.25, place - 0.25], color="0.6", linewidth=3, solid_capstyle="butt")
+    axes.set_yticks(range(len(rows)), [row.measure for row, _ in rows])
+    axes.set_xlabel("value; 1 is the upper end of real against real (grey)" if bounded else "value")
     axes.grid(alpha=0.3, axis="x")
     with written_whole(path) as file:
         figure.savefig(file, dpi=120, format="png")

@@ -34,6 +34,13 @@ class Row:
     covariance_term: float | None = None
     p_value: float | None = None
 
+    @property
+    def bound(self) -> float | None:
+        """The upper end of where real clips lie; None without a floor, or with too few clips to tell."""
+        if self.floor is None or self.floor.margin is None:
+            return None
+        return self.floor.value + self.floor.margin
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a record."""
         pair = lambda estimate: None if estimate is None else [estimate.value, estimate.margin]

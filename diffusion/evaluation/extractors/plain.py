@@ -25,7 +25,7 @@ class _Plain:
     The network: three 3x3x3 convolutions of stride 2 with random weights and ReLU, then a mean over everything.
     """
 
-    measures = ("Frechet distance of plain features", "kernel distance of plain features")
+    measures = ("Frechet distance (plain)", "kernel distance (plain)")
     least_frames = 4
 
     def __init__(self, device: torch.device) -> None:

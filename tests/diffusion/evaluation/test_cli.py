@@ -43,7 +43,7 @@ def test_two_folders_without_a_model(videos, here):
     real, fake = videos("real", count=8), videos("fake", count=5, seed=1)
     words = ("evaluate", fake, "--real", real, "--extractor", "plain", "--frames", 9)
     result = typed(*words)
-    assert "Frechet distance of plain features" in result.stdout
+    assert "Frechet distance (plain)" in result.stdout
     assert "FVD" not in result.stdout
     assert "5 clips of 5 videos" in result.stdout
     assert "8 clips of 8 videos" in result.stdout

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.pixels import prepared, resized
 from diffusion.evaluation.protocol import Protocol
 
@@ -51,6 +52,11 @@ def test_nine_frames_in_any_batch_and_order(i3d, rng):
     scale = together.abs().max()
     assert (torch.cat([run(clip[None]) for clip in clips]) - together).abs().max() <= 1e-5 * scale
     assert (run(clips.flip(0)).flip(0) - together).abs().max() <= 1e-5 * scale
+
+
+def test_eight_frames_are_refused(i3d):
+    with pytest.raises(EvaluationError, match="at least 9 frames, not 8"):
+        i3d(prepared(constant(8), Protocol(), 224))
 
 
 def test_half_pixel_is_what_torch_does(rng):
