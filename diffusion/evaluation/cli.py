@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,13 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from diffusion.data.config import Split
+from diffusion.data.config import DataConfig, Split
 from diffusion.evaluation.protocol import PRESETS, Protocol, protocol
 
 if TYPE_CHECKING:
     from diffusion.evaluation.clips import ClipSet
     from diffusion.evaluation.extractors import Extractor
     from diffusion.evaluation.features import Progress
+
+LOG_SECONDS = 30  # between two lines where no live display can be drawn
 
 
 @click.command()
@@ -53,15 +56,18 @@ def _bar(console: Console) -> Iterator[Bar]:
 
 
 def _shown(steps: Iterator[Progress], console: Console) -> None:
-    """Goes through the steps: a bar for each piece of work, or a line where no live display can be drawn."""
+    """Goes through the steps: a bar for each piece of work, or lines now and then where no bar can be drawn."""
+    last_line = 0.0
     with _bar(console) as bar:
         tasks: dict[str, TaskID] = {}
         for step in steps:
-            if step.work not in tasks:
+            is_new, now = step.work not in tasks, time.monotonic()
+            if is_new:
                 tasks[step.work] = bar.add_task(step.work, total=step.total)
-                if not console.is_terminal:
-                    console.print(f"{step.work}: {step.total}")
             bar.update(tasks[step.work], completed=step.done, total=step.total)
+            if not console.is_terminal and (is_new or now - last_line > LOG_SECONDS):
+                console.print(f"{step.work}: {step.done} of {step.total}")
+                last_line = now
 
 
 @click.command()
@@ -141,17 +147,17 @@ def evaluate(
         _shown(samples.draw(), console)
         fakes: ClipSet = samples.clips()
         drawn = {"sampling": samples.how, "model_sha256": samples.weights_sha256}
-        source = real or samples.config.data.source
+        data = samples.config.data if real is None else samples.config.data.replace(source=real)
         split = split or settings.reference
     else:
         if real is None:
             raise click.UsageError(
                 "a folder of videos is compared with --real, a folder or builtin:mazes, builtin:doom"
             )
-        fakes, drawn, source = _folder(fake, count, frames, settings.count, seed), {}, real
-        split = split or (settings.reference if _has_splits(source) else "all")
+        fakes, drawn, data = _folder(fake, count, frames, settings.count, seed), {}, DataConfig(source=real)
+        split = split or (settings.reference if _has_splits(real) else "all")
     settings = settings.replace(reference=split)
-    reals, second = _real(source, split, count, settings.count, fakes, seed, console)
+    reals, second = _real(data, split, count, settings.count, fakes, seed, console)
     evaluation = Evaluation(reals, fakes, second, extractor=extractor, protocol=settings, seed=seed)
     session = Session(folder / "evaluation.jsonl", environment())
     _shown(evaluation.work(), console)
@@ -183,7 +189,7 @@ def _meta_test(
     from temporal_zoo.environment import environment
     from temporal_zoo.record import Session
 
-    cut = partial(open_set, source, split=split, frames=frames, size=None, seed=seed)
+    cut = partial(open_set, DataConfig(source=source), split=split, frames=frames, size=None, seed=seed)
     count = count or min(cut(count=None).count // 2, settings.count)
     settings = settings.replace(reference=split)
     test = MetaTest(cut(count=count), cut(count=count, first=count), extractor=extractor, protocol=settings, seed=seed)
@@ -214,23 +220,19 @@ def _folder(place: str, count: int | None, frames: int | None, most: int, seed: 
     """The clips of a folder of videos: one of each, at most `count`."""
     from diffusion.evaluation.clips import open_set
 
-    found = open_set(place, split="all", count=None, frames=frames, size=None, seed=seed)
-    wanted = count or most
-    return (
-        found
-        if found.count <= wanted
-        else open_set(place, split="all", count=wanted, frames=frames, size=None, seed=seed)
-    )
+    cut = partial(open_set, DataConfig(source=place), split="all", frames=frames, size=None, seed=seed)
+    found, wanted = cut(count=None), count or most
+    return found if found.count <= wanted else cut(count=wanted)
 
 
 def _real(
-    source: str, split: Split, count: int | None, most: int, fakes: ClipSet, seed: int, console: Console
+    data: DataConfig, split: Split, count: int | None, most: int, fakes: ClipSet, seed: int, console: Console
 ) -> tuple[ClipSet, ClipSet | None]:
     """The real clips, and as many others as there are fake ones where the source gives so many."""
     from diffusion.evaluation import EvaluationError
     from diffusion.evaluation.clips import open_set
 
-    cut = partial(open_set, source, split=split, frames=fakes.frames, size=fakes.size, seed=seed)
+    cut = partial(open_set, data, split=split, frames=fakes.frames, size=fakes.size, seed=seed)
     reals = cut(count=count)
     if reals.count > most and count is None:
         reals = cut(count=most)

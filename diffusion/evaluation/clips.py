@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusion.data import DataConfig, open_clips
-from diffusion.data.build import is_cache
+from diffusion.data.build import is_cache, read_meta
 from diffusion.data.config import Split
 from diffusion.data.layout import Item, builtin, find_items, locate
 from diffusion.data.readers import UnreadableVideo, recordings
@@ -100,12 +100,19 @@ class Arrays:
 
 
 def open_set(
-    source: str, *, split: Split, count: int | None, frames: int | None, size: int | None, seed: int, first: int = 0
+    data: DataConfig,
+    *,
+    split: Split,
+    count: int | None,
+    frames: int | None,
+    size: int | None,
+    seed: int,
+    first: int = 0,
 ) -> ClipSet:
     """The clips of a source: arrays of floats as they are, of anything else crops.
 
     Args:
-        source: a file, a folder, or a built-in source.
+        data: the source, and what a run was told about it, its stride for one; frames and size are those below.
         count: of clips; None takes one of each video.
         frames: of a clip; None where all videos have one length, which is then taken.
         size: in pixels; None takes the size that the videos have.
@@ -115,21 +122,27 @@ def open_set(
         DataError: nothing there, or no video long enough.
         EvaluationError: videos of several lengths or sizes where one was needed, or smaller ones than `size`.
     """
-    items = [] if builtin(source) == "mazes" or is_cache(locate(source)) else find_items(locate(source))
+    source = data.source
+    if builtin(source) == "mazes":
+        items: list[Item] = []
+    elif is_cache(locate(source)):
+        items, size = [], size or read_meta(locate(source))["size"]
+    else:
+        items = find_items(locate(source))
     if items and all(_holds_floats(item.path) for item in items):
         if first:
             raise EvaluationError(f"{source} holds arrays of floats, of which no second set of crops can be cut")
         return Arrays(source, [item.path for item in items][:count], frames)
     if items:
         size = _size(source, items, size)
-    config = DataConfig(source=source, frames=frames or 1, size=size or DataConfig().size)
+    config = data.replace(frames=frames or 1, size=size or data.size, short="drop")
     if frames is None:
         lengths = open_clips(config, split=split).videos.lengths
         if len(set(lengths)) > 1:
             raise EvaluationError(
                 f"the videos of {source} have {min(lengths)} to {max(lengths)} frames; choose with --frames"
             )
-        config = config.replace(frames=lengths[0])
+        config = config.replace(frames=(lengths[0] - 1) // data.stride + 1)
     clips = open_clips(config, split=split)
     return Crops(clips, count or clips.num_videos, seed=seed, first=first)
 

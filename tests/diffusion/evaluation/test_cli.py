@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from diffusion.data.config import DataConfig
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.distortions import DISTORTIONS, Distorted
 from diffusion.evaluation.report import comparison
@@ -104,7 +105,7 @@ def test_the_meta_test_has_a_row_for_each_distortion(videos, here):
 def test_distortions_keep_shape_and_are_repeatable(name, videos):
     from diffusion.evaluation.clips import open_set
 
-    clips = open_set(str(videos("a")), split="all", count=None, frames=None, size=None, seed=0)
+    clips = open_set(DataConfig(source=str(videos("a"))), split="all", count=None, frames=None, size=None, seed=0)
     distorted = Distorted(clips, name, seed=0)
     clip = distorted.read(2)
     assert clip.shape == clips.read(2).shape

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.data import DataError
+from diffusion.data import DataConfig, DataError
 from diffusion.evaluation import EvaluationError, measures
 from diffusion.evaluation.clips import Arrays, open_set
 from diffusion.evaluation.extractors import open_extractor
@@ -16,7 +16,9 @@ CPU = torch.device("cpu")
 
 
 def opened(folder, **how):
-    return open_set(str(folder), **{"split": "all", "count": None, "frames": None, "size": None, "seed": 0} | how)
+    return open_set(
+        DataConfig(source=str(folder)), **{"split": "all", "count": None, "frames": None, "size": None, "seed": 0} | how
+    )
 
 
 def worked(features, view="whole"):
@@ -158,6 +160,21 @@ def test_sets_that_cannot_be_compared(cache, videos, means, change, told):
     real, fake = opened(videos("a")), opened(videos("b", **change))
     with pytest.raises(EvaluationError, match=told):
         Evaluation(real, fake, None, extractor=means, protocol=PRESETS["standard"], seed=0)
+
+
+def test_clips_have_the_stride_of_the_run(cache, videos):
+    source = DataConfig(source=str(videos("a")), stride=2)
+    clips = open_set(source, split="all", count=2, frames=6, size=None, seed=0)
+    every = opened(source.source, count=2)
+    assert torch.equal(clips.read(0), every.read(0)[:11:2]) or torch.equal(clips.read(0), every.read(0)[1::2])
+    assert open_set(source, split="all", count=2, frames=None, size=None, seed=0).frames == 6
+
+
+def test_decoded_videos_are_a_source_of_their_own_size(cache, videos, tmp_path):
+    from diffusion.data.build import build
+
+    list(build(videos("a"), tmp_path / "built", size=6))
+    assert opened(tmp_path / "built").size == 6
 
 
 def test_short_clips_are_refused(cache, videos, means):
