@@ -26,7 +26,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
 @click.command()
 @click.option(
     "--mixer",
-    help='Which mixer in which slot: bimamba, flash:heads=4, bimamba+flash@mid.  [default: the preset\'s]',
+    help="Which mixer in which slot: bimamba, flash:heads=4, bimamba+flash@mid.  [default: the preset's]",
 )
 @click.option(
     "--preset",
