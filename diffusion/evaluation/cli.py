@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from diffusion.evaluation.clips import ClipSet
     from diffusion.evaluation.extractors import Extractor
     from diffusion.evaluation.features import Progress
+    from diffusion.evaluation.samples import Samples
 
 LOG_SECONDS = 30  # between two lines where no live display can be drawn
 
@@ -124,6 +125,7 @@ def evaluate(
     from diffusion.data.readers import need
     from diffusion.device import open_device
     from diffusion.evaluation.extractors import open_extractor
+    from diffusion.evaluation.features import require_frames
     from diffusion.evaluation.report import save_plot, table, title
     from diffusion.evaluation.suite import Evaluation
     from temporal_zoo.environment import environment
@@ -144,20 +146,23 @@ def evaluate(
             fake, folder, count or settings.count, settings, where, sampler=sampler, num_steps=steps, frames=frames,
             seed=seed,
         )  # fmt: skip
-        _shown(samples.draw(), console)
-        fakes: ClipSet = samples.clips()
+        require_frames(fake, samples.frames, extractor)
         drawn = {"sampling": samples.how, "model_sha256": samples.weights_sha256}
         data = samples.config.data if real is None else samples.config.data.replace(source=real)
         split = split or settings.reference
+        # Whatever is wrong with the real clips is told before the hours of drawing.
+        reals, second = _real(data, split, count, settings.count, samples, seed, console)
+        _shown(samples.draw(), console)
+        fakes: ClipSet = samples.clips()
     else:
         if real is None:
             raise click.UsageError(
                 "a folder of videos is compared with --real, a folder or builtin:mazes, builtin:doom"
             )
-        fakes, drawn, data = _folder(fake, count, frames, settings.count, seed), {}, DataConfig(source=real)
+        fakes, drawn = _folder(fake, count, frames, settings.count, seed), {}
         split = split or (settings.reference if _has_splits(real) else "all")
+        reals, second = _real(DataConfig(source=real), split, count, settings.count, fakes, seed, console)
     settings = settings.replace(reference=split)
-    reals, second = _real(data, split, count, settings.count, fakes, seed, console)
     evaluation = Evaluation(reals, fakes, second, extractor=extractor, protocol=settings, seed=seed)
     session = Session(folder / "evaluation.jsonl", environment())
     _shown(evaluation.work(), console)
@@ -226,7 +231,7 @@ def _folder(place: str, count: int | None, frames: int | None, most: int, seed: 
 
 
 def _real(
-    data: DataConfig, split: Split, count: int | None, most: int, fakes: ClipSet, seed: int, console: Console
+    data: DataConfig, split: Split, count: int | None, most: int, fakes: ClipSet | Samples, seed: int, console: Console
 ) -> tuple[ClipSet, ClipSet | None]:
     """The real clips, and as many others as there are fake ones where the source gives so many."""
     from diffusion.evaluation import EvaluationError

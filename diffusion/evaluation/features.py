@@ -60,6 +60,15 @@ class Progress:
     total: int
 
 
+def require_frames(name: str, frames: int, extractor: Extractor) -> None:
+    """Raises: EvaluationError when clips of so many frames are too short for a network."""
+    if frames < extractor.least_frames:
+        raise EvaluationError(
+            f"{name} has clips of {frames} frames; {extractor.identity['extractor']} takes at least "
+            f"{extractor.least_frames}"
+        )
+
+
 class Features:
     """Features of the clips of a set under one protocol, view after view.
 
@@ -67,11 +76,7 @@ class Features:
     """
 
     def __init__(self, clips: ClipSet, extractor: Extractor, protocol: Protocol) -> None:
-        if clips.frames < extractor.least_frames:
-            raise EvaluationError(
-                f"{clips.name} has clips of {clips.frames} frames; {extractor.identity['extractor']} takes at least "
-                f"{extractor.least_frames}"
-            )
+        require_frames(clips.name, clips.frames, extractor)
         self.clips, self.extractor, self.protocol = clips, extractor, protocol
         self._pixels = ""
         self._found: dict[str, np.ndarray] = {}

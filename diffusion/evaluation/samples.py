@@ -50,6 +50,7 @@ class Samples:
             "sampler": sampler, "num_steps": num_steps or min(STEPS, self.config.process.steps),
             "frames": frames or self.config.data.frames, "seed": seed,
         }  # fmt: skip
+        self.frames, self.size = self.how["frames"], self.config.model.size
         # The averaged weights, and not the file: it also holds the moment that it was written.
         content = hashlib.sha256()
         for name, value in self.network.state_dict().items():

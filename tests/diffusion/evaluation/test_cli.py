@@ -90,6 +90,17 @@ def test_a_run_is_sampled_once_and_evaluated(small, here, rendered):
     assert {np.load(path).dtype.name for path in folder.parent.glob("samples-*/000000.npy")} == {"uint8", "float32"}
 
 
+def test_a_run_that_cannot_be_evaluated_is_not_sampled(small, here):
+    from diffusion.run import Run
+
+    list(Run(small("steps=2", "model.mixer=identity"), here / "run", torch.device("cpu")).steps())
+    assert "clips of 3 frames; plain takes at least 4" in refused("evaluate", "run", "--extractor", "plain")
+    assert "no file or folder nowhere" in refused(
+        "evaluate", "run", "--real", "nowhere", "--extractor", "plain", "--frames", 5
+    )
+    assert not list(here.rglob("*.npy"))
+
+
 def test_the_meta_test_has_a_row_for_each_distortion(videos, here):
     source = videos("real", count=8)
     result = typed("evaluate", source, "--meta-test", "--extractor", "plain", "--count", 4)
