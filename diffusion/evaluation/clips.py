@@ -22,6 +22,8 @@ from diffusion.data.readers import UnreadableVideo, recordings
 from diffusion.data.source import ClipSource
 from diffusion.evaluation import EvaluationError
 
+_LOOKED_AT = 8  # clips whose range is looked at when a set is opened; that of all others when they are read
+
 
 class ClipSet(Protocol):
     """Some clips, by number from 0.
@@ -83,11 +85,15 @@ class Arrays:
             raise EvaluationError(f"clips in {name} are {kind}; store uint8, or floats in [-1, 1]")
         if frames is not None and frames > shape[0]:
             raise EvaluationError(f"clips in {name} have {shape[0]} frames, not {frames}; ask for fewer")
+        if kind != "uint8" and all(_mapped(path).min() >= 0 for path in self._paths[:_LOOKED_AT]):
+            raise EvaluationError(
+                f"the floats in {name} never go below 0, as if they were in [0, 1]; store 2 x - 1, or uint8"
+            )
         self.count = self.num_videos = len(self._paths)
         self.frames, self.size, self.channels = frames or shape[0], shape[1], shape[3]
 
     def read(self, number: int) -> Tensor:
-        """(t, c, h, w).  Raises: EvaluationError when floats leave [-1, 1], or never go below 0."""
+        """(t, c, h, w).  Raises: EvaluationError when floats leave [-1, 1]."""
         clip = torch.from_numpy(np.load(self._paths[number], allow_pickle=False)[: self.frames]).permute(0, 3, 1, 2)
         if clip.is_floating_point():
             low, high = clip.min().item(), clip.max().item()

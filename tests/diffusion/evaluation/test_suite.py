@@ -140,6 +140,11 @@ def test_arrays_of_floats(cache, tmp_path):
     assert isinstance(clips, Arrays)
     assert (clips.count, clips.frames, clips.size, clips.channels) == (3, 9, 4, 3)
     assert clips.read(0).unique().tolist() == [-0.5]
+    bright = tmp_path / "bright"
+    bright.mkdir()
+    np.save(bright / "0.npy", np.full((9, 4, 4, 3), 0.5, np.float32))
+    with pytest.raises(EvaluationError, match=r"as if they were in \[0, 1\]"):
+        opened(bright)
     np.save(folder / "3.npy", np.full((9, 4, 4, 3), 1.5, np.float32))
     with pytest.raises(EvaluationError, match=r"3\.npy reaches from 1\.5 to 1\.5"):
         opened(folder).read(3)
