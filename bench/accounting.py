@@ -87,14 +87,15 @@ class Ledger(TorchDispatchMode):
         return result
 
 
-def account(step: TrainingStep, device: str) -> Bytes:
+def account(step: TrainingStep, device: str, *, gradients_before: bool = True) -> Bytes:
     """The bytes of a step that lives on the meta device, as on `device` ("cuda" or "cpu"): not of the first one, but
-    when the optimizer has its state and the gradients of the step before are there.
+    when the optimizer has its state and, with `gradients_before`, the gradients of the step before are there.
 
     Call it where ops choose for that device (`temporal_zoo.ops.planning`).
     """
     stored = stored_bytes(step.forward, step.network)
-    step.pretend_a_step_was_taken()
+    if gradients_before:
+        step.pretend_a_step_was_taken()
     allocator = CachingAllocator()
     ledger = Ledger(allocator)
     parts = step.parts()

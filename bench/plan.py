@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from temporal_zoo.config import Config, option
-from temporal_zoo.ops import Planned, planning, tracing, use_backend
+from temporal_zoo.config import Config, ConfigError, nearest, option
+from temporal_zoo.ops import Planned, ops, planning, tracing, use_backend
 
 from .accounting import Bytes, account
 from .devices import Device
@@ -44,10 +44,8 @@ class Setup(Config):
 
     def step(self, device: torch.device) -> TrainingStep:
         """A training step of this setup."""
-        return training_step(
-            self.preset, mixer=self.mixer, checkpointing=self.checkpointing, clips=self.clips, frames=self.frames,
-            size=self.size, device=device,
-        )  # fmt: skip
+        changes = (f"mixer={self.mixer}", f"checkpointing={self.checkpointing}", f"size={self.size}")
+        return training_step(self.preset, *changes, clips=self.clips, frames=self.frames, device=device)
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,9 @@ class Planner:
         self.plan = functools.cache(self._plan)
 
     def _plan(self, setup: Setup) -> Plan:
+        for op in setup.pins:
+            if op not in ops():
+                raise ConfigError(f"no op is named {op!r}{nearest(op, ops())}; there are {', '.join(ops())}")
         planned = Planned(self.device.type, self.device.capability)
         with planning(planned), use_backend(**setup.pins), tracing() as ran:
             found = account(setup.step(torch.device("meta")), self.device.type)

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def training_step(
-    preset: str, *, mixer: str, checkpointing: str, clips: int, frames: int, size: int, device: torch.device,
-    updates: bool = True,
-) -> TrainingStep:  # fmt: skip
-    """A step of the denoiser of that preset with another mixer, on made-up clips of `size` square pixels.
+    preset: str, *changes: str, clips: int, frames: int, device: torch.device, updates: bool = True
+) -> TrainingStep:
+    """A step of the denoiser of that preset, on made-up clips.
 
     Args:
+        changes: of its configuration, such as "mixer=attn" and "size=64".
         device: where it lives; on "meta" it takes no memory.
         updates: whether the weights are updated, which takes the memory of the optimizer and of the average.
     """
@@ -28,14 +28,24 @@ def training_step(
     from diffusion.ema import MovingAverage
     from diffusion.presets import model_preset
 
-    config = model_preset(preset).override([f"mixer={mixer}", f"checkpointing={checkpointing}", f"size={size}"])
+    config = model_preset(preset).override(changes)
     with torch.device(device), torch.random.fork_rng():
         torch.manual_seed(SEED)
         network = Backbone(config)
-        noisy, target = (torch.randn(clips, frames, config.channels, size, size) for _ in range(2))
+        noisy, target = (torch.randn(clips, frames, config.channels, config.size, config.size) for _ in range(2))
         levels = torch.zeros(clips, dtype=torch.int64)
     average = MovingAverage(network, decay=0.9999, warmup=False) if updates else None
     return TrainingStep(network, average, (noisy, target, levels))
+
+
+def paper_model(size: str) -> tuple[str, int, nn.Module]:
+    """Mixer, heads and network (on the meta device) of the model of arXiv 2403.07711 that is printed with that size."""
+    from diffusion.backbone import Backbone
+    from diffusion.presets import model_preset
+
+    config = model_preset(f"paper-{size}")
+    with torch.device("meta"):
+        return config.mixer, config.heads, Backbone(config)
 
 
 class TrainingStep:

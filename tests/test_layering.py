@@ -13,7 +13,7 @@ PACKAGES = ("temporal_zoo", "diffusion", "bench")
 HEAVY = {"torch", "numpy", "einops", "av", "PIL", "matplotlib", "psutil"}
 # Reached through op bodies or functions, when asked for; nothing of ours needs them in order to be imported.
 OPTIONAL = {"mamba_ssm", "causal_conv1d", "flash_attn", "xformers", "torchvision", "triton"}
-# The modules of bench that build a denoiser: to measure one, and to plan one.
+# The modules of bench that build a denoiser, inside functions: to measure one, and to plan one.
 REACHING = ("bench.workloads", "bench.training")
 LIGHT = [
     "temporal_zoo",
@@ -97,7 +97,7 @@ def wrong_way(arrow):
     if top(source) == "diffusion" and top(target) == "bench":
         return "bench measures diffusion, not the other way round"
     if (top(source), top(target)) == ("bench", "diffusion") and not (source in REACHING and late):
-        return f"bench reaches diffusion in one function each of {' and '.join(REACHING)}"
+        return f"bench reaches diffusion in functions of {' and '.join(REACHING)}"
     across = top(source) != top(target) and top(target) in PACKAGES
     if across and any(part.startswith("_") for part in target.split(".")):
         return "private modules belong to their package"

@@ -103,4 +103,4 @@ class _Described(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
-        raise TypeError(f"a body that is asked whether it can run may look at shapes only, and called {function}")
+        raise RuntimeError(f"a body that is asked whether it can run may look at shapes only, and called {function}")

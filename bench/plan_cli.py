@@ -1,0 +1,139 @@
+"""`zoo plan` and `zoo reproduce`: what a training step takes, before anybody rents the hardware."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from temporal_zoo.config import ConfigError
+
+from .case import parse_layers, parse_lengths
+from .devices import device as device_of
+
+_CHECKPOINTING = ("none", "mixers", "blocks")
+_PAPERS = ("2403.07711",)
+
+
+@click.command()
+@click.option("--gpu", default="a100-40gb", show_default=True,
+              help="A name such as a100-80gb or h200, bytes such as 24GiB, or cpu:16GiB.")  # fmt: skip
+@click.option("--layers", default="attn,flash,bimamba", show_default=True, help="Mixers, separated by commas.")
+@click.option("--lengths", default="64,256,1024", show_default=True, help="Numbers of frames, separated by commas.")
+@click.option("--checkpointing", default="none,mixers,blocks", show_default=True,
+              help="What is computed again in backward, separated by commas.")  # fmt: skip
+@click.option("--clips", type=click.IntRange(min=1), default=1, show_default=True, help="Clips of a batch.")
+@click.option("--size", type=click.IntRange(min=1), default=32, show_default=True, help="Pixels of a frame's side.")
+@click.option("--preset", default="paper-57.5M", show_default=True, help="The denoiser, whose mixer is replaced.")
+@click.option("--backend", "backends", multiple=True, metavar="OP=BODY",
+              help="Pins the body of an op, also one that is not installed here; may be repeated.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/plan"), show_default=True,
+              help="Folder of plan.json and plan.png.")  # fmt: skip
+@click.option("--verify", is_flag=True, help="On a GPU: also measure every planned point that fits.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def plan(
+    gpu: str, layers: str, lengths: str, checkpointing: str, clips: int, size: int, preset: str,
+    backends: tuple[str, ...], out: Path, verify: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Says which mixers can be trained on a device, up to how many frames, and with which checkpointing.
+
+    A training step of the whole denoiser (float32, AdamW, moving average) is counted on the meta device, which needs no
+    GPU.  Exit code 1 when nothing that was asked fits, or a measured peak is more than 10 % from its plan.
+    """
+    mixers, frames, target = parse_layers(layers), parse_lengths(lengths), device_of(gpu)
+    recomputed = list(dict.fromkeys(part.strip() for part in checkpointing.split(",")))
+    if strange := [part for part in recomputed if part not in _CHECKPOINTING]:
+        raise ConfigError(f"nothing can be checkpointed as {strange[0]!r}; there are {', '.join(_CHECKPOINTING)}")
+    from . import plan_plot, plan_tables
+    from .plan import Planner, Setup
+
+    planner = Planner(target)
+    same = {"clips": clips, "size": size, "preset": preset, "backends": list(backends)}
+    curves = []
+    with _progress() as progress:
+        task = progress.add_task("", total=len(mixers) * len(recomputed))
+        for mixer in mixers:
+            for what in recomputed:
+                progress.update(task, description=f"{mixer}, checkpointing {what}")
+                changing = {"mixer": mixer, "checkpointing": what}
+                setup = Setup.from_dict(same | changing)
+                plans = [planner.plan(setup.replace(frames=length)) for length in frames]
+                curves.append(plan_tables.Curve(setup, plans, planner.longest(setup, frames)))
+                progress.advance(task)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / "plan.json", plan_tables.as_json(curves))
+    plan_plot.save(curves, target, out / "plan.png")
+    if as_json:
+        click.echo(plan_tables.as_json(curves))
+    else:
+        console = _console()
+        for part in plan_tables.told(curves, target):
+            console.print(part)
+    click.echo(f"Plans: {out / 'plan.json'}\nPlot:  {out / 'plan.png'}", err=True)
+    fits = [each for curve in curves for each in curve.plans if each.fit != "no"]
+    wrong = _verify(fits, out / "verified.jsonl") if verify else False
+    if wrong or not fits:
+        raise SystemExit(1)
+
+
+def _verify(plans: list, record: Path) -> bool:
+    from . import verify
+
+    checks = verify.run(plans, record, functools.partial(click.echo, err=True))
+    _console().print(verify.table(checks))
+    return any(check.wrong for check in checks)
+
+
+@click.command()
+@click.argument("paper", type=click.Choice(_PAPERS))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/reproduce"),
+              show_default=True, help="Folder of the page, the plot and the numbers.")  # fmt: skip
+@click.option("--measure", is_flag=True, help="On a GPU: also measure the control that the paper lacks.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def reproduce(paper: str, out: Path, measure: bool, as_json: bool) -> None:
+    """Puts a paper's sizes and memory next to what is counted here; needs no GPU.
+
+    Leaves reproduce.md, reproduce.png and reproduce.json in OUT.  With `--measure`, attention that holds its weights,
+    fused attention, checkpointed attention, and Mamba in one and both directions run as they are, and what they took is
+    appended to OUT/reproduce.jsonl; a page that is made later shows it.
+    """
+    from . import control, reproduce_page
+    from .reproduce import reproduce as count
+
+    with _progress() as progress:
+        task = progress.add_task("", total=None)
+        found = count(lambda what: progress.update(task, description=what))
+    out.mkdir(parents=True, exist_ok=True)
+    record = out / "reproduce.jsonl"
+    if measure:
+        control.run(record, functools.partial(click.echo, err=True))
+    measured = control.read_all(record)
+    page = reproduce_page.page(found, measured)
+    reproduce_page.plot(found, out / "reproduce.png")
+    _write(out / "reproduce.md", page)
+    _write(out / "reproduce.json", json.dumps(found.to_dict(), indent=1) + "\n")
+    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else page)
+    click.echo(f"Page: {out / 'reproduce.md'}", err=True)
+    if not all(row.agrees for row in found.sizes):
+        raise SystemExit(1)
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _progress() -> Progress:
+    return Progress(console=Console(stderr=True), transient=True)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)

@@ -1,0 +1,93 @@
+"""The paper's sizes and memory: the data, the fit, the page; the whole reproduction is `slow`."""
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from bench import control, paper, reproduce, reproduce_page
+from bench.devices import GIB
+from diffusion.presets import PAPER
+from temporal_zoo.cli import zoo
+
+
+def row(entry, counted, mixer="attn"):
+    return reproduce.Memory(entry, mixer, stored=counted // 2, reserved=counted, first=0)
+
+
+def made_up(constant_gib=2.0, stray=1.0):
+    """Rows that the paper's numbers exceed by a constant, but for `stray` in the first."""
+    rows = [row(entry, int(entry.memory_gb * GIB - 8 * constant_gib * GIB)) for entry in paper.MEMORY]
+    rows[0] = row(paper.MEMORY[0], int(rows[0].counted * stray))
+    sizes = tuple(reproduce.Size(size, "attn", count - 16, 16, count) for size, count in paper.SIZES.items())
+    return reproduce.Reproduction(sizes, tuple(rows), reproduce.fitted(rows))
+
+
+def test_the_data_name_models_that_are_presets():
+    assert set(paper.SIZES) == set(PAPER)
+    assert {entry.size for entry in paper.MEMORY} <= set(PAPER)
+    assert len(paper.MEMORY) == 19
+    assert len(paper.FITTED) == 8
+
+
+def test_the_constant_is_fitted_to_its_rows_and_no_other():
+    assert made_up().constant == pytest.approx(2 * GIB, rel=1e-6)
+    assert made_up(stray=3).constant == pytest.approx(2 * GIB, rel=1e-6)
+    assert made_up().within == 19
+    assert made_up(stray=3).within == 18
+
+
+def test_sizes_agree_to_the_unit_or_not():
+    assert all(row.agrees for row in made_up().sizes)
+    assert not reproduce.Size("56.3M", "attn", 56_279_812, 16, 56_279_827).agrees
+
+
+@pytest.mark.parametrize("size", ["14.1M", "56.9M"])
+def test_one_size_and_one_entry_counted_anew(size):
+    assert reproduce._size(size, paper.SIZES[size]).agrees
+    entry = next(entry for entry in paper.MEMORY if entry.size == size)
+    found = reproduce._memory(entry)
+    assert 0 < found.stored < found.reserved
+    assert found.first == pytest.approx(12 * paper.SIZES[size], rel=1e-4)
+    assert abs(found.error(2.4 * GIB)) < 0.1
+
+
+def test_every_entry_is_on_the_page_with_its_error(tmp_path):
+    page = reproduce_page.page(made_up(stray=3), [])
+    assert all(f"| {entry.size}* |" in page or f"| {entry.size} |" in page for entry in paper.MEMORY)
+    assert "18 of 19 entries" in page
+    assert page.count("**+") == 1
+    assert "Not yet measured" in page
+    assert all(text in page for text in paper.CONTRADICTIONS)
+    reproduce_page.plot(made_up(), tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def measured(column, frames, sample_ms):
+    found = {"outcome": "ok", "train_ms": 9.0, "sample_ms": sample_ms, "peak_bytes": 3 * GIB}
+    return {"column": column.name, "setup": {"frames": frames}, "gpu": "A100", **found}
+
+
+def test_a_record_of_a_gpu_fills_the_page():
+    rows = [measured(control.COLUMNS[0], 64, 30.0), measured(control.COLUMNS[-1], 64, 20.0)]
+    page = reproduce_page.page(made_up(), rows)
+    assert "1.50 (A100)" in page
+    assert "| attention, weights held | 64 | 9 | 30 | 3.00 |" in page
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_measuring_needs_a_gpu(tmp_path):
+    with pytest.raises(control.ControlError, match="CUDA"):
+        control.run(tmp_path / "record.jsonl", lambda text: None)
+    assert control.read_all(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.slow
+def test_the_whole_reproduction(tmp_path):
+    result = CliRunner().invoke(zoo, ["reproduce", "2403.07711", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "reproduce.json").read_text())
+    assert all(size["agrees"] for size in found["sizes"])
+    assert found["within_10_percent"] >= 15
+    assert len(found["memory"]) == 19

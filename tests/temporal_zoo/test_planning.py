@@ -1,0 +1,92 @@
+"""Planning: bodies are chosen on the meta device as on a device and with packages that are not here."""
+
+import pytest
+import torch
+
+from temporal_zoo.ops import BackendError, Planned, planning, tracing, use_backend
+from temporal_zoo.ops._planning import presented
+from temporal_zoo.ops.attention import attention
+from temporal_zoo.ops.selective_scan import Direction, selective_scan
+from temporal_zoo.registry import build
+
+A100, V100 = Planned("cuda", (8, 0)), Planned("cuda", (7, 0))
+
+
+def directions():
+    wide, narrow = torch.empty(2, 5, 8, device="meta"), torch.empty(2, 5, 4, device="meta")
+    return [Direction(wide, wide, torch.empty(8, 4, device="meta"), narrow, narrow)]
+
+
+def heads(dtype=torch.float32):
+    return [torch.empty(2, 5, 2, 16, device="meta", dtype=dtype) for _ in range(3)]
+
+
+def test_a_body_is_asked_with_tensors_that_lie_on_the_planned_device():
+    (before,) = directions()
+    with planning(A100):
+        (after,), lengths = presented(([before], None))
+    assert lengths is None
+    assert (after.u.device.type, after.u.shape, after.u.dtype, after.u.stride()) == (
+        "cuda", before.u.shape, before.u.dtype, before.u.stride(),
+    )  # fmt: skip
+    assert not after.reverse
+    with pytest.raises(RuntimeError, match="may look at shapes only"):
+        after.u + 1
+    assert presented(before) is before
+
+
+def test_what_comes_with_torch_is_chosen_and_what_is_pinned_need_not_be_here():
+    with planning(A100):
+        assert selective_scan.choose(directions()) == "triton"
+        assert attention.choose(*heads(torch.bfloat16)) == "sdpa"
+        with use_backend(selective_scan="mamba_ssm", attention="flash_attn"):
+            assert selective_scan.choose(directions()) == "mamba_ssm"
+            assert attention.choose(*heads(torch.bfloat16)) == "flash_attn"
+
+
+def test_a_body_that_the_planned_device_cannot_run_is_refused_with_its_reason():
+    with planning(V100), pytest.raises(BackendError, match=r"capability 8\.0"):
+        attention(*heads(torch.float16), backend="flash_attn")
+    with planning(A100), pytest.raises(BackendError, match="runs on the CPU only"):
+        selective_scan(directions(), backend="cpu")
+    with planning(Planned("cpu")), pytest.raises(BackendError, match="mamba_ssm is not installed"):
+        selective_scan(directions(), backend="mamba_ssm")
+
+
+def test_outside_a_plan_nothing_is_assumed():
+    with pytest.raises(BackendError, match="mamba_ssm"):
+        selective_scan(directions(), backend="mamba_ssm")
+
+
+def stored(mixer, frames, **pins):
+    from bench.measure import stored_bytes
+
+    with planning(A100), use_backend(**pins), tracing() as ran, torch.device("meta"):
+        module, x = build(mixer, 16), torch.empty(3, frames, 16, requires_grad=True)
+        return stored_bytes(lambda: module(x), module), ran
+
+
+def test_the_scan_as_its_users_call_it_stores_what_its_kernel_keeps():
+    rows, frames, inner, state, rank, size = 3, 64, 32, 16, 2, 4
+    pins = {"causal_conv": "reference", "selective_scan": "mamba_ssm_plain"}
+    found, ran = stored("mamba", frames, **pins)
+    assert ran == {"causal_conv": {"reference"}, "selective_scan": {"mamba_ssm_plain"}}
+    per_frame = [
+        16,  # x, of the projection in
+        2 * inner,  # both halves of what it gives
+        inner,  # of the convolution, before SiLU
+        inner,  # after it, of x_proj
+        rank + 2 * state,  # what x_proj gives
+        2 * inner + 2 * state,  # laid out for the kernel: u, dt, B, C
+        inner,  # y, of the product with the gate
+        inner,  # the gate after SiLU
+        inner,  # the product, of the projection out
+    ]
+    padded = (frames + 3) * inner  # of the convolution, with the frames before the first
+    states = inner * 2 * state
+    parameters = inner * state  # -exp(A_log), made anew in every pass: kept by the exponential and the scan as one
+    assert found == size * (rows * (frames * sum(per_frame) + padded + states) + parameters + parameters)
+
+
+def test_what_recomputes_stores_less():
+    assert stored("bimamba", 64)[0] < stored("bimamba", 64, selective_scan="mamba_ssm_plain")[0] / 3
