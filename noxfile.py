@@ -100,7 +100,7 @@ def wheel(session: nox.Session) -> None:
         session.error(f"{built} holds {', '.join(sorted(tops))}; it should hold {', '.join(sorted(PACKAGES))}")
     install(session, "click", "rich")
     session.install("--no-deps", "--force-reinstall", str(built))
-    commands = "train sample data evaluate weights bench report compare list info check doctor"
+    commands = "train sample data evaluate weights probe bench report compare plan reproduce list info check doctor"
     for command in commands.split():
         session.run("zoo", command, "--help", silent=True)
     session.log(f"{built} is sound: {built.stat().st_size / 2**20:.1f} MiB")
