@@ -226,7 +226,7 @@ def test_a_dry_run_lists_who_would_take_part(without_packages, tmp_path):
     [
         (("--suite", "kernels", "--layers", "attn"), "takes no --layers"),
         (("--peers", "."), "--peers belongs to `--suite kernels`"),
-        (("--suite", "kernel"), "'kernel' is not 'kernels'"),
+        (("--suite", "kernel"), "'kernel' is not one of 'quick', 'paper', 'scaling', 'kernels'"),
         (("--suite", "kernels", "--repetitions", "0"), "--repetitions"),
         (("--suite", "kernels", "--peers", "nowhere"), "nowhere"),
         (("--suite", "kernels", "--lengths", "0"), "0 frames cannot be measured"),

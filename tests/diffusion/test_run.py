@@ -43,7 +43,7 @@ def test_a_folder_tells_the_whole_run(small, tmp_path):
     last = reading.of("step")[-1]
     assert last["loss"] == steps[-1][0].loss
     assert last["test_loss"] == steps[-1][1]
-    assert set(last["bodies"]) == {"causal_conv", "selective_scan"}
+    assert set(last["bodies"]) == {"attention", "causal_conv", "selective_scan"}
     assert last["environment"] in reading.environments
 
 
