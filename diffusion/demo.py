@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 CONTINUE_STEPS = 300
-SCRATCH_STEPS = 220
+SCRATCH_STEPS = 160
 MIXERS = ("bimamba", "identity")
 QUIET = "--set sample_every=1000000"  # pictures are drawn at the end alone
 
