@@ -97,7 +97,7 @@ CONTRADICTIONS = (
     "State space models are said to reach the same quality with less memory. At equal width on MineRL at 256 frames "
     "FVD is 381 against 383, on CARLA 256 against 241, and at matched memory on CARLA 206 against 196: worse.",
     "Its attention holds the weights of all pairs of frames. No fused attention is compared, though it keeps no such "
-    "weights: the control below.",
+    "weights: the control above.",
     "FVD is computed from clips in [0, 1] with a network that expects [-1, 1], against the clips that were trained on.",
     "Times are of one GPU without synchronisation and with the first calls in the mean.",
 )
