@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,8 +117,13 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     """Draws, per subject, how many times slower everybody is than our first body that ran; with spread."""
     timed = [row for row in rows if row["measured"] == "time" and row["mode"] == "train" and "seconds" in row]
     subjects = list(dict.fromkeys(row["subject"] for row in timed))
-    figure = Figure(figsize=(5 * max(1, len(subjects)), 5.5), layout="constrained")
-    for subject, axes in zip(subjects, figure.subplots(1, max(1, len(subjects)), squeeze=False)[0], strict=False):
+    columns = min(3, max(1, len(subjects)))
+    lines = max(1, math.ceil(len(subjects) / columns))
+    figure = Figure(figsize=(5 * columns, 5.5 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).flat
+    for unused in panels[len(subjects) :]:
+        unused.set_axis_off()
+    for subject, axes in zip(subjects, panels, strict=False):
         here = [row for row in timed if row["subject"] == subject]
         if not (bases := _bases(here)):
             continue
@@ -138,7 +144,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axes.set_xlabel("frames")
         axes.set_ylabel(f"times the processor time of {bases[0]}")
         axes.set_title(f"{subject}, forward and backward", loc="left", fontsize=10)
-        axes.legend(fontsize=7)
+        # Below and not inside, where it would hide lines.
+        axes.legend(fontsize=8, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False)
     figure.savefig(path, dpi=120)
 
 
