@@ -85,8 +85,10 @@ def parity(job: Job) -> bool:
     environment, _ = apart.examine([case], job.expected)
     session = Session(job.folder / RECORD, environment)
     known = {line["file"] for line in read(session.path).of("parity") if line["environment"] == environment["id"]}
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        name = path.relative_to(ROOT).as_posix()
+    if not (files := sorted(Path("tests").rglob("test_*.py"))):
+        raise click.UsageError("parity runs the tests of a checkout, and this folder holds none; begin in its root")
+    for path in files:
+        name = path.as_posix()
         if name in known or "mark.gpu" not in path.read_text(encoding="utf-8"):
             continue
         if job.left_s < _FEWEST_S:
@@ -157,7 +159,7 @@ def _run(words: list[str], seconds: float) -> tuple[str, str] | None:
     """Outcome and last line of a Python command, or None when it took longer."""
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     try:
-        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=seconds, cwd=ROOT,
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=seconds,
                               env=os.environ | {"PYTHONPATH": paths})  # fmt: skip
     except subprocess.TimeoutExpired:
         return None
