@@ -62,8 +62,8 @@ def assign(text: str, levels: int, chosen: tuple[str, ...] = ()) -> dict[str, Mi
             raise ConfigError(f"{part!r} names no slot{nearest(place, known)}; there are {', '.join(known)}")
         if not set(places) & set(wanted):
             raise ConfigError(
-                f"{part!r} fills no slot: this network has {', '.join(wanted)}; name one of these, or choose others, as "
-                f"in --set model.slots={','.join(places)}"
+                f"{part!r} fills no slot: this network has {', '.join(wanted)}; name one of these, or choose others "
+                f"as in --set model.slots={','.join(places)}"
             )
         for slot in places:
             if slot in by_rank[rank]:
