@@ -46,7 +46,7 @@ class Session:
         self._append({"schema": SCHEMA, "kind": "environment", "id": self.environment_id, "time": _now()}, environment)
 
     def write(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Appends one record of some kind ("measurement", "step", ...) that refers to this session's environment."""
+        """Appends one record of some kind ("measurement", "step", ...) that refers to the environment."""
         head = {"schema": SCHEMA, "kind": kind, "environment": self.environment_id, "time": _now()}
         self._append(head, fields)
 

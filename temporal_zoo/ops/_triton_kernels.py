@@ -25,4 +25,5 @@ def load(pointers, mask):
 
 @triton.jit
 def sigmoid(x):
+    """1 / (1 + exp(-x))."""
     return 1.0 / (1.0 + tl.exp2(-x * LOG2_E))
