@@ -27,7 +27,7 @@ _MOST_TAPS = 8
 def refuses(x, filters, **kwargs) -> list[str]:
     """Why this body cannot run these inputs; empty when it can."""
     reasons = _triton.refuses("x", x)
-    if (taps := max((each.weight.shape[1] for each in filters), default=0)) > _MOST_TAPS:
+    if (taps := max([0, *(each.weight.shape[1] for each in filters)])) > _MOST_TAPS:
         reasons.append(f"takes at most {_MOST_TAPS} taps; a filter has {taps}")
     return reasons
 
