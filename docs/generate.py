@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from bench.paper import BIAS_BUCKETS, ROTARY_FREQUENCIES, SIZES
 from diffusion.backbone import Backbone
 from diffusion.presets import PAPER, PRESETS, preset
 from temporal_zoo import catalogue
@@ -20,21 +21,6 @@ from temporal_zoo.contract import CHECKS
 
 ROOT = Path(__file__).parent.parent
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-# What the code of arXiv 2403.07711 counts for the models of its tables 1 to 4.
-OFFICIAL = {
-    "14.1M": 14_083_475,
-    "56.3M": 56_279_827,
-    "71.2M": 71_221_555,
-    "225M": 225_011_219,
-    "900M": 899_828_755,
-    "14.5M": 14_498_179,
-    "57.5M": 57_477_891,
-    "175M": 175_350_339,
-    "229M": 228_881_923,
-    "913M": 913_468_419,
-    "56.9M": 56_900_355,
-}
 
 
 def mixers() -> str:
@@ -87,9 +73,9 @@ def totals() -> str:
     rows = []
     for printed, (mixer, width) in PAPER.items():
         model = preset(f"paper-{printed}").model
-        spare = 16 if mixer == "attn" else 32 * model.heads
+        spare = ROTARY_FREQUENCIES if mixer == "attn" else BIAS_BUCKETS * model.heads
         what = "rotary frequencies, a buffer here" if mixer == "attn" else f"bias table, 32 x {model.heads}, never used"
-        official, ours = OFFICIAL[printed], count(model)
+        official, ours = SIZES[printed], count(model)
         if ours + spare != official:
             raise ValueError(f"paper-{printed} has {ours:,} parameters; {official - spare:,} are expected")
         numbers = (f"{official:,}", f"{ours:,}", f"{spare:,}: {what}")
