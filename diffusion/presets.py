@@ -15,7 +15,7 @@ from temporal_zoo.config import ConfigError, nearest
 
 
 def tiny() -> TrainConfig:
-    """About ten minutes on two cores, on generated mazes."""
+    """About ten minutes on two cores with `bimamba`, on generated mazes."""
     return TrainConfig(
         model=ModelConfig(
             slots=("down2", "mid", "up0"),
