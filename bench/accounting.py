@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from temporal_zoo.ops.selective_block import rehearsals
+from temporal_zoo.stored import stored_bytes
 
 from .allocator import CachingAllocator
-from .measure import stored_bytes
 from .training import TrainingStep
 
 

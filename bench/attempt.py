@@ -12,6 +12,7 @@ import torch
 from temporal_zoo.ops import BackendError, tracing, use_backend
 from temporal_zoo.registry import get
 from temporal_zoo.spec import MixerSpec
+from temporal_zoo.stored import stored_bytes
 
 from . import gate, host_memory, measure, workloads
 from .case import Case
@@ -58,7 +59,7 @@ def _measured(case: Case, device: torch.device, budget_s: float, trace: Path | N
     memory = measure.peak_memory(work.step, device)
     with tracing() as ran:
         if case.mode == "train":
-            stored = measure.stored_bytes(work.forward, work.module)
+            stored = stored_bytes(work.forward, work.module)
         else:
             stored = None
             work.step()

@@ -13,9 +13,9 @@ from rich.table import Table
 from temporal_zoo.environment import environment
 from temporal_zoo.ops import use_backend
 from temporal_zoo.record import Session
+from temporal_zoo.stored import stored_bytes
 
 from .devices import GIB
-from .measure import stored_bytes
 from .plan import Plan
 from .report import number
 

@@ -18,6 +18,7 @@ from bench.outcome import Agreement, Outcome, Times
 from bench.workloads import build
 from temporal_zoo.ops import use_backend
 from temporal_zoo.ops.causal_conv import Filter, causal_conv
+from temporal_zoo.stored import stored_bytes
 
 MIB = 2**20
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ def x():
 
 
 def stored(function, module=None):
-    return measure.stored_bytes(function, module or nn.Module())
+    return stored_bytes(function, module or nn.Module())
 
 
 def test_stored_bytes_of_a_module_made_by_hand(x):
@@ -69,13 +70,13 @@ def test_bytes_stored_by_an_operator_of_ours_are_seen():
     case = expand(layers="bimamba", lengths="16", level="mixer", mode="train", rows=2, dim=16)[0]
     work = build(case)
     # At least what every body must keep: the input, 16 wide, and the sum of the scans, inner width 32.
-    assert measure.stored_bytes(work.forward, work.module) >= 2 * 16 * (16 + 32) * 4
+    assert stored_bytes(work.forward, work.module) >= 2 * 16 * (16 + 32) * 4
 
 
 def growth(mixer):
     cases = expand(layers=mixer, lengths="16,64,256", level="mixer", mode="train", rows=2)
     works = [build(case) for case in cases]
-    return quadratic([16, 64, 256], [measure.stored_bytes(work.forward, work.module) for work in works])
+    return quadratic([16, 64, 256], [stored_bytes(work.forward, work.module) for work in works])
 
 
 def test_attention_stores_its_weights_and_the_others_nothing_quadratic():

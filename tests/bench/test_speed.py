@@ -8,6 +8,7 @@ from bench.case import expand
 from bench.workloads import build
 from temporal_zoo.ops import tracing
 from temporal_zoo.registry import names
+from temporal_zoo.stored import stored_bytes
 
 pytestmark = pytest.mark.speed
 
@@ -19,7 +20,7 @@ def test_speed(benchmark, mixer, mode, frames):
     (case,) = expand(layers=mixer, lengths=str(frames), level="mixer", mode=mode, rows=8, dim=32)
     work = build(case)
     with tracing() as ran:
-        stored = measure.stored_bytes(work.forward, work.module)
+        stored = stored_bytes(work.forward, work.module)
     benchmark.group = f"{mode}, {frames} frames"
     benchmark.extra_info |= {
         "case": case.to_dict(),

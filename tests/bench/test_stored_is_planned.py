@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from bench.measure import stored_bytes
 from diffusion.backbone import Backbone
 from diffusion.config import ModelConfig
 from temporal_zoo.ops import BackendError, Planned, ops, planning, tracing, use_backend
 from temporal_zoo.registry import build, get, names
+from temporal_zoo.stored import stored_bytes
 
 ROWS, DIM = 3, 24
 # Below the width of a short convolution, no multiple of anything, and beyond the 256 frames of a chunk of the C++ scan.

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bench.measure import stored_bytes
 from diffusion.backbone import Backbone
 from diffusion.presets import paper
+from temporal_zoo.stored import stored_bytes
 
 
 # The paper's code stores 18.7 GiB with its bi-directional Mamba, 8.9 without mixers; with attention 31.2, fused 16.5.

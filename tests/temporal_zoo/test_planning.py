@@ -59,7 +59,7 @@ def test_outside_a_plan_nothing_is_assumed():
 
 
 def stored(mixer, frames, **pins):
-    from bench.measure import stored_bytes
+    from temporal_zoo.stored import stored_bytes
 
     with planning(A100), use_backend(**pins), tracing() as ran, torch.device("meta"):
         module, x = build(mixer, 16), torch.empty(3, frames, 16, requires_grad=True)
