@@ -1,6 +1,6 @@
-"""How far a distance can be trusted: an interval, its value at infinitely many samples, and the floor of real clips.
+"""How far a number can be trusted: a distance of samples, its floor between real clips, and a mean over seeds.
 
-Halves of both sets are drawn without replacement (a bootstrap would repeat samples, which shrinks covariances).
+For distances, halves of both sets are drawn without replacement (a bootstrap would repeat samples, which shrinks covariances).
 
 * A statistic of half of the samples deviates from that of all of them as much as that one does from the truth
   (delete-half jackknife; Shao and Wu, 1989), so the spread over halves gives the interval.
@@ -10,8 +10,10 @@ Halves of both sets are drawn without replacement (a bootstrap would repeat samp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -55,3 +57,20 @@ def floor(distance: Distance, num_real: int, num_fake: int, dice: np.random.Gene
     orders = [dice.permutation(num_real + num_fake) for _ in range(SPLITS)]
     values = [distance(order[:num_real], order[num_real:]) for order in orders]
     return Estimate(float(np.mean(values)), _NORMAL_95 * float(np.std(values, ddof=1)))
+
+
+def mean_over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean of what independent seeds gave, with Student's interval; a single seed gives none."""
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Estimate(mean)
+    return Estimate(mean, student_975(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values)))
+
+
+@cache
+def student_975(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t: with t = sqrt(f) tan(a), the density of a is cos(a)^(f-1) up to a factor."""
+    angle, width = np.linspace(-math.pi / 2, math.pi / 2, 200_000, endpoint=False, retstep=True)
+    mass = np.cumsum(np.cos(angle + width / 2) ** (freedom - 1))
+    place = np.interp(0.975 * mass[-1], mass, angle + width)
+    return math.sqrt(freedom) * math.tan(float(place))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from diffusion.evaluation.uncertainty import mean_over_seeds
 from diffusion.probes.tasks import get
 from diffusion.probes.trial import Trial
 
@@ -117,16 +117,7 @@ def over_seeds(estimates: Sequence[Sequence[float]]) -> Estimate:
 
     The spread over seeds gives the interval (Student's t); a single seed has only the spread over its sequences.
     """
-    values = [value for value, _ in estimates]
-    if len(values) == 1:
-        return Estimate(values[0], _NORMAL_95 * estimates[0][1])
-    margin = student_975(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return Estimate(float(np.mean(values)), margin)
-
-
-def student_975(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t: with t = sqrt(f) tan(a), the density of a is cos(a)^(f-1) up to a factor."""
-    angle, width = np.linspace(-math.pi / 2, math.pi / 2, 200_000, endpoint=False, retstep=True)
-    mass = np.cumsum(np.cos(angle + width / 2) ** (freedom - 1))
-    place = np.interp(0.975 * mass[-1], mass, angle + width)
-    return math.sqrt(freedom) * math.tan(float(place))
+    mean = mean_over_seeds([value for value, _ in estimates])
+    if mean.margin is None:
+        return Estimate(mean.value, _NORMAL_95 * estimates[0][1])
+    return Estimate(mean.value, mean.margin)

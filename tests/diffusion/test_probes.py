@@ -10,11 +10,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from diffusion.evaluation.uncertainty import student_975
 from diffusion.probes import ProbeError
 from diffusion.probes.sweep import Sweep
 from diffusion.probes.tasks import get, names, summary
 from diffusion.probes.trial import Trial, run
-from diffusion.probes.verdict import over_seeds, rows, student_975
+from diffusion.probes.verdict import over_seeds, rows
 from temporal_zoo import registry
 from temporal_zoo.cli import zoo
 
