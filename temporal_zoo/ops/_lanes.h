@@ -63,6 +63,15 @@ inline void store(float* to, Lanes v, int count) {
 #endif
 }
 
+// Asks for memory that lies `ahead` floats behind `from` and is wanted soon, to be read or written.  Rows of a few frames
+// are too short for the processor to guess where the next one begins.  Addresses beyond the end are harmless.
+enum Use { kRead, kWrite };
+
+template <Use USE>
+inline void fetch(const float* from, int64_t ahead) {
+    __builtin_prefetch((const void*)((uintptr_t)from + (uintptr_t)ahead * sizeof(float)), USE);
+}
+
 inline Lanes choose(Words mask, Lanes yes, Lanes no) { return (Lanes)(((Words)yes & mask) | ((Words)no & ~mask)); }
 
 // 2 ** x with a relative error of one rounding; 0 far below zero.

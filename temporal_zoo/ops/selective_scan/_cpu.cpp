@@ -19,6 +19,7 @@ constexpr int64_t kScratchBytes = 320 << 10;    // for decays and states of one 
 void forward_row(const Problem& problem, const Sweep& sweep, int64_t row, bool first, bool last, float* lane_scratch) {
     const Direction& at = sweep.at;
     const int64_t real = real_frames(problem, row), chunk = sweep.chunk, channels = sweep.channels;
+    const int64_t ahead = sweep.ahead(false);
     float *delta = lane_scratch, *inflow = delta + chunk * kLanes, *sum = inflow + chunk * kLanes;
     sweep.spread(sweep.initial(row), sweep.states.get());
     for (int64_t start = 0; start < real; start += chunk) {
@@ -32,6 +33,8 @@ void forward_row(const Problem& problem, const Sweep& sweep, int64_t row, bool f
             const Lanes bias = load(at.dt_bias + channel, lanes), skip = load(at.skip + channel, lanes);
             for (int64_t k = 0; k < steps; k++) {
                 const int64_t spot = (row * sweep.frames + sweep.frame(start + k, real)) * channels + channel;
+                fetch<kRead>(at.u + spot, ahead);
+                fetch<kRead>(at.dt + spot, ahead);
                 const Lanes u = load(at.u + spot, lanes), d = softplus(load(at.dt + spot, lanes) + bias);
                 store(delta + k * kLanes, d);
                 store(inflow + k * kLanes, d * u);
@@ -42,7 +45,9 @@ void forward_row(const Problem& problem, const Sweep& sweep, int64_t row, bool f
             for (int64_t k = 0; k < steps; k++) {
                 const int64_t spot = (row * sweep.frames + sweep.frame(start + k, real)) * channels + channel;
                 Lanes y = load(sum + k * kLanes);
+                fetch<kWrite>(problem.y + spot, ahead);
                 if (last && problem.gate) {
+                    fetch<kRead>(problem.gate + spot, ahead);
                     const Lanes z = load(problem.gate + spot, lanes);
                     y *= z * sigmoid(z);
                 }
@@ -156,7 +161,7 @@ void adjoint_chunk(const Sweep& sweep, Tape& tape, int64_t first_block, int64_t 
 void backward_blocks(const Problem& problem, const Sweep& sweep, Tape& tape, int64_t row,
                      int64_t start, int64_t steps, Coefficients at, int64_t first_block, int64_t count, bool first) {
     const Direction& to = sweep.at;
-    const int64_t real = real_frames(problem, row);
+    const int64_t real = real_frames(problem, row), ahead = sweep.ahead(true);
     for (int64_t b = 0; b < count; b++) {
         const int64_t block = first_block + b, channel = block * kLanes;
         const int lanes = sweep.lanes(block);
@@ -165,6 +170,8 @@ void backward_blocks(const Problem& problem, const Sweep& sweep, Tape& tape, int
         float* grad_sum = tape.of(Tape::kGradSum, b);
         for (int64_t k = 0; k < steps; k++) {
             const int64_t spot = (row * sweep.frames + sweep.frame(start + k, real)) * sweep.channels + channel;
+            fetch<kRead>(sweep.at.u + spot, ahead);
+            fetch<kRead>(sweep.at.dt + spot, ahead);
             const Lanes u = load(sweep.at.u + spot, lanes), d = softplus(load(sweep.at.dt + spot, lanes) + bias);
             store(delta + k * kLanes, d);
             store(inflow + k * kLanes, d * u);
@@ -175,8 +182,11 @@ void backward_blocks(const Problem& problem, const Sweep& sweep, Tape& tape, int
                           &sweep.states[block * tape.block_size], tape.decay(b), tape.state(b) + tape.block_size);
         for (int64_t k = 0; k < steps; k++) {
             const int64_t spot = (row * sweep.frames + sweep.frame(start + k, real)) * sweep.channels + channel;
+            fetch<kRead>(problem.grad_y + spot, ahead);
             Lanes g = load(problem.grad_y + spot, lanes);
             if (problem.gate) {
+                fetch<kRead>(problem.gate + spot, ahead);
+                fetch<kWrite>(problem.grad_gate + spot, ahead);
                 const Lanes z = load(problem.gate + spot, lanes), s = sigmoid(z);
                 Lanes grad_z = g * load(sum + k * kLanes) * s * (1.0f + z * (1.0f - s));
                 if (!first) grad_z += load(problem.grad_gate + spot, lanes);
@@ -198,6 +208,8 @@ void backward_blocks(const Problem& problem, const Sweep& sweep, Tape& tape, int
             const int64_t spot = (row * sweep.frames + sweep.frame(start + k, real)) * sweep.channels + channel;
             const Lanes u = load(sweep.at.u + spot, lanes), g = load(tape.of(Tape::kGradSum, b) + k * kLanes);
             const Lanes in = load(tape.of(Tape::kGradInflow, b) + k * kLanes);
+            fetch<kWrite>(to.grad_u + spot, ahead);
+            fetch<kWrite>(to.grad_dt + spot, ahead);
             // grad_delta was summed with the rates, which are A log2(e).
             const Lanes grad_delta = in * u + load(tape.of(Tape::kGradDelta, b) + k * kLanes) * kLn2;
             const Lanes grad_dt = grad_delta * sigmoid(load(sweep.at.dt + spot, lanes) + bias);

@@ -89,6 +89,12 @@ struct Sweep {
                 to[c * state + n] = from[c / kLanes * block_size() + n * kLanes + c % kLanes];
     }
 
+    // From a spot to the one that is visited next at the same place: of the next row, or of the next chunk of a long row.
+    int64_t ahead(bool backward) const {
+        if (frames == chunk) return frames * channels;
+        return (at.reverse != backward ? -chunk : chunk) * channels;
+    }
+
     const float* initial(int64_t row) const { return at.initial ? at.initial + row * channels * state : nullptr; }
 
     // Where the states at the start of a chunk, but the first, are kept.

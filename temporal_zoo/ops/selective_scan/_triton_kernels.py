@@ -9,10 +9,12 @@ Letters: n state, d channels, both padded to powers of two; t frames.
 Backward stores no states.  With g[t] the gradient of h[t], and v[t] = g[t] exp(delta[t] A) h[t-1], which is all that
 the gradients of delta and A need, the recurrences of h and g give
 
-    v[t] = v[t+1] + dy[t] C[t] h[t] - g[t] delta[t] B[t] u[t]
+    v[t] = v[t+1] + dy[t] C[t] exp(delta[t] A) h[t-1] - exp(delta[t+1] A) g[t+1] delta[t] B[t] u[t]
 
-whose first difference a sweep along the scan knows, and whose second one against it.  Sums of sums in float32 would
-lose digits over many frames: every `CHUNK` frames v starts anew from its definition.
+whose first difference a sweep along the scan knows, and whose second one against it.  Both take the states as they are
+before frame t adds to them: what it adds, delta[t] B[t] u[t] and dy[t] C[t], would stand in both with the same product
+and cancel, and where steps are long that product is far greater than v, and so is its rounding.  Sums of sums in
+float32 would lose digits over many frames all the same: every `CHUNK` frames v starts anew from its definition.
 """
 
 from __future__ import annotations
@@ -196,21 +198,24 @@ def _along(
             u = load(sweep.u + here, live)
             delta = _softplus(load(sweep.dt + here, live) + dt_bias)
             B, C = load(sweep.B + there, live_n), load(sweep.C + there, live_n)
-            h = tl.exp2(delta[None, :] * A) * h + (delta * u)[None, :] * B[:, None]
+            fed = delta * u
+            h = tl.exp2(delta[None, :] * A) * h
             weighted = h * C[:, None]
             slope = load(grad_y + here, live)
             if gate is not None:
                 z = load(gate + here, live)
                 share = sigmoid(z)
-                grad_z = slope * (tl.sum(weighted, axis=0) + skip * u) * share * (1 + z * (1 - share))
+                grad_z = slope * (tl.sum(weighted, axis=0) + fed * tl.sum(B * C, axis=0) + skip * u)
+                grad_z *= share * (1 + z * (1 - share))
                 if add:
                     grad_z += load(grad_gate + here, live)
                 tl.store(grad_gate + here, grad_z, mask=live)
                 slope *= z * share
-            _store_sums(grads.C + (partial + t) * sweep.state, h * slope[None, :], sweep.state)
             tl.store(grads.rest + here, slope * tl.sum(weighted * A, axis=0), mask=live)
             elapsed += delta
             grad_A += weighted * (slope * elapsed)[None, :]
+            h += fed[None, :] * B[:, None]
+            _store_sums(grads.C + (partial + t) * sweep.state, h * slope[None, :], sweep.state)
         if chunk + 1 < chunks:
             end = grads.ends + (row * ends + chunk) * ((sweep.state + 1) * channels)
             tl.store(end + tile, h, mask=live_tile)
@@ -262,14 +267,14 @@ def _against(
             if gate is not None:
                 z = load(gate + here, live)
                 slope *= z * sigmoid(z)
-            g = carried + slope[None, :] * C[:, None]
             fed = delta * u
-            _store_sums(grads.B + (partial + t) * sweep.state, g * fed[None, :], sweep.state)
-            weighted = g * B[:, None]
-            grad_fed = tl.sum(weighted, axis=0)
+            weighted = carried * B[:, None]
+            grad_fed = tl.sum(weighted, axis=0) + slope * tl.sum(B * C, axis=0)
             rest += load(grads.rest + here, live) - fed * tl.sum(weighted * A, axis=0)
             grad_A -= weighted * (fed * elapsed)[None, :]
             elapsed -= delta
+            g = carried + slope[None, :] * C[:, None]
+            _store_sums(grads.B + (partial + t) * sweep.state, g * fed[None, :], sweep.state)
             grad_dt = (_LN_2 * rest + grad_fed * u) * sigmoid(dt)
             tl.store(grads.dt + here, grad_dt, mask=live)
             tl.store(grads.u + here, grad_fed * delta + slope * skip, mask=live)
