@@ -48,6 +48,8 @@ struct View {
     int64_t spot(int64_t step) const {
         return (row * problem.frames + frame(step)) * problem.channels + channel;
     }
+    // From a spot to the same one of the next row.
+    int64_t ahead() const { return problem.frames * problem.channels; }
     // Of the input that comes `i` + 1 steps before the first one.
     int64_t initial_spot(int64_t i) const {
         const int64_t before = filter.width - 1, place = filter.reverse ? i : before - 1 - i;
@@ -61,6 +63,7 @@ struct View {
                   filter.initial ? load(filter.initial + initial_spot(i), lanes) : Lanes{});
         for (int64_t k = 0; k < real; k++) {
             const float* x = problem.x + row * problem.row_stride + frame(k) * problem.frame_stride + channel;
+            fetch<kRead>(x, problem.row_stride);
             store(inputs + (before + k) * kLanes, load(x, lanes));
         }
     }
@@ -103,6 +106,7 @@ void forward_block(const View& view, const float* taps, float* inputs) {
     for (int64_t k = 0; k < view.real; k++) {
         Lanes y = weigh(taps, inputs + k * kLanes, width, bias);
         if (view.problem.silu) y *= sigmoid(y);
+        fetch<kWrite>(view.filter.y + view.spot(k), view.ahead());
         store(view.filter.y + view.spot(k), y, view.lanes);
     }
 }
@@ -117,6 +121,7 @@ void backward_block(const View& view, const float* taps, float* sums, float* inp
     std::fill(grads + (before + real) * kLanes, grads + (2 * before + real) * kLanes, 0.0f);
     Lanes grad_bias{};
     for (int64_t k = 0; k < real; k++) {
+        fetch<kRead>(view.filter.grad_y + view.spot(k), view.ahead());
         Lanes g = load(view.filter.grad_y + view.spot(k), view.lanes);
         if (view.problem.silu) {
             const Lanes sum = weigh(taps, inputs + k * kLanes, width, bias), s = sigmoid(sum);
@@ -141,6 +146,7 @@ void backward_block(const View& view, const float* taps, float* sums, float* inp
             store(view.filter.grad_initial + view.initial_spot(before - 1 - i), g, view.lanes);
         } else {
             float* to = view.problem.grad_x + view.spot(i - before);
+            fetch<kWrite>(to, view.ahead());
             store(to, first ? g : g + load(to, view.lanes), view.lanes);
         }
     }
