@@ -169,19 +169,22 @@ class Trainer:
         )
 
     def test_loss(self) -> float | None:
-        """Loss of the averaged weights on fixed held-out clips; None where none are held out (`data.test_share=0`).
-
-        Noise and noise levels are the same for every run and mixer, and the levels spread evenly.
-        """
-        count, batch = self.config.test_clips, self.config.batch
-        if self._held_out is None:
+        """Loss of the averaged weights on fixed held-out clips; None where none are held out (`data.test_share=0`)."""
+        if (test := self.held_out()) is None:
             return None
-        if self._test is None:
-            process = self.config.process.replace(draw="stratified")
-            self._test = self._drawn(self._held_out.fixed(count), process, 0, "test noise", range(count))
+        batch = self.config.batch
         with torch.no_grad():
-            parts = [self._loss(self.average.model, self._test.part(i, batch)) for i in range(0, count, batch)]
+            parts = [self._loss(self.average.model, test.part(i, batch)) for i in range(0, len(test.clean), batch)]
         return torch.cat(parts).mean().item()
+
+    def held_out(self) -> Drawn | None:
+        """The `test_clips` fixed clips of `test_loss`; noise and noise levels are the same for every run and mixer, and
+        the levels spread evenly.  None where no clips are held out.
+        """
+        if self._held_out is not None and self._test is None:
+            count, process = self.config.test_clips, self.config.process.replace(draw="stratified")
+            self._test = self._drawn(self._held_out.fixed(count), process, 0, "test noise", range(count))
+        return self._test
 
     def _drawn(self, clips: list[Clip], process: ProcessConfig, seed: int, purpose: str, numbers: range) -> Drawn:
         """Clips with the noise and the noise levels that go with their numbers, on the device."""

@@ -1,0 +1,34 @@
+"""Parameters of a network and the bytes that it stores, counted on the meta device: no data, no GPU, no time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from diffusion.backbone import Backbone
+from diffusion.config import TrainConfig
+from temporal_zoo.ops import Planned, planning
+from temporal_zoo.stored import stored_bytes
+
+
+@dataclass(frozen=True)
+class Counted:
+    """parameters: of the network.  stored_bytes: kept from forward to backward for one clip."""
+
+    parameters: int
+    stored_bytes: int
+
+
+@cache
+def counted(train: TrainConfig, device: str) -> Counted:
+    """What a run's network has and stores, with the bodies that ops take on `device` ("cpu" or "cuda")."""
+    model, frames = train.model, train.data.frames
+    with torch.device("meta"):
+        network = Backbone(model)
+        clip = torch.empty(1, frames, model.channels, model.size, model.size)
+        levels = torch.zeros(1, dtype=torch.int64)
+    with planning(Planned(device)):
+        stored = stored_bytes(lambda: network(clip, levels), network)
+    return Counted(sum(parameter.numel() for parameter in network.parameters()), stored)
