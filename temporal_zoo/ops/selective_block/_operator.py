@@ -239,9 +239,12 @@ def _backward_block(
 
 def _through(affine: Affine, dy: Tensor, x: Tensor) -> list[Tensor]:
     """The gradients of x, of the weight and of the bias, an empty one where there is none."""
-    tokens = dy.flatten(0, 1)
+    tokens, inputs, weight = dy.flatten(0, 1), x.flatten(0, 1), affine.weight.to(dy.dtype)
     dbias = tokens.new_empty(0) if affine.bias is None else tokens.sum(0)
-    return [dy @ affine.weight.to(dy.dtype), tokens.mT @ x.flatten(0, 1), dbias]
+    if weight.shape[0] <= weight.shape[1]:
+        return [dy @ weight, tokens.mT @ inputs, dbias]
+    # The same products the other way round, which BLAS has in a fifth of the time for the few columns of `dt_proj`.
+    return [linear(dy, weight.mT.contiguous()), (inputs.mT @ tokens).mT, dbias]
 
 
 def _like(x: Tensor, affine: Affine) -> Affine:
