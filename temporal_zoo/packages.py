@@ -91,6 +91,18 @@ OPTIONAL = (
         probe="import matplotlib.figure; matplotlib.figure.Figure()",
     ),
     Package(
+        module="submitit",
+        distribution="submitit",
+        purpose="ablations on a SLURM cluster",
+        extra="launch",
+    ),
+    Package(
+        module="ray",
+        distribution="ray",
+        purpose="ablations on a Ray cluster",
+        extra="launch",
+    ),
+    Package(
         module="psutil",
         distribution="psutil",
         purpose="memory of the process during a benchmark",

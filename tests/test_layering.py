@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("temporal_zoo", "diffusion", "bench")
 HEAVY = {"torch", "numpy", "einops", "av", "PIL", "matplotlib", "psutil"}
 # Reached through op bodies or functions, when asked for; nothing of ours needs them in order to be imported.
-OPTIONAL = {"mamba_ssm", "causal_conv1d", "flash_attn", "xformers", "torchvision", "triton"}
+OPTIONAL = {"mamba_ssm", "causal_conv1d", "flash_attn", "xformers", "torchvision", "triton", "submitit", "ray"}
 # The modules of bench that build a denoiser, inside functions: to measure one, and to plan one.
 REACHING = ("bench.workloads", "bench.training")
 LIGHT = [

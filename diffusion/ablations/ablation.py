@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self, get_args
 
 from diffusion.ablations import AblationError
 from diffusion.ablations.comparison import Contrast
@@ -59,11 +60,30 @@ class Budget:
 
     kind: Kind = "steps"
     target: float | None = None
-    tolerance: float = 0.05
+    tolerance: float = 0.1
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise AblationError(
+                f"there is no budget {self.kind!r}; cells can be made equal in {', '.join(get_args(Kind))}"
+            )
         if self.kind == "seconds" and self.target is None:
-            raise AblationError("a budget of seconds needs a target: how many each cell may train for")
+            raise AblationError("a budget of seconds needs a target, such as seconds=120 for each training")
+        if self.kind == "steps" and self.target is not None:
+            raise AblationError("a budget of steps leaves cells as they are; their number is --set train.steps=...")
+        if self.target is not None and not 0 < self.target < math.inf:
+            raise AblationError(f"a budget of {self.target:g} {self.kind} is none; its target must be above zero")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads "parameters" or "seconds=120".  Raises: AblationError for what is neither."""
+        kind, equals, target = text.partition("=")
+        try:
+            return cls(kind, float(target) if equals else None)  # type: ignore[arg-type]
+        except AblationError:
+            raise
+        except ValueError:
+            raise AblationError(f"{target!r} in {text!r} is not a number; write for example seconds=120") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from diffusion.ablations import AblationError, catalogue
+from diffusion.ablations.ablation import Budget
 
 if TYPE_CHECKING:
     from diffusion.ablations.grid import Grid
@@ -29,6 +30,11 @@ INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
 @click.option("--scale", default="toy", show_default=True, help="toy: minutes on two cores; paper: as published.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each cell.")
 @click.option("--data", help="Videos: a file, a folder, builtin:mazes, builtin:doom.  [default: the ablation's]")
+@click.option(
+    "--budget",
+    metavar="KIND[=TARGET]",
+    help="What cells are made equal in: steps, parameters, stored_bytes, seconds=120.  [default: the ablation's]",
+)
 @click.option(
     "--set",
     "assignments",
@@ -52,7 +58,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
 @click.option("--dry-run", is_flag=True, help="Show the grid, what it costs, what is done and what is not.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def ablate(
-    name, as_list, scale, seeds, data, assignments, weights, workers, launcher, device, out, dry_run, as_json
+    name, as_list, scale, seeds, data, budget, assignments, weights, workers, launcher, device, out, dry_run, as_json
 ) -> None:
     """Trains every cell of an ablation on the same clips with the same noise, and says what the choice changes.
 
@@ -64,6 +70,8 @@ def ablate(
     if name is None:
         raise AblationError(f"which ablation?  There are {', '.join(catalogue.names())}; see: zoo ablate --list")
     chosen = catalogue.get(name, scale)
+    if budget is not None:
+        chosen = replace(chosen, scale=replace(chosen.scale, budget=Budget.parse(budget)))
 
     from diffusion.ablations import launch
     from diffusion.ablations.grid import laid_out

@@ -70,8 +70,10 @@ def do(job: Job, watch: Watch) -> bool:
 def _judged(trial: Trial, job: Job, run: Run, device: torch.device) -> Result:
     steps = history(job.run)
     curve = [(step["step"], step["test_loss"]) for step in steps if step["test_loss"] is not None]
-    loss = held_out_v(run.trainer) if trial.held_out == "v" else curve[-1][1]
-    measures, sheet = {"held_out": loss}, None
+    measures, sheet = {"held_out": curve[-1][1]}, None
+    if trial.held_out == "v":
+        # The logged losses are in the units of the target, in which cells cannot be compared.
+        measures, curve = {"held_out": held_out_v(run.trainer)}, []
     if trial.recipe.drawing.count:
         drawn = draw(trial, job, device)
         measures |= drawn.distances

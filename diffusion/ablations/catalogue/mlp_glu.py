@@ -1,0 +1,27 @@
+"""What should follow a bidirectional S4D: nothing, a GLU, an MLP, or both? (arXiv 2403.07711, first version)"""
+
+from __future__ import annotations
+
+from diffusion.ablations.ablation import Recipe, Scale, crossed
+from diffusion.ablations.catalogue._paper import paper
+from diffusion.ablations.catalogue._toy import toy
+from diffusion.ablations.comparison import Contrast
+
+QUESTION = "After a state space model in both directions of time, do channels need a gate, an MLP, or both?"
+CONTRASTS = tuple(Contrast("after", better, "nothing") for better in ("GLU", "MLP", "GLU and MLP"))
+
+
+def _scale(base: Recipe, hidden: int) -> Scale:
+    """hidden: width of the MLP."""
+    after = {
+        "nothing": "s4d:glu=no",
+        "GLU": "s4d",
+        "MLP": f"s4d:glu=no:merge=concat:mlp={hidden}:mlp_gelu=yes",
+        "GLU and MLP": f"s4d:mlp={hidden}",
+    }
+    control = crossed({"after": {"identity": "train.model.mixer=identity"}}, reference=True)
+    cells = crossed({"after": {name: f"train.model.mixer={spec}" for name, spec in after.items()}})
+    return Scale(base=base, cells=cells + control)
+
+
+SCALES = {"toy": lambda: _scale(toy(), 128), "paper": lambda: _scale(paper("57.5M"), 512)}
