@@ -11,6 +11,8 @@ constexpr int kTile = 8;        // frames of a tile
 constexpr int kTile = 4;
 #endif
 constexpr int kStrip = 8;       // blocks of a strip
+constexpr int64_t kFrames = 64; // of the rows that take turns at a block
+constexpr int64_t kCrowd = 512; // frames a multiple of so many floats apart share a few places of the L1 cache
 
 // Powers in double precision: those of a rounded number would otherwise be the largest error.  The compiler makes vectors
 // of the innermost loops.
@@ -77,77 +79,83 @@ struct Taps {
     float* at(int block, int64_t lag) const { return memory.get() + block * block_size() + (lag + reach) * kLanes; }
 };
 
-// Up to kStrip neighbouring blocks: enough of them that frames are read and written in whole runs of cache lines.
+// Up to kStrip neighbouring blocks: enough of them that frames are fetched in whole runs of cache lines.
 struct Strip {
     const Problem& problem;
-    int64_t channel, staged;    // the first channel; floats from one block of a staged row to the next
+    int64_t channel;            // the first one
     int blocks, last;           // and the channels of the last block
 
-    Strip(const Problem& problem, int64_t channel, int64_t staged)
-        : problem(problem), channel(channel), staged(staged),
+    Strip(const Problem& problem, int64_t channel)
+        : problem(problem), channel(channel),
           blocks((int)std::min<int64_t>(kStrip, divide_up(problem.channels - channel, kLanes))),
           last((int)std::min<int64_t>(kLanes, problem.channels - channel - (blocks - 1) * kLanes)) {}
 
-    // A frame of all blocks, `apart` floats between blocks in either place.
-    void copy(const float* from, int64_t from_apart, float* to, int64_t to_apart) const {
-        int b = 0;
-        for (; b < blocks - 1; b++) store(to + b * to_apart, load(from + b * from_apart));
-        store(to + b * to_apart, load(from + b * from_apart, last), last);
+    int lanes(int block) const { return block < blocks - 1 ? kLanes : last; }
+    // The first frame of a block of a row; frames are `problem.channels` apart.
+    template <class Float>
+    Float* place(Float* tensor, int64_t row, int block) const {
+        return tensor + row * problem.frames * problem.channels + channel + block * kLanes;
     }
-    // The real frames of a row, block by block, with zero in the rest of the last tile; and back.
-    void read(const float* from, int64_t row, float* to) const {
-        const int64_t real = real_frames(problem, row);
-        from += row * problem.frames * problem.channels + channel;
-        for (int64_t t = 0; t < real; t++) copy(from + t * problem.channels, kLanes, to + t * kLanes, staged);
-        for (int64_t t = real; t % kTile; t++)
-            for (int b = 0; b < blocks; b++) store(to + b * staged + t * kLanes, Lanes{});
+    // One of as many shares of a row as there are blocks comes into the cache while something else is computed.  Not
+    // inlined it would do nothing: to GCC a function that only fetches has no effect, and calls of it go away.
+    template <bool TO_WRITE>
+    [[gnu::always_inline]] void fetch(const float* tensor, int64_t row, int share) const {
+        const float* from = place(tensor, row, 0);
+        for (int64_t t = share * problem.frames / blocks; t < (share + 1) * problem.frames / blocks; t++)
+            for (int b = 0; b < blocks; b++) __builtin_prefetch(from + t * problem.channels + b * kLanes, TO_WRITE);
     }
-    void write(const float* from, int64_t row, float* to) const {
-        to += row * problem.frames * problem.channels + channel;
-        for (int64_t t = 0; t < real_frames(problem, row); t++)
-            copy(from + t * kLanes, staged, to + t * problem.channels, kLanes);
+    // The real frames of a block, kLanes apart, with zero in the rest of the last tile and behind the last channel.
+    void read(const float* from, int64_t real, int lanes, float* to) const {
+        for (int64_t t = 0; t < real; t++) store(to + t * kLanes, load(from + t * problem.channels, lanes));
+        for (int64_t t = real; t % kTile; t++) store(to + t * kLanes, Lanes{});
+    }
+    // And back.
+    void write(const float* from, int64_t real, int lanes, float* to) const {
+        for (int64_t t = 0; t < real; t++) store(to + t * problem.channels, load(from + t * kLanes), lanes);
     }
     // A tap of every lag, of the other sign if `mirrored`; and back.
     void read_taps(const float* from, bool mirrored, const Taps& to) const {
         for (int64_t lag = -problem.ahead; lag <= problem.behind; lag++, from += problem.channels)
-            copy(from + channel, kLanes, to.at(0, mirrored ? -lag : lag), to.block_size());
+            for (int b = 0; b < blocks; b++)
+                store(to.at(b, mirrored ? -lag : lag), load(from + channel + b * kLanes, lanes(b)));
     }
     void write_taps(const Taps& from, float* to) const {
         for (int64_t lag = -problem.ahead; lag <= problem.behind; lag++, to += problem.channels)
-            copy(from.at(0, lag), from.block_size(), to + channel, kLanes);
+            for (int b = 0; b < blocks; b++) store(to + channel + b * kLanes, load(from.at(b, lag)), lanes(b));
     }
 };
 
-// out[t] = sum_s taps[t - s] in[s], over all tiles of which the taps reach from one to the other; `taps` is at lag 0.
-void convolve(int64_t tiles, bool ahead, bool behind, const float* taps, const float* in, float* out) {
+// out[t] = sum_s taps[t - s] in[s], over all tiles of which the taps reach from one to the other; `taps` is at lag 0,
+// and frames are `stride` apart.
+void convolve(int64_t tiles, bool ahead, bool behind, int64_t stride, const float* taps, const float* in, float* out) {
     for (int64_t to = 0; to < tiles; to++) {
         Lanes sums[kTile]{};
         for (int64_t from = behind ? 0 : to; from < (ahead ? tiles : to + 1); from++) {
-            const float *near = taps + (to - from) * kTile * kLanes, *x = in + from * kTile * kLanes;
+            const float *near = taps + (to - from) * kTile * kLanes, *x = in + from * kTile * stride;
 #pragma GCC unroll 8
             for (int s = 0; s < kTile; s++) {
-                const Lanes input = load(x + s * kLanes);
+                const Lanes input = load(x + s * stride);
 #pragma GCC unroll 8
                 for (int t = 0; t < kTile; t++) sums[t] += input * load(near + (t - s) * kLanes);
             }
         }
-        for (int t = 0; t < kTile; t++) store(out + (to * kTile + t) * kLanes, sums[t]);
+        for (int t = 0; t < kTile; t++) store(out + (to * kTile + t) * stride, sums[t]);
     }
 }
 
 // grad_taps[t - s] += grad_out[t] in[s]: pairs of tiles equally far apart add to the same taps, which stay in registers.
-void convolve_backward(int64_t tiles, bool ahead, bool behind, const float* in, const float* grad_out,
+void convolve_backward(int64_t tiles, bool ahead, bool behind, int64_t stride, const float* in, const float* grad_out,
                        float* grad_taps) {
     for (int64_t apart = ahead ? 1 - tiles : 0; apart < (behind ? tiles : 1); apart++) {
         Lanes sums[2 * kTile - 1]{};
         const int64_t end = std::min(tiles, tiles + apart);
         for (int64_t to = std::max<int64_t>(0, apart); to < end; to++) {
-            const float *g = grad_out + to * kTile * kLanes, *x = in + (to - apart) * kTile * kLanes;
+            const float *g = grad_out + to * kTile * stride, *x = in + (to - apart) * kTile * stride;
 #pragma GCC unroll 8
             for (int t = 0; t < kTile; t++) {
-                const Lanes slope = load(g + t * kLanes);
+                const Lanes slope = load(g + t * stride);
 #pragma GCC unroll 8
-                for (int s = 0; s < kTile; s++) sums[t - s + kTile - 1] += slope * load(x + s * kLanes);
+                for (int s = 0; s < kTile; s++) sums[t - s + kTile - 1] += slope * load(x + s * stride);
             }
         }
         float* to = grad_taps + (apart * kTile - kTile + 1) * kLanes;
@@ -155,39 +163,59 @@ void convolve_backward(int64_t tiles, bool ahead, bool behind, const float* in, 
     }
 }
 
-// Everything of one group of rows: y, or the gradients.
+// Everything of one group of rows: y, or the gradients.  A few rows take turns at a block, whose taps stay in the L1
+// cache meanwhile; the next rows come into it while these are computed, as nobody else foresees this order.  Whole tiles
+// of whole vectors are used where they lie; others, and those that would crowd each other out, are copied first.
 template <bool BACKWARD>
 void convolve_rows(const Problem& problem, int64_t group) {
     const int64_t begin = group * problem.rows_per_group, end = std::min(problem.rows, begin + problem.rows_per_group);
-    const int64_t most_tiles = divide_up(problem.frames, kTile), staged = most_tiles * kTile * kLanes;
+    const int64_t most_tiles = divide_up(problem.frames, kTile), size = most_tiles * kTile * kLanes;
+    const int64_t turns = std::max<int64_t>(1, kFrames / problem.frames);
     const bool ahead = problem.ahead, behind = problem.behind;
-    const Scratch memory = scratch(3 * kStrip * staged);
-    std::fill(&memory[0], &memory[3 * kStrip * staged], 0.0f);  // lanes behind the last channel stay zero
-    float *in = memory.get(), *slopes = in + kStrip * staged, *out = slopes + kStrip * staged;
+    const bool crowded = problem.channels % kCrowd == 0;
+    const Scratch memory = scratch(3 * size);
+    float *in = memory.get(), *slopes = in + size, *out = slopes + size;
+    float* result = BACKWARD ? problem.grad_u : problem.y;
     for (int64_t channel = 0; channel < problem.channels; channel += kStrip * kLanes) {
-        const Strip strip(problem, channel, staged);
+        const Strip strip(problem, channel);
         const Taps taps(most_tiles), grad_taps(BACKWARD ? most_tiles : 0);
         // Backward goes from outputs to inputs, which is ahead where forward looks behind.
         strip.read_taps(problem.taps, BACKWARD, taps);
-        for (int64_t row = begin; row < end; row++) {
-            const int64_t tiles = divide_up(real_frames(problem, row), kTile);
-            strip.read(problem.u, row, in);
-            if (BACKWARD) strip.read(problem.grad_y, row, slopes);
-            for (int b = 0; b < strip.blocks; b++) {
-                const float *x = in + b * staged, *slope = slopes + b * staged;
-                if (BACKWARD) {
-                    convolve_backward(tiles, ahead, behind, x, slope, grad_taps.at(b, 0));
-                    convolve(tiles, behind, ahead, taps.at(b, 0), slope, out + b * staged);
-                } else {
-                    convolve(tiles, ahead, behind, taps.at(b, 0), x, out + b * staged);
-                }
+        const auto turn = [&](int64_t row, int b) {
+            const int64_t real = real_frames(problem, row), tiles = divide_up(real, kTile);
+            const int lanes = strip.lanes(b);
+            const float *x = strip.place(problem.u, row, b), *slope = nullptr;
+            if (BACKWARD) slope = strip.place(problem.grad_y, row, b);
+            float* y = strip.place(result, row, b);
+            const bool in_place = !crowded && real % kTile == 0 && lanes == kLanes;
+            if (!in_place) {
+                strip.read(x, real, lanes, in), x = in;
+                if (BACKWARD) strip.read(slope, real, lanes, slopes), slope = slopes;
             }
-            strip.write(out, row, BACKWARD ? problem.grad_u : problem.y);
-        }
+            const int64_t stride = in_place ? problem.channels : kLanes;
+            float* to = in_place ? y : out;
+            if (BACKWARD) {
+                convolve_backward(tiles, ahead, behind, stride, x, slope, grad_taps.at(b, 0));
+                convolve(tiles, behind, ahead, stride, taps.at(b, 0), slope, to);
+            } else {
+                convolve(tiles, ahead, behind, stride, taps.at(b, 0), x, to);
+            }
+            if (!in_place) strip.write(out, real, lanes, y);
+        };
+        for (int64_t first = begin; first < end; first += turns)
+            for (int b = 0; b < strip.blocks; b++)
+                for (int64_t row = first; row < std::min(end, first + turns); row++) {
+                    if (const int64_t next = row + turns; next < problem.rows) {
+                        strip.fetch<false>(problem.u, next, b);
+                        if (BACKWARD) strip.fetch<false>(problem.grad_y, next, b);
+                        strip.fetch<true>(result, next, b);
+                    }
+                    turn(row, b);
+                }
         if (BACKWARD)
             strip.write_taps(grad_taps, problem.grad_taps + group * (problem.ahead + 1 + problem.behind) * problem.channels);
     }
-    for (int64_t row = begin; row < end; row++) clear_padding(problem, row, BACKWARD ? problem.grad_u : problem.y);
+    for (int64_t row = begin; row < end; row++) clear_padding(problem, row, result);
 }
 
 }  // namespace
