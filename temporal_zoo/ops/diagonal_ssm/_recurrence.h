@@ -156,6 +156,18 @@ struct Chunk {
         steps = std::min(kChunk, real - start);
     }
     int64_t spot(int64_t step, int64_t block) const { return first + step * stride + block * kLanes; }
+    // The one that a sweep comes to next, in this row or at the start of another; of the last row its own start again.
+    static Chunk after(const Problem& problem, int64_t row, int64_t start, bool reverse) {
+        if (start + kChunk < real_frames(problem, row)) return Chunk(problem, row, start + kChunk, reverse);
+        return Chunk(problem, std::min(row + 1, problem.rows - 1), 0, reverse);
+    }
+    // One of as many shares as there are blocks comes into the cache while something else is computed.  Not inlined it
+    // would do nothing: to GCC a function that only fetches has no effect, and calls of it go away.
+    template <bool TO_WRITE>
+    [[gnu::always_inline]] void fetch(const float* tensor, int64_t share, int64_t blocks) const {
+        for (int64_t k = share * steps / blocks; k < (share + 1) * steps / blocks; k++)
+            for (int64_t b = 0; b < blocks; b++) __builtin_prefetch(tensor + spot(k, b), TO_WRITE);
+    }
 };
 
 // Runs a direction over a row of `in`, in either sense, and writes its outputs, or adds them.  `fading`, where there is
@@ -165,8 +177,10 @@ void sweep_row(const Sweep& sweep, int64_t row, bool reverse, const float* in, f
     const Problem& problem = sweep.problem;
     float inputs[kChunk * kLanes], outputs[kChunk * kLanes];
     for (int64_t start = 0; start < real_frames(problem, row); start += kChunk) {
-        const Chunk chunk(problem, row, start, reverse);
+        const Chunk chunk(problem, row, start, reverse), next = Chunk::after(problem, row, start, reverse);
         for (int64_t block = 0; block < sweep.blocks; block++) {
+            next.fetch<false>(in, block, sweep.blocks);
+            next.fetch<true>(out, block, sweep.blocks);
             const int lanes = sweep.lanes(block);
             const float* parameters = sweep.of_block(block);
             const Lanes skip = problem.skip ? load(problem.skip + block * kLanes, lanes) : Lanes{};
@@ -208,7 +222,10 @@ void correlate_row(const Sweep& sweep, int64_t row, float* states, float* tangen
     std::fill(tangents, tangents + sweep.states_size(), 0.0f);
     for (int64_t start = 0; start < real_frames(problem, row); start += kChunk) {
         const Chunk chunk(problem, row, start, sweep.at.reverse);
+        const Chunk next = Chunk::after(problem, row, start, sweep.at.reverse);
         for (int64_t block = 0; block < sweep.blocks; block++) {
+            next.fetch<false>(problem.u, block, sweep.blocks);
+            next.fetch<false>(problem.grad_y, block, sweep.blocks);
             const int lanes = sweep.lanes(block);
             Lanes by_input{};
             for (int64_t k = 0; k < chunk.steps; k++) {

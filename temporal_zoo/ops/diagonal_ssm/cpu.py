@@ -19,10 +19,10 @@ from temporal_zoo.ops.diagonal_ssm import _operator
 from temporal_zoo.ops.diagonal_ssm.reference import precision
 
 NEEDS = None
-# Up to so many frames per mode of a direction the convolution is faster, however many directions.  Measured forward and
-# backward with AVX-512 (one thread of an AMD EPYC, Zen 4, 128 channels, 8,192 frames in all, medians of CPU time):
-# the two are equal at 24 frames per mode with 2 modes, at 15 with 8 and at 13 with 32.
-FRAMES_PER_MODE = 14
+# Up to so many frames, and so many more per mode of a direction, the convolution is faster, however many directions.
+# Measured forward and backward with AVX-512 (one thread of an AMD EPYC, Zen 5, 128 channels, 16,384 frames in all, medians
+# of CPU time taken in turns): the two are equal at 74 frames with 2 modes, at 155 with 8 and below 512 with 32.
+FRAMES, FRAMES_PER_MODE = 50, 13
 
 run = partial(_operator.run, "cpu")
 
@@ -84,8 +84,8 @@ def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> l
 
 
 def _convolves(u: Tensor, a: Sequence[Tensor], initials: Sequence[Tensor], with_final: bool) -> bool:
-    frames, most = u.shape[1] * len(a), FRAMES_PER_MODE * sum(each.shape[1] for each in a)
-    return not initials and not with_final and 0 < frames <= most
+    most = FRAMES * len(a) + FRAMES_PER_MODE * sum(each.shape[1] for each in a)
+    return not initials and not with_final and 0 < u.shape[1] * len(a) <= most
 
 
 def _only(tensors: Sequence[Tensor]) -> Tensor | None:

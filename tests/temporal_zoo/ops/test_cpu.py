@@ -141,7 +141,7 @@ def test_ssm_of_every_instruction_set(instructions, frames, channels, modes, sta
 @pytest.mark.parametrize("modes", [1, 2, 5])
 @pytest.mark.parametrize("beyond", [0, 1])
 def test_convolution_and_recurrence_meet(modes, beyond, monkeypatch):
-    frames = ssm_cpu.FRAMES_PER_MODE * modes + beyond
+    frames = ssm_cpu.FRAMES + ssm_cpu.FRAMES_PER_MODE * modes + beyond
     leaves, lengths = ssm_case(3, frames, 5, modes), torch.tensor([frames, frames - 1, 2])
     ran = []
     run = _native.run
