@@ -11,7 +11,7 @@ from typing import Literal, Self, get_args
 from diffusion.ablations import AblationError
 from diffusion.ablations.comparison import Contrast
 from diffusion.config import TrainConfig
-from temporal_zoo.config import Config, option
+from temporal_zoo.config import Config, ConfigError, option
 
 Kind = Literal["steps", "parameters", "stored_bytes", "seconds"]
 
@@ -25,6 +25,11 @@ class Drawing(Config):
     steps: int = option(16, "noise levels that the sampler visits", least=1)
     extractor: str = option("plain", "network whose features are compared; only distances of i3d are called fvd")
     protocol: str = option("standard", "what the distance is computed with")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.count == 1:
+            raise ConfigError("Drawing.count is 1; a distance needs at least 2 clips, and 0 draws none")
 
 
 @dataclass(frozen=True, kw_only=True)

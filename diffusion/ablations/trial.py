@@ -70,10 +70,12 @@ def do(job: Job, watch: Watch) -> bool:
 def _judged(trial: Trial, job: Job, run: Run, device: torch.device) -> Result:
     steps = history(job.run)
     curve = [(step["step"], step["test_loss"]) for step in steps if step["test_loss"] is not None]
-    measures, sheet = {"held_out": curve[-1][1]}, None
+    measures: dict[str, float] = {"held_out": curve[-1][1]}
+    sheet = None
     if trial.held_out == "v":
-        # The logged losses are in the units of the target, in which cells cannot be compared.
-        measures, curve = {"held_out": held_out_v(run.trainer)}, []
+        # The logged losses are in the units of the target, in which cells cannot be compared: of the curve, the end.
+        measures["held_out"] = held_out_v(run.trainer)
+        curve = [(trial.recipe.train.steps, measures["held_out"])]
     if trial.recipe.drawing.count:
         drawn = draw(trial, job, device)
         measures |= drawn.distances
