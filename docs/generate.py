@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from bench.paper import BIAS_BUCKETS, ROTARY_FREQUENCIES, SIZES
+from diffusion.ablations import catalogue as ablation_files
 from diffusion.backbone import Backbone
 from diffusion.presets import PAPER, PRESETS, preset
 from temporal_zoo import catalogue
@@ -81,6 +82,15 @@ def totals() -> str:
         numbers = (f"{official:,}", f"{ours:,}", f"{spare:,}: {what}")
         rows.append((f"`paper-{printed}`", f"`{mixer}`", width, *numbers))
     return table(("preset", "mixer", "width", "its code counts", "here", "difference"), rows)
+
+
+def ablations() -> str:
+    """What `zoo ablate` ships, and how many cells of each are trained for one seed."""
+    rows = []
+    for name in ablation_files.names():
+        cells = [len(ablation_files.get(name, scale).scale.cells) for scale in ("toy", "paper")]
+        rows.append((f"`{name}`", ablation_files.summary(name), *cells))
+    return table(("ablation", "what it asks", "cells, toy", "cells, paper"), rows)
 
 
 def count(model) -> int:

@@ -83,6 +83,7 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.checkpoint.find", understood)
     monkeypatch.setattr("diffusion.data.cli.locate", understood)
     monkeypatch.setattr("diffusion.probes.sweep.Sweep", understood)
+    monkeypatch.setattr("diffusion.ablations.cli._prepare", understood)
     monkeypatch.setattr("temporal_zoo.doctor.examine", understood)
     monkeypatch.setattr("diffusion.evaluation.extractors.open_extractor", understood)
     monkeypatch.setattr("diffusion.evaluation.weights.convert", understood)

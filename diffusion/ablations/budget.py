@@ -33,7 +33,7 @@ def solve(recipes: list[Recipe], budget: Budget, *, device: str, folder: Path) -
     """The recipes made equal, in order.
 
     Args:
-        device: "cpu" or "cuda": whose bodies are counted, or timed.
+        device: whose bodies are counted, or which is timed.
         folder: keeps the measured speeds, so that a command that is typed again solves for the same steps.
     """
     if budget.kind == "steps":

@@ -49,7 +49,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
     "--workers", type=click.IntRange(min=1), help="Trainings at a time.  [default: one for each core, or GPU]"
 )
 @click.option("--launcher", default="local", show_default=True, help="Where they run: local, submitit or ray.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, or cuda: every worker another GPU.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda:N, or cuda: every worker another GPU.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -77,13 +77,13 @@ def ablate(
     from diffusion.ablations.grid import laid_out
     from diffusion.device import open_device
 
-    where = open_device(device)
+    open_device(device)  # one that is not there is told now
     start = launch.get(launcher)
     extractor, path = _extractor(weights)
     changes = [f"train.data.source={data}"] if data else []
     changes += [f"drawing.extractor={extractor}", *assignments]
     folder = (out or Path("runs") / "ablate" / f"{name}-{scale}").absolute()
-    grid = laid_out(chosen, folder, seeds=seeds, changes=tuple(changes), weights=path, device=where.type)
+    grid = laid_out(chosen, folder, seeds=seeds, changes=tuple(changes), weights=path, device=device)
     if dry_run:
         return _show_grid(grid, as_json)
 
@@ -95,7 +95,7 @@ def ablate(
     need("PIL.Image", "writing contact sheets")
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     _prepare(grid, require_judgeable)
-    interrupted = _run(grid, start, workers or _workers(where.type), console)
+    interrupted = _run(grid, start, workers or _workers(device), console)
     _conclude(grid, as_json)
     if interrupted:
         done = sum(map(grid.is_done, grid.trials))
@@ -130,10 +130,10 @@ def _extractor(weights: Path | None) -> tuple[str, str | None]:
 
 
 def _workers(device: str) -> int:
-    if device == "cuda":
+    if device != "cpu":
         import torch
 
-        return torch.cuda.device_count()
+        return torch.cuda.device_count() if device == "cuda" else 1
     allowed = getattr(os, "sched_getaffinity", None)  # only Linux tells which cores a process may use
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 

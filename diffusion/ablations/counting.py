@@ -23,12 +23,12 @@ class Counted:
 
 @cache
 def counted(train: TrainConfig, device: str) -> Counted:
-    """What a run's network has and stores, with the bodies that ops take on `device` ("cpu" or "cuda")."""
+    """What a run's network has and stores, with the bodies that ops take on `device` ("cpu", "cuda" or "cuda:1")."""
     model, frames = train.model, train.data.frames
     with torch.device("meta"):
         network = Backbone(model)
         clip = torch.empty(1, frames, model.channels, model.size, model.size)
         levels = torch.zeros(1, dtype=torch.int64)
-    with planning(Planned(device)):
+    with planning(Planned(device.partition(":")[0])):
         stored = stored_bytes(lambda: network(clip, levels), network)
     return Counted(sum(parameter.numel() for parameter in network.parameters()), stored)
