@@ -165,14 +165,15 @@ void convolve_backward(int64_t tiles, bool ahead, bool behind, int64_t stride, c
 
 // Everything of one group of rows: y, or the gradients.  A few rows take turns at a block, whose taps stay in the L1
 // cache meanwhile; the next rows come into it while these are computed, as nobody else foresees this order.  Whole tiles
-// of whole vectors are used where they lie; others, and those that would crowd each other out, are copied first.
+// of whole vectors are used where they lie; others, and those of two tensors that would crowd each other out of the
+// cache, are copied first.
 template <bool BACKWARD>
 void convolve_rows(const Problem& problem, int64_t group) {
     const int64_t begin = group * problem.rows_per_group, end = std::min(problem.rows, begin + problem.rows_per_group);
     const int64_t most_tiles = divide_up(problem.frames, kTile), size = most_tiles * kTile * kLanes;
     const int64_t turns = std::max<int64_t>(1, kFrames / problem.frames);
     const bool ahead = problem.ahead, behind = problem.behind;
-    const bool crowded = problem.channels % kCrowd == 0;
+    const bool crowded = BACKWARD && problem.channels % kCrowd == 0;
     const Scratch memory = scratch(3 * size);
     float *in = memory.get(), *slopes = in + size, *out = slopes + size;
     float* result = BACKWARD ? problem.grad_u : problem.y;

@@ -20,8 +20,8 @@ from temporal_zoo.ops.diagonal_ssm.reference import precision
 
 NEEDS = None
 # Up to so many frames, and so many more per mode of a direction, the convolution is faster, however many directions.
-# Measured forward and backward with AVX-512 (one thread of an AMD EPYC, Zen 5, 128 channels, 16,384 frames in all, medians
-# of CPU time taken in turns): the two are equal at 74 frames with 2 modes, at 155 with 8 and below 512 with 32.
+# Measured forward and backward with AVX-512 (one thread of an AMD EPYC, Zen 5, 128 channels, 16,384 frames in all,
+# medians of CPU time, taken in turns): equal at about 74 frames with 2 modes, at 155 with 8 and below 512 with 32.
 FRAMES, FRAMES_PER_MODE = 50, 13
 
 run = partial(_operator.run, "cpu")
@@ -77,8 +77,7 @@ def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> l
     else:
         call.set_directions({"initial": initials, "grad_final": grad_finals, "grad_initial": dinitials})
         call.per_group("diagonal_ssm_recur_backward")
-    parameters = [each.sum(0, dtype=torch.complex128) for each in (*da, *dc)]
-    parameters += [each.sum(0, dtype=torch.float64) for each in dskips]
+    parameters = [_total(each) for each in (*da, *dc, *dskips)]
     likes = (u, *a, *c, *skips, *initials)
     return [grad.to(like.dtype) for grad, like in zip([du, *parameters, *dinitials], likes, strict=True)]
 
@@ -86,6 +85,13 @@ def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> l
 def _convolves(u: Tensor, a: Sequence[Tensor], initials: Sequence[Tensor], with_final: bool) -> bool:
     most = FRAMES * len(a) + FRAMES_PER_MODE * sum(each.shape[1] for each in a)
     return not initials and not with_final and 0 < u.shape[1] * len(a) <= most
+
+
+def _total(partials: Tensor) -> Tensor:
+    """The sum of partial sums, in double precision; a single one is the sum."""
+    if len(partials) == 1:
+        return partials[0]
+    return partials.sum(0, dtype=torch.promote_types(partials.dtype, torch.float64))
 
 
 def _only(tensors: Sequence[Tensor]) -> Tensor | None:
