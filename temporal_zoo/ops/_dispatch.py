@@ -127,10 +127,15 @@ def op(*bodies: str) -> Callable[[Callable[..., None]], Op]:
 
 def ops() -> dict[str, Op]:
     """All ops by name: the folders beside this file."""
+    _import_all()
+    return dict(_ops)
+
+
+@functools.cache  # reading the folder takes longer than a small step of a fast body
+def _import_all() -> None:
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.ispkg:
             import_module(f"temporal_zoo.ops.{module.name}")
-    return dict(_ops)
 
 
 @contextmanager
