@@ -100,9 +100,11 @@ def quality(found: Sequence[CellResults], along: str | None = None) -> Figure:
         for price, axes in zip(prices, row, strict=True):
             points = [(cell, cell.cost(price), values.get(cell.name)) for cell in found]
             _draw_quality(axes, [(cell, at, value) for cell, at, value in points if at and value], along, looks)
-            axes.set(xlabel=cost_words(price) + (f" (beside points: {along})" if along else ""), ylabel=label)
-            axes.set_xscale("log")
-            _plain_log(axes.xaxis, in_bytes=price.endswith("_bytes"))
+            axes.set(ylabel=label, xscale="log")
+            axes.margins(x=0.08)
+    for price, axes in zip(prices, panels[-1], strict=True):
+        axes.set_xlabel(cost_words(price) + (f" (beside points: {along})" if along else ""))
+        _plain_log(axes.xaxis, in_bytes=price.endswith("_bytes"))
     return _with_legend(figure, panels)
 
 
@@ -154,7 +156,7 @@ def _figure(rows: int, columns: int, height: float) -> tuple[Figure, Any]:
 
     # The last 2.6 inches are the legend's.
     figure = Figure(figsize=(2.6 + 4.9 * columns, height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex="col")
 
 
 def _with_legend(figure: Figure, panels: Any) -> Figure:
@@ -210,10 +212,12 @@ def _percent(part: Estimate | None) -> Estimate | None:
 
 
 def _plain_log(axis: Any, *, in_bytes: bool = False) -> None:
-    """Ticks of a logarithmic axis as plain numbers: powers of two for bytes, 1, 2 and 5 for others."""
+    """Ticks of a logarithmic axis as plain numbers: powers of two for bytes, and between if few; else 1, 2, 5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(base=2) if in_bytes else LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    between = (1, 1.5) if high < 8 * low else (1,)
+    axis.set_major_locator(LogLocator(base=2, subs=between) if in_bytes else LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: bytes_text(value) if in_bytes else f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 

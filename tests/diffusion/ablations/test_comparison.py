@@ -1,11 +1,16 @@
 """Comparisons of made-up results, against intervals worked out by hand."""
 
+import io
 import math
 
 import pytest
+from rich.console import Console
 
 from diffusion.ablations import AblationError
+from diffusion.ablations.comparison import Contrast, cells, difference, effect, floor_of, grouped, pairs
 from diffusion.ablations.result import Result
+from diffusion.ablations.words import bytes_text, cells_sheet, percent, rich_table, sentence
+from diffusion.evaluation.uncertainty import Estimate
 
 
 def result(cell, seed, loss, reference=False, **costs):
@@ -25,3 +30,174 @@ def test_what_is_not_finite_is_refused(number):
         result({"mixer": "s4d", "frames": "16"}, 2, number)
     with pytest.raises(AblationError, match="step_s"):
         result({"mixer": "s4d"}, 2, 0.5, step_s=number)
+
+
+def over_seeds(cell, losses, **more):
+    return [result(cell, seed, loss, **more) for seed, loss in enumerate(losses)]
+
+
+def test_means_have_students_interval_over_seeds():
+    (cell,) = cells(over_seeds({"mixer": "s4d"}, [1.0, 2.0, 3.0]))
+    estimate = cell.measure("held_out")
+    # 4.3027 * 1 / sqrt(3)
+    assert (estimate.value, estimate.margin) == (2.0, pytest.approx(2.4842, abs=2e-3))
+    assert cell.measure("fvd") is None
+
+
+def test_differences_are_paired_by_seed():
+    one, other = cells(
+        over_seeds({"mixer": "a"}, [1.0, 2.0, 6.0]) + over_seeds({"mixer": "b"}, [1.1, 2.2, 6.3])[::-1],
+    )
+    gap = difference(one, other, "held_out")
+    # -0.1, -0.2, -0.3: unpaired, seeds that lie this far apart would leave an interval of several units.
+    assert gap.absolute.value == pytest.approx(-0.2)
+    assert gap.absolute.margin == pytest.approx(4.3027 * 0.1 / math.sqrt(3), abs=1e-3)
+    assert gap.relative.value == pytest.approx((1 / 1.1 + 2 / 2.2 + 6 / 6.3) / 3 - 1)
+    assert gap.lower
+    assert not gap.higher
+    assert gap.seeds == (0, 1, 2)
+
+
+def test_seeds_that_one_of_them_lacks_do_not_count():
+    one, other, absent = cells(
+        [*over_seeds({"mixer": "a"}, [1.0, 2.0, 9.0]), *over_seeds({"mixer": "b"}, [2.0, 4.0]),
+         result({"mixer": "c"}, 7, 1.0)]
+    )  # fmt: skip
+    gap = difference(one, other, "held_out")
+    assert gap.seeds == (0, 1)
+    assert gap.absolute.value == -1.5
+    assert gap.relative.value == -0.5
+    assert difference(one, absent, "held_out") is None
+
+
+def test_there_is_no_part_of_what_is_not_above_zero():
+    one, other = cells(over_seeds({"mixer": "a"}, [1.0, 2.0]) + over_seeds({"mixer": "b"}, [0.5, -0.5]))
+    gap = difference(one, other, "held_out")
+    assert gap.relative is None
+    assert gap.shown == gap.absolute
+
+
+def test_one_seed_gives_no_interval_and_shows_nothing():
+    one, other = cells([result({"mixer": "a"}, 0, 1.0), result({"mixer": "b"}, 0, 2.0)])
+    gap = difference(one, other, "held_out")
+    assert gap.absolute.margin is None
+    assert not gap.lower
+    assert one.measure("held_out").margin is None
+    said = sentence(effect([one, other], Contrast("mixer", "a", "b"), "held_out"))
+    assert said == (
+        "mixer a against mixer b: -50.0 % in the held-out loss (1 seed x 1 pair of cells). "
+        "One seed gives no interval, so nothing is shown."
+    )
+
+
+def test_a_trial_that_came_twice_is_refused():
+    with pytest.raises(AblationError, match="s4d, seed 0 has two results"):
+        cells([result({"mixer": "s4d", "x": "y"} if twice else {"mixer": "s4d"}, 0, 0.5) for twice in (0, 1, 0)])
+
+
+def crossed(s4d_both, s4d_one, mamba_both, mamba_one):
+    losses = {("s4d", "both"): s4d_both, ("s4d", "one"): s4d_one, ("mamba", "both"): mamba_both,
+              ("mamba", "one"): mamba_one}  # fmt: skip
+    grid = [
+        entry
+        for (mixer, directions), values in losses.items()
+        for entry in over_seeds({"mixer": mixer, "directions": directions}, values)
+    ]
+    return cells([*over_seeds({"mixer": "identity"}, [4.0, 4.0, 4.0], reference=True), *grid])
+
+
+DIRECTIONS = Contrast("directions", "both", "one")
+
+
+def test_an_effect_averages_pairs_within_a_seed_and_has_its_interval_over_seeds():
+    found = effect(crossed([0.9, 0.8, 0.7], [1.0] * 3, [1.8, 1.8, 1.8], [2.0] * 3), DIRECTIONS, "held_out")
+    assert [(gap.first, gap.second) for gap in found.parts] == [
+        ("s4d, both", "s4d, one"),
+        ("mamba, both", "mamba, one"),
+    ]
+    # Seeds: (-0.1 - 0.1) / 2, (-0.2 - 0.1) / 2, (-0.3 - 0.1) / 2.
+    assert found.overall.relative.value == pytest.approx(-0.15)
+    assert found.overall.relative.margin == pytest.approx(4.3027 * 0.05 / math.sqrt(3), abs=1e-4)
+    assert sentence(found) == (
+        "directions both lowers the held-out loss by 15.0 % (2.6 to 27.4) against directions one "
+        "(95 % interval, 3 seeds x 2 pairs of cells)."
+    )
+
+
+def test_pairs_that_disagree_alike_at_every_seed_are_no_noise():
+    """s4d gains and mamba loses as much: the mean over both is zero at every seed, and known to be."""
+    overall = effect(crossed([0.9] * 3, [1.0] * 3, [2.2] * 3, [2.0] * 3), DIRECTIONS, "held_out").overall
+    assert overall.relative.value == pytest.approx(0)
+    assert overall.relative.margin == pytest.approx(0, abs=1e-12)
+
+
+def test_seeds_that_lack_a_pair_are_left_out_of_the_effect():
+    found = effect(crossed([0.9, 0.9, 0.1], [1.0] * 3, [1.8, 1.8], [2.0] * 3), DIRECTIONS, "held_out")
+    assert found.overall.seeds == (0, 1)
+    assert found.overall.relative.value == pytest.approx(-0.1)
+    assert found.parts[0].seeds == (0, 1, 2)
+
+
+def test_verdicts_follow_the_interval_even_against_the_claim():
+    worse = crossed([1.10, 1.11, 1.12], [1.0] * 3, [2.2] * 3, [2.0] * 3)
+    assert "raises the held-out loss by" in sentence(effect(worse, DIRECTIONS, "held_out"))
+    assert sentence(effect(worse, DIRECTIONS, "held_out")).endswith("The claim was that it would lower it.")
+    unclear = crossed([0.9, 1.0, 1.05], [1.0] * 3, [2.0] * 3, [2.0] * 3)
+    assert "no difference in the held-out loss that these seeds can show: -0.8 % (-" in sentence(
+        effect(unclear, DIRECTIONS, "held_out")
+    )
+    none = sentence(effect(worse, DIRECTIONS, "fvd"))
+    assert (
+        none
+        == "directions both against directions one: nothing can be said of the FVD yet, for no seed has all its pairs."
+    )
+
+
+def test_each_difference_is_told_once_and_none_across_tasks():
+    groups = grouped(crossed([0.9] * 3, [1.0] * 3, [1.8] * 3, [2.0] * 3), [DIRECTIONS], "held_out")
+    assert [gap.first for gap in groups["declared contrasts"]] == ["directions both", "s4d, both", "mamba, both"]
+    assert [gap.second for gap in groups["against identity"]] == ["identity"] * 4
+    assert [(gap.first, gap.second) for gap in groups["other pairs of cells"]] == [
+        ("s4d, both", "mamba, both"), ("s4d, one", "mamba, one"),
+    ]  # fmt: skip
+    lengths = cells([result({"mixer": m, "frames": n}, 0, 1.0) for m in ("a", "b") for n in ("16", "64")])
+    assert len(pairs(lengths, "held_out")) == 4
+    assert {(gap.first, gap.second) for gap in pairs(lengths, "held_out", apart=["frames"])} == {
+        ("a, frames 16", "b, frames 16"), ("a, frames 64", "b, frames 64"),
+    }  # fmt: skip
+
+
+def test_the_floor_is_that_of_the_same_task():
+    found = cells([result({"mixer": m, "frames": n}, 0, 1.0) for m in ("identity", "a") for n in ("16", "64")])
+    assert [cell.name for cell in found] == [
+        "a, frames 16",
+        "a, frames 64",
+        "identity, frames 16",
+        "identity, frames 64",
+    ]
+    assert floor_of(found[1], found).name == "identity, frames 64"
+    assert floor_of(found[3], found) is None
+
+
+def test_percentages_have_as_many_digits_as_their_interval():
+    assert percent(Estimate(-0.0312, 0.011)) == "-3.1 % (-4.2 to -2.0)"
+    assert percent(Estimate(0.0312, 0.0003)) == "+3.12 % (+3.09 to +3.15)"
+    assert percent(Estimate(0.0)) == "+0.0 %"
+
+
+def test_bytes_have_their_unit():
+    assert [bytes_text(count) for count in (0, 999, 2048, 3.5 * 2**20, 1023 * 2**20)] == [
+        "0 bytes", "999 bytes", "2 KiB", "3.5 MiB", "0.999 GiB",
+    ]  # fmt: skip
+
+
+def test_failures_are_rows_and_the_terminal_shows_every_cell():
+    found = crossed([0.9] * 3, [1.0] * 3, [1.8] * 3, [2.0] * 2)
+    sheet = cells_sheet(found, {"mamba, one, seed 2": "out of memory"})
+    assert sheet.rows[-1] == ("mamba, one, seed 2", "failed", "out of memory")
+    assert [row[1] for row in sheet.rows[:-1]] == ["3", "3", "3", "2", "3"]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(rich_table(sheet))
+    text = console.export_text()
+    for told in (*(cell.name for cell in found), "out of memory", "held-out loss against identity", "-77.5 %"):
+        assert told in text
