@@ -84,9 +84,9 @@ is told by their paired differences below, and not by whether these intervals ov
 lower. Parameters are those of the whole network; stored bytes are counted, not sampled; seconds are a median.</p>"""
 
 _CAPTIONS = {
-    "quality": """Quality against memory and time; lower is better. Bars are 95 % intervals of the mean over seeds; against identity, of
-differences that are paired by seed, which alone tell cells apart.
-Stored for backward are the bytes that one training step on one clip keeps for its backward pass.""",
+    "quality": """Quality against memory and time; lower is better. Bars are 95 % intervals of the mean over seeds;
+against identity, of differences that are paired by seed, which alone tell cells apart. Stored for backward are the
+bytes that one training step on one clip keeps for its backward pass.""",
     "curves": """Held-out loss while training, and below how far it is from that of identity at the same seed and
 step: the mean over seeds, and a band from the lowest seed to the highest.""",
     "differences": """Differences of cells that differ in one thing, paired by seed, with 95 % intervals. Green: the
