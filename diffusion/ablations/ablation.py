@@ -6,12 +6,14 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from diffusion.ablations import AblationError
-from diffusion.ablations.comparison import Contrast
 from diffusion.config import TrainConfig
 from temporal_zoo.config import Config, ConfigError, option
+
+if TYPE_CHECKING:
+    from diffusion.ablations.comparison import Contrast
 
 Kind = Literal["steps", "parameters", "stored_bytes", "seconds"]
 
