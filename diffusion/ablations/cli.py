@@ -188,7 +188,14 @@ def _conclude(grid: Grid, as_json: bool) -> None:
     """Tables, page and verdict of what there is."""
     from diffusion.ablations import page
     from diffusion.ablations.comparison import cells, effect, grouped, measures
-    from diffusion.ablations.words import cells_sheet, differences_sheet, measure_words, rich_table, sentence
+    from diffusion.ablations.words import (
+        cells_sheet,
+        differences_sheet,
+        measure_words,
+        mixture,
+        rich_table,
+        sentence,
+    )
     from temporal_zoo.environment import environment
 
     ablation, results, failures = grid.ablation, grid.results(), grid.failures()
@@ -211,8 +218,8 @@ def _conclude(grid: Grid, as_json: bool) -> None:
         for title, gaps in grouped(found, ablation.contrasts, kind, ablation.apart).items():
             console.print(rich_table(differences_sheet(gaps), f"{measure_words(kind)}, {title}"))
     click.echo(f"Look at {written}")
-    for verdict in verdicts:
-        click.echo(verdict)
+    for told in filter(None, (*verdicts, mixture(results))):
+        click.echo(told)
 
 
 def _show_grid(grid: Grid, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from diffusion.ablations import figures
 from diffusion.ablations.comparison import CellResults, Contrast, cells, effect, grouped, measures
 from diffusion.ablations.result import Result
-from diffusion.ablations.words import Sheet, cells_sheet, differences_sheet, measure_words, sentence
+from diffusion.ablations.words import Sheet, cells_sheet, differences_sheet, measure_words, mixture, sentence
 from diffusion.data.storage import written_whole
 
 _STYLE = """
@@ -65,6 +65,7 @@ def write(
         f"<h1>{escape(question)}</h1>",
         f'<p class="muted">zoo ablate {escape(name)}, scale {escape(scale)}: {_counts(found, failures)}</p>',
         _verdict(found, contrasts),
+        f"<p>{escape(told)}</p>" if (told := mixture(results)) else "",
         f"<h2>Cells</h2>{_table(cells_sheet(found, failures))}{_CELLS}",
         *_figures(pictures),
         _differences(found, contrasts, apart),

@@ -20,7 +20,7 @@ class Result:
     outside of the crossed axes.  measures: name -> value, lower is better; "held_out" (denoising loss) first, then
     "fvd", or the weight-free distance under its own name.  curve: (step, held-out loss).  costs: "parameters",
     "stored_bytes" (counted, one clip, training), "step_s" (median seconds of a training step), and others.
-    contact_sheet: a PNG, relative to the folder of the ablation.
+    contact_sheet: a PNG, relative to the folder of the ablation.  sources: digest of the source files that made it.
 
     Raises: AblationError when a number is not finite; a trial that diverged has failed, and has no result.
     """
@@ -32,6 +32,7 @@ class Result:
     curve: list[tuple[int, float]]
     costs: dict[str, float]
     contact_sheet: str | None = None
+    sources: str | None = None
 
     def __post_init__(self) -> None:
         if wrong := [name for name, value in self._numbers() if not math.isfinite(value)]:

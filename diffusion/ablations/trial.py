@@ -21,6 +21,7 @@ from diffusion.data.storage import write_json
 from diffusion.device import open_device
 from diffusion.history import history
 from diffusion.run import Run
+from temporal_zoo.environment import code
 from temporal_zoo.ops import refusing_reference
 
 FAILURE = "failure.json"  # in a run's folder: why its trials have no result
@@ -82,4 +83,5 @@ def _judged(trial: Trial, job: Job, run: Run, device: torch.device) -> Result:
         sheet = f"{trial.run}/{drawn.sheet.name}"
     # The first steps warm caches up, and a step that waited for the machine says nothing: hence the median.
     seconds = statistics.median(step["seconds"] for step in steps)
-    return Result(trial.cell, trial.seed, trial.reference, measures, curve, trial.costs | {"step_s": seconds}, sheet)
+    costs = trial.costs | {"step_s": seconds}
+    return Result(trial.cell, trial.seed, trial.reference, measures, curve, costs, sheet, code()["sources"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffusion.ablations.comparison import CellResults, Difference, Effect, against_floor, costs, measures
+from diffusion.ablations.result import Result
 from diffusion.evaluation.uncertainty import Estimate
 
 if TYPE_CHECKING:
@@ -92,6 +94,15 @@ def sentence(found: Effect) -> str:
         told = f"{first} raises the {measure} by {size(gap, signed=False)} against {second} ({basis})."
         return f"{told} The claim was that it would lower it."
     return f"{first} against {second}: no difference in the {measure} that these seeds can show: {size(gap)} ({basis})."
+
+
+def mixture(results: Sequence[Result]) -> str | None:
+    """A warning where results were made by different versions of the code, and how many by each; else None."""
+    counts = Counter(result.sources or "unknown" for result in results)
+    if len(counts) < 2:
+        return None
+    told = ", ".join(f"{count} by {sources}" for sources, count in counts.most_common())
+    return f"These results are of different source files ({told}); with another --out all are made by the present ones."
 
 
 def size(gap: Difference, *, signed: bool = True) -> str:

@@ -1,6 +1,7 @@
 """How far a number can be trusted: a distance of samples, its floor between real clips, and a mean over seeds.
 
-For distances, halves of both sets are drawn without replacement (a bootstrap would repeat samples, which shrinks covariances).
+For distances, halves of both sets are drawn without replacement: a bootstrap would repeat samples, which shrinks
+covariances.
 
 * A statistic of half of the samples deviates from that of all of them as much as that one does from the truth
   (delete-half jackknife; Shao and Wu, 1989), so the spread over halves gives the interval.

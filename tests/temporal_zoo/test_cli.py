@@ -62,7 +62,8 @@ def test_the_commands_are_those_of_the_distribution():
 def test_an_unknown_command_gets_the_nearest_and_the_list():
     result = CliRunner().invoke(zoo, ["benhc"])
     assert result.exit_code == 2
-    assert "there is no command 'benhc' (did you mean \"bench\"?); there are ablate, bench, check, compare, " in result.output
+    told = "there is no command 'benhc' (did you mean \"bench\"?); there are ablate, bench, check, compare, "
+    assert told in result.output
 
 
 def test_a_command_that_cannot_be_loaded_is_listed_with_the_reason(zoo_process, third_party):

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -141,3 +142,10 @@ def test_curves_have_a_column_for_each_task():
     assert list(below.get_xdata()) == [0, 10, 20]
     expected = 100 * sum((0.5 + 0.01 * seed) / (1 + 0.01 * seed) - 1 for seed in range(3)) / 3
     assert list(below.get_ydata()) == pytest.approx([0, 0, expected])
+
+
+def test_results_of_different_versions_are_told(tmp_path):
+    results = made_up(1)
+    assert "source files (" not in written(tmp_path, results)
+    results[0] = replace(results[0], sources="0123abcd")
+    assert f"({len(results) - 1} by unknown, 1 by 0123abcd)" in written(tmp_path, results)
