@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from temporal_zoo import terminal
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -24,14 +26,14 @@ def list_mixers(as_json: bool) -> None:
     rows = catalogue.mixers()
     if as_json:
         return click.echo(json.dumps(rows, indent=2))
-    table = _table("name", "summary", "time", "memory", "causal", "paper")
+    table = terminal.table("name", "summary", "time", "memory", "causal", "paper")
     for row in rows:
         if "error" in row:
             table.add_row(row["name"], f"cannot be loaded: {row['error']}", style="red")
         else:
             known = (row["name"], row["summary"], row["time"], row["memory"], _yes_no(row["causal"]), row["paper"])
             table.add_row(*known)
-    _console().print(table)
+    terminal.output().print(table)
 
 
 @click.command()
@@ -44,7 +46,7 @@ def info(name: str, as_json: bool) -> None:
     facts = catalogue.mixer(name)
     if as_json:
         return click.echo(json.dumps(facts, indent=2))
-    console = _console()
+    console = terminal.output()
     console.print(f"[bold]{facts['spec']}[/bold]  {facts['summary']}\n", highlight=False)
     console.print(facts["description"] + "\n", markup=False, highlight=False)
     grid = _grid()
@@ -59,7 +61,7 @@ def info(name: str, as_json: bool) -> None:
         grid.add_row(f"bodies on {device} here", told)
     grid.add_row("class", facts["home"])
     console.print(grid)
-    table = _table("option", "type", "default", "here", "what it is")
+    table = terminal.table("option", "type", "default", "here", "what it is")
     for option in facts["options"]:
         changed = option["value"] if option["value"] != option["default"] else ""
         table.add_row(option["name"], option["type"], option["default"], changed, option["doc"])
@@ -81,7 +83,7 @@ def check(names: tuple[str, ...]) -> None:
 
     # All questions are read before the first answer: a misspelt last name must not cost the time of the others.
     specs = [spec for name in names or registry.names() for spec in catalogue.specs(name)]
-    console = _console()
+    console = terminal.output()
     with _progress() as progress:
         task = progress.add_task("", total=None)
         verdicts = [_check_one(spec, console, progress, task) for spec in specs]
@@ -133,9 +135,9 @@ def doctor(as_json: bool, strict: bool) -> None:
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    console = _console()
+    console = terminal.output()
     console.print(_machine_grid(report["environment"]))
-    packages = _table("package", "state", "for", "why not")
+    packages = terminal.table("package", "state", "for", "why not")
     for row in report["packages"]:
         state = {"works": "used", "unusable": "not usable here"}.get(row["state"], row["state"])
         purpose = ", ".join(row["bodies"]) or row["purpose"]
@@ -145,7 +147,7 @@ def _print_report(report: dict[str, Any]) -> None:
     for row in report["packages"]:
         if row["fix"]:
             console.print(f"to get {row['package']}: {row['fix']}", markup=False, highlight=False, soft_wrap=True)
-    bodies = _table("op", "body", "device", "runs", "auto", "differs by", "why not")
+    bodies = terminal.table("op", "body", "device", "runs", "auto", "differs by", "why not")
     for row in report["bodies"]:
         example = f"{row['dtype']}{'' if row['padded'] else ', no padding'}" if row["runs"] else "no"
         error = "" if row["error"] is None else f"{row['error']:.0e}"
@@ -186,29 +188,11 @@ def _machine_grid(environment: dict[str, Any]) -> Table:
     return grid
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    # A file or a pipe has no width; narrow tables there would only break words.
-    return console if console.is_terminal else Console(width=140)
-
-
 def _progress() -> Progress:
     from rich.console import Console
     from rich.progress import Progress
 
     return Progress(console=Console(stderr=True), transient=True)
-
-
-def _table(*columns: str) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def _grid() -> Table:

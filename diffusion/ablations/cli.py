@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from diffusion.ablations import AblationError, catalogue
 from diffusion.ablations.ablation import Budget
+from temporal_zoo import terminal
 
 if TYPE_CHECKING:
     from diffusion.ablations.grid import Grid
@@ -109,10 +110,10 @@ def _list(as_json: bool) -> None:
     found = {name: catalogue.summary(name) for name in catalogue.names()}
     if as_json:
         return click.echo(json.dumps(found, indent=2))
-    table = _table("ablation", "what it asks")
+    table = terminal.table("ablation", "what it asks")
     for row in found.items():
         table.add_row(*row)
-    _stdout().print(table)
+    terminal.output().print(table)
 
 
 def _extractor(weights: Path | None) -> tuple[str, str | None]:
@@ -211,7 +212,7 @@ def _conclude(grid: Grid, as_json: bool) -> None:
     if as_json:
         facts = {"results": [asdict(result) for result in results], "failures": failures, "verdicts": verdicts}
         return click.echo(json.dumps(facts, indent=2))
-    console = _stdout()
+    console = terminal.output()
     if found:
         console.print(rich_table(cells_sheet(found, failures)))
     for kind in kinds:
@@ -232,15 +233,17 @@ def _show_grid(grid: Grid, as_json: bool) -> None:
     ]  # fmt: skip
     if as_json:
         return click.echo(json.dumps(rows, indent=2))
-    console, ablation = _stdout(), grid.ablation
+    console, ablation = terminal.output(), grid.ablation
     console.print(f"{ablation.question}  Scale {ablation.scale_name}, in {grid.folder}", highlight=False)
-    table = _table("trial", "state", "parameters", "stored, one clip", "width", "steps", "off the budget", "folder")
+    table = terminal.table(
+        "trial", "state", "parameters", "stored, one clip", "width", "steps", "off the budget", "folder"
+    )
     for trial, row in zip(grid.trials, rows, strict=True):
         off = trial.costs.get("off_budget")
         table.add_row(
-            trial.name, row["state"], f"{row['parameters']:,}", bytes_text(trial.costs["stored_bytes"]),
+            trial.name, _state(grid, trial), f"{row['parameters']:,}", bytes_text(trial.costs["stored_bytes"]),
             str(trial.recipe.train.model.width), f"{row['steps']:,}",
-            "" if off is None else f"{off:+.1%}" + ("" if trial.matched else ", no match"), row["folder"],
+            "" if off is None else f"{off:+.1%}" + ("" if trial.matched else ", no match"), trial.run,
             style=None if trial.matched else "red",
         )  # fmt: skip
     console.print(table)
@@ -250,19 +253,3 @@ def _state(grid: Grid, trial: Any) -> str:
     if grid.is_done(trial):
         return "done"
     return "failed" if trial.name in grid.failures() else "pending"
-
-
-def _stdout() -> Console:
-    console = Console()
-    # A file or a pipe has no width; narrow tables there would only break words.
-    return console if console.is_terminal else Console(width=160)
-
-
-def _table(*columns: str):
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from diffusion.ablations.comparison import CellResults, Difference, Effect, against_floor, costs, measures
 from diffusion.ablations.result import Result
 from diffusion.evaluation.uncertainty import Estimate
+from temporal_zoo import terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,15 +68,10 @@ def differences_sheet(gaps: Sequence[Difference]) -> Sheet:
 
 def rich_table(sheet: Sheet, title: str | None = None) -> Table:
     """A sheet for a terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
-    for column in sheet.columns:
-        table.add_column(column, overflow="fold")
+    made = terminal.table(*sheet.columns, title=title)
     for row, kind in zip(sheet.rows, sheet.kinds, strict=True):
-        table.add_row(*row, style=_COLOURS.get(kind))
-    return table
+        made.add_row(*row, style=_COLOURS.get(kind))
+    return made
 
 
 def sentence(found: Effect) -> str:

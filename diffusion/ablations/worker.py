@@ -30,7 +30,8 @@ def main() -> None:
 
 
 def _say(**facts: object) -> None:
-    print(json.dumps(facts), flush=True)
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
 
 
 def _end_with_parent() -> None:

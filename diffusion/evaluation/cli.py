@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 
 from diffusion.data.config import DataConfig, Split
 from diffusion.evaluation.protocol import PRESETS, Protocol, protocol
+from temporal_zoo import terminal
 
 if TYPE_CHECKING:
     from diffusion.evaluation.clips import ClipSet
@@ -169,9 +170,7 @@ def evaluate(
     session.write("evaluation", evaluation.facts() | drawn | {"rows": [row.to_dict() for row in evaluation.rows]})
     save_plot(folder / "evaluation.png", evaluation)
     click.echo(title(evaluation))
-    results = Console()
-    results = results if results.is_terminal else Console(width=120)
-    results.print(table(evaluation))
+    terminal.output().print(table(evaluation))
     click.echo(f"{folder}/evaluation.png, {folder}/evaluation.jsonl")
 
 

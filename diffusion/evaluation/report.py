@@ -10,6 +10,7 @@ from diffusion.data.readers import need
 from diffusion.data.storage import written_whole
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.uncertainty import Estimate
+from temporal_zoo import terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,10 +33,7 @@ def title(evaluation: Evaluation) -> str:
 
 def table(evaluation: Evaluation) -> Table:
     """A row for each measure: value with 95 % interval, floor, the parts of it, p-value."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    found = Table("measure", "value", "real against real", "of means", "of covariances", "p", box=SIMPLE_HEAD)
+    found = terminal.table("measure", "value", "real against real", "of means", "of covariances", "p")
     for row in evaluation.rows:
         numbers = (row.mean_term, row.covariance_term, row.p_value)
         parts = ["" if number is None else f"{number:.3g}" for number in numbers]
@@ -48,12 +46,9 @@ def comparison(records: Sequence[Mapping[str, Any]]) -> Table:
 
     Raises: EvaluationError when their numbers cannot be compared.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     require_comparable(records)
     measures = [row["measure"] for row in records[0]["rows"]]
-    found = Table("clips", *measures, box=SIMPLE_HEAD)
+    found = terminal.table("clips", *measures)
     for record in records:
         values = {row["measure"]: str(Estimate(*row["estimate"])) for row in record["rows"]}
         found.add_row(record["sets"]["fake"]["name"], *(values[measure] for measure in measures))

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from diffusion.probes import ProbeError
 from diffusion.probes.tasks import get, names, summary
-from temporal_zoo import registry
+from temporal_zoo import registry, terminal
 from temporal_zoo.spec import MixerSpec
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ def _list(as_json: bool) -> None:
             for name, task in probes.items()
         }  # fmt: skip
         return click.echo(json.dumps(facts, indent=2))
-    table = _table("probe", "what it asks", "difficulty", "noise")
+    table = terminal.table("probe", "what it asks", "difficulty", "noise")
     for name, task in probes.items():
         table.add_row(name, summary(name), f"{task.knob.name}: {_choices(task.knob)}", _choices(task.noises))
-    _stdout().print(table)
+    terminal.output().print(table)
 
 
 def _choices(knob: Knob) -> str:
@@ -145,7 +145,7 @@ def _run(sweep: Sweep, console: Console) -> bool:
 
 
 def _print(task: type[Task], found: list[Row]) -> None:
-    console = _stdout()
+    console = terminal.output()
     settings = list(dict.fromkeys((row.level, row.noise, row.frames) for row in found))
     for level, noise, frames in settings:
         here = [row for row in found if (row.level, row.noise, row.frames) == (level, noise, frames)]
@@ -154,8 +154,10 @@ def _print(task: type[Task], found: list[Row]) -> None:
             f"{here[0].past:.4f}, best of all {here[0].whole:.4f}, chance 1",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
-        table = _table("mixer", "causal", "error", "above the past's best", "above the best", "solved", "verdict",
-                       "seeds", "parameters", "CPU s")  # fmt: skip
+        table = terminal.table(
+            "mixer", "causal", "error", "above the past's best", "above the best", "solved", "verdict", "seeds",
+            "parameters", "CPU s",
+        )  # fmt: skip
         for row in here:
             style = "red" if row.impossible else None
             table.add_row(
@@ -169,19 +171,3 @@ def _print(task: type[Task], found: list[Row]) -> None:
 
 def _plain(row: Row) -> dict[str, Any]:
     return asdict(row) | {"solved": row.solved, "impossible": row.impossible, "verdict": row.verdict}
-
-
-def _stdout() -> Console:
-    console = Console()
-    # A file or a pipe has no width; narrow tables there would only break words.
-    return console if console.is_terminal else Console(width=160)
-
-
-def _table(*columns: str):
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
