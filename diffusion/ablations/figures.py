@@ -216,7 +216,7 @@ def _plain_log(axis: Any, *, in_bytes: bool = False) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = axis.get_view_interval()
-    between = (1, 1.5) if high < 8 * low else (1,)
+    between = (1, 1.25, 1.5, 1.75) if high < 2.5 * low else (1, 1.5) if high < 8 * low else (1,)
     axis.set_major_locator(LogLocator(base=2, subs=between) if in_bytes else LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: bytes_text(value) if in_bytes else f"{value:g}"))
     axis.set_minor_locator(NullLocator())
