@@ -9,12 +9,19 @@ Letters: n state, d channels, both padded to powers of two; t frames.
 Backward stores no states.  With g[t] the gradient of h[t], and v[t] = g[t] exp(delta[t] A) h[t-1], which is all that
 the gradients of delta and A need, the recurrences of h and g give
 
+    v[t] = v[t+1] + dy[t] C[t] h[t] - g[t] delta[t] B[t] u[t]
+
+whose first difference a sweep along the scan knows, and whose second one against it.  Sums of sums in float32 would
+lose digits over many frames: every `CHUNK` frames v starts anew from its definition.
+
+What frame t itself adds to h and g stands in both differences, as dy[t] C[t] delta[t] B[t] u[t], and cancels.  Where
+steps are long it is far greater than v, and so is its rounding, which a sum of v over frames (the gradient of dt_bias)
+collects.  For delta it is therefore left out of both:
+
     v[t] = v[t+1] + dy[t] C[t] exp(delta[t] A) h[t-1] - exp(delta[t+1] A) g[t+1] delta[t] B[t] u[t]
 
-whose first difference a sweep along the scan knows, and whose second one against it.  Both take the states as they are
-before frame t adds to them: what it adds, delta[t] B[t] u[t] and dy[t] C[t], would stand in both with the same product
-and cancel, and where steps are long that product is far greater than v, and so is its rounding.  Sums of sums in
-float32 would lose digits over many frames all the same: every `CHUNK` frames v starts anew from its definition.
+In one row of 256 frames with dt shifted by 4 this takes the error of dt_bias from 4e-5 to 1e-6 of its largest entry.
+The gradient of A keeps the first form, 1e-5 off there: with the second one for it too, registers do not suffice.
 """
 
 from __future__ import annotations
@@ -198,24 +205,23 @@ def _along(
             u = load(sweep.u + here, live)
             delta = _softplus(load(sweep.dt + here, live) + dt_bias)
             B, C = load(sweep.B + there, live_n), load(sweep.C + there, live_n)
-            fed = delta * u
             h = tl.exp2(delta[None, :] * A) * h
+            gained = tl.sum(h * C[:, None] * A, axis=0)
+            h += (delta * u)[None, :] * B[:, None]
             weighted = h * C[:, None]
             slope = load(grad_y + here, live)
             if gate is not None:
                 z = load(gate + here, live)
                 share = sigmoid(z)
-                grad_z = slope * (tl.sum(weighted, axis=0) + fed * tl.sum(B * C, axis=0) + skip * u)
-                grad_z *= share * (1 + z * (1 - share))
+                grad_z = slope * (tl.sum(weighted, axis=0) + skip * u) * share * (1 + z * (1 - share))
                 if add:
                     grad_z += load(grad_gate + here, live)
                 tl.store(grad_gate + here, grad_z, mask=live)
                 slope *= z * share
-            tl.store(grads.rest + here, slope * tl.sum(weighted * A, axis=0), mask=live)
+            _store_sums(grads.C + (partial + t) * sweep.state, h * slope[None, :], sweep.state)
+            tl.store(grads.rest + here, slope * gained, mask=live)
             elapsed += delta
             grad_A += weighted * (slope * elapsed)[None, :]
-            h += fed[None, :] * B[:, None]
-            _store_sums(grads.C + (partial + t) * sweep.state, h * slope[None, :], sweep.state)
         if chunk + 1 < chunks:
             end = grads.ends + (row * ends + chunk) * ((sweep.state + 1) * channels)
             tl.store(end + tile, h, mask=live_tile)
@@ -268,13 +274,13 @@ def _against(
                 z = load(gate + here, live)
                 slope *= z * sigmoid(z)
             fed = delta * u
-            weighted = carried * B[:, None]
-            grad_fed = tl.sum(weighted, axis=0) + slope * tl.sum(B * C, axis=0)
-            rest += load(grads.rest + here, live) - fed * tl.sum(weighted * A, axis=0)
-            grad_A -= weighted * (fed * elapsed)[None, :]
-            elapsed -= delta
+            rest += load(grads.rest + here, live) - fed * tl.sum(carried * A * B[:, None], axis=0)
             g = carried + slope[None, :] * C[:, None]
             _store_sums(grads.B + (partial + t) * sweep.state, g * fed[None, :], sweep.state)
+            weighted = g * B[:, None]
+            grad_fed = tl.sum(weighted, axis=0)
+            grad_A -= weighted * (fed * elapsed)[None, :]
+            elapsed -= delta
             grad_dt = (_LN_2 * rest + grad_fed * u) * sigmoid(dt)
             tl.store(grads.dt + here, grad_dt, mask=live)
             tl.store(grads.u + here, grad_fed * delta + slope * skip, mask=live)
