@@ -13,7 +13,8 @@ from temporal_zoo.registry import build
 
 from .case import DIM, Case
 from .outcome import Agreement
-from .workloads import SEED, autocast
+from .training import SEED
+from .workloads import autocast
 
 # Small, and no length is a multiple of a block.
 _ROWS, _FRAMES = 3, 37

@@ -97,7 +97,7 @@ def notes(panel: Panel) -> list[str]:
     if panel.case.level == "model":
         lines.append("Declared growth is the bare mixer's; all that is around it grows linearly with the frames.")
     if panel.case.level == "model" and panel.case.mode == "train":
-        lines.append("A training step is forward pass, loss, backward pass and AdamW.")
+        lines.append("A training step is forward pass, loss, backward pass, AdamW and the moving average.")
     for curve in panel.curves:
         done = [result.outcome for result in curve.results if result.outcome.status == "ok"]
         ran = sorted({f"{op}={body}" for o in done for op, names in o.bodies.items() for body in names})

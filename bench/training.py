@@ -8,14 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .workloads import SEED
-
 if TYPE_CHECKING:
     from diffusion.ema import MovingAverage
 
+SEED = 0
+
 
 def training_step(
-    preset: str, *changes: str, clips: int, frames: int, device: torch.device, updates: bool = True
+    preset: str,
+    *changes: str,
+    clips: int,
+    frames: int,
+    device: torch.device,
+    updates: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> TrainingStep:
     """A step of the denoiser of that preset, on made-up clips.
 
@@ -23,6 +29,7 @@ def training_step(
         changes: of its configuration, such as "mixer=attn" and "size=64".
         device: where it lives; on "meta" it takes no memory.
         updates: whether the weights are updated, which takes the memory of the optimizer and of the average.
+        dtype: of the arithmetic, see `TrainingStep`.
     """
     from diffusion.backbone import Backbone
     from diffusion.ema import MovingAverage
@@ -35,7 +42,7 @@ def training_step(
         noisy, target = (torch.randn(clips, frames, config.channels, config.size, config.size) for _ in range(2))
         levels = torch.zeros(clips, dtype=torch.int64)
     average = MovingAverage(network, decay=0.9999, warmup=False) if updates else None
-    return TrainingStep(network, average, (noisy, target, levels))
+    return TrainingStep(network, average, (noisy, target, levels), dtype)
 
 
 def paper_model(size: str) -> tuple[str, int, nn.Module]:
@@ -49,25 +56,40 @@ def paper_model(size: str) -> tuple[str, int, nn.Module]:
 
 
 class TrainingStep:
-    """Forward pass, loss, backward pass, AdamW and the moving average of the weights, in float32.
+    """Forward pass, loss, backward pass, AdamW and the moving average of the weights.
 
     Args:
         network: the denoiser.
         average: the moving average of its weights, or None for a step that updates nothing.
         batch: noisy clips, what the network should predict, and noise levels.
+        dtype: of the network's arithmetic: autocast unless float32; weights, loss and updates are float32.
     """
 
-    def __init__(self, network: nn.Module, average: MovingAverage | None, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        average: MovingAverage | None,
+        batch: tuple[Tensor, Tensor, Tensor],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.network = network
         self.average = average
         self.noisy, self.target, self.levels = batch
+        self.dtype = dtype
         # On the meta device torch would update the weights one by one; on CUDA it takes them together, and so do plans.
         together = self.noisy.device.type in ("cuda", "meta")
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, foreach=together) if average else None
 
+    def denoise(self, noisy: Tensor, levels: Tensor) -> Tensor:
+        """What the network predicts."""
+        if self.dtype == torch.float32:
+            return self.network(noisy, levels)
+        with torch.autocast(noisy.device.type, dtype=self.dtype):
+            return self.network(noisy, levels)
+
     def forward(self) -> Tensor:
         """The loss, with its graph."""
-        return F.mse_loss(self.network(self.noisy, self.levels), self.target)
+        return F.mse_loss(self.denoise(self.noisy, self.levels).float(), self.target)
 
     def __call__(self) -> None:
         loss = self.forward()

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from temporal_zoo.registry import build as build_mixer
 
 from .case import Case
-
-SEED = 0
+from .training import SEED, training_step
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`step` is what is timed; `forward` is its forward pass with a graph, whose stored tensors are counted."""
+    """`step` is what is timed; `forward` is its forward pass with a graph (of the denoiser with the loss), whose stored
+    tensors are counted.
+    """
 
     module: nn.Module
     forward: Callable[[], Tensor]
@@ -63,11 +63,10 @@ def _mixer(case: Case, device: torch.device) -> Workload:
 
 
 def _model(case: Case, device: torch.device) -> Workload:
-    """One denoiser call; in training also loss, gradients and AdamW, which is one whole training step of one batch.
+    """One denoiser call; in training the whole step that plans are made for; see `training`.
 
     In sampling also the way from its answer to the next, less noisy clip: clamp, posterior and fresh noise.
     """
-    from diffusion.backbone import Backbone
     from diffusion.presets import preset
     from diffusion.process import Process
     from diffusion.samplers import ancestral, denoiser
@@ -75,32 +74,29 @@ def _model(case: Case, device: torch.device) -> Workload:
     assert case.preset is not None
     assert case.clips is not None
     assert case.size is not None
-    whole = preset(case.preset)
-    config = whole.model.replace(mixer=case.mixer, size=case.size)
-    module = Backbone(config).to(device)
-    noisy, target = torch.randn(2, case.clips, case.frames, config.channels, case.size, case.size, device=device)
-    levels = torch.zeros(case.clips, dtype=torch.int64, device=device)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
+    train = training_step(
+        case.preset,
+        f"mixer={case.mixer}",
+        f"size={case.size}",
+        clips=case.clips,
+        frames=case.frames,
+        device=device,
+        updates=case.mode == "train",
+        dtype=getattr(torch, case.dtype),
+    )
+    process = Process.from_config(preset(case.preset).process)
 
-    def forward() -> Tensor:
-        with autocast(case):
-            return module(noisy, levels)
-
-    def train() -> None:
-        F.mse_loss(forward().float(), target).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    process = Process.from_config(whole.process)
-
-    def network(x: Tensor, at: Tensor) -> Tensor:
-        with autocast(case):
-            return module(x, at)
+    def predict() -> Tensor:
+        return train.denoise(train.noisy, train.levels)
 
     def sample() -> Tensor:
         # Of two steps the first: the last one of a sampler adds no noise.
-        fresh = functools.partial(torch.randn_like, noisy)
-        return next(ancestral(denoiser(network, process), process, noisy, fresh, num_steps=2))
+        fresh = functools.partial(torch.randn_like, train.noisy)
+        return next(ancestral(denoiser(train.denoise, process), process, train.noisy, fresh, num_steps=2))
 
-    steps = {"forward": torch.no_grad()(forward), "train": train, "sample": torch.no_grad()(sample)}
-    return Workload(module, forward, steps[case.mode])
+    steps: dict[str, Callable[[], object]] = {
+        "forward": torch.no_grad()(predict),
+        "train": train,
+        "sample": torch.no_grad()(sample),
+    }
+    return Workload(train.network, train.forward, steps[case.mode])
