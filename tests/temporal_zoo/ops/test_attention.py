@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from temporal_zoo.ops._dispatch import BackendError, tracing
+from temporal_zoo.ops._dispatch import tracing
 from temporal_zoo.ops.attention import _operator, attention, blocked, flash_attn, sdpa, xformers
 
 FUSED = ("flash_attn", "xformers", "sdpa", "blocked", "triton")
@@ -259,59 +259,6 @@ def test_auto_takes_a_body_that_holds_no_weights():
     with tracing() as ran:
         attention(q, k, v, bias=bias)
     assert ran == {"attention": {"blocked"}}
-
-
-def test_a_pinned_body_that_cannot_run_says_why():
-    q, k, v, bias, lengths = inputs((2, 3, 2, 8), bias=True, padded=True)
-    with pytest.raises(BackendError, match="it has no gradient for a bias") as caught:
-        attention(q, k, v, bias=bias, backend="sdpa")
-    assert "blocked: can run" in str(caught.value)
-    for body in (flash_attn, xformers):
-        reasons = " ".join(body.refuses(q, k, v, bias=bias, lengths=lengths))
-        assert "on cuda, not on cpu" in reasons
-        assert "bias" in reasons
-        assert "padding" in reasons
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"q": torch.zeros(2, 3, 4)}, "must be floats"),
-        ({"q": torch.zeros(2, 3, 2, 8, dtype=torch.int64)}, "must be floats"),
-        ({"k": torch.zeros(2, 4, 2, 8)}, "k is"),
-        ({"v": torch.zeros(2, 3, 2, 8, dtype=torch.float64)}, "v is"),
-        ({"bias": torch.zeros(3, 3)}, "bias is"),
-        ({"lengths": torch.ones(3, dtype=torch.int64)}, "lengths is"),
-    ],
-)
-def test_arguments_that_do_not_fit_are_refused(change, message):
-    q, k, v, _, _ = inputs((2, 3, 2, 8))
-    arguments = {"q": q, "k": k, "v": v} | change
-    with pytest.raises(ValueError, match=message):
-        attention(arguments.pop("q"), arguments.pop("k"), arguments.pop("v"), **arguments)
-
-
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("kernel", ["flash", "efficient"])
-def test_the_cuda_kernels_take_our_arguments(kernel, padded):
-    """On the meta device torch checks names, order, types and shapes of what its CUDA kernels are called with."""
-    if kernel == "flash" and padded:
-        pytest.skip("it is called without padding only")
-    forward, backward = getattr(sdpa, f"_{kernel}_forward"), getattr(sdpa, f"_{kernel}_backward")
-    q = torch.empty(3, 2, 37, 16, dtype=torch.bfloat16, device="meta")
-    lengths = torch.empty(3, dtype=torch.int64, device="meta") if padded else None
-    out, lse = forward(q, q, q, lengths)
-    assert out.shape == q.shape
-    assert lse.shape == (3, 2, 37)
-    assert [x.shape for x in backward(q, q, q, q, out, lse, lengths)] == [q.shape] * 3
-
-
-def test_the_wide_mask_is_aligned_and_small():
-    q = torch.zeros(3, 2, 37, 16)
-    mask = sdpa._wide_mask(q, torch.tensor([37, 1, 20]))
-    assert mask.shape == (3, 2, 37, 37)
-    assert mask.stride() == (48, 0, 0, 1)
-    assert mask.isinf().sum(-1)[:, 1, 5].tolist() == [0, 36, 17]
 
 
 def stub(monkeypatch, name, **functions):
