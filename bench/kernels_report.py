@@ -100,7 +100,8 @@ def page(reading: Reading, record: str, picture: str) -> str:
         "```",
         "",
         f"{machine['processor'] or 'Unknown processor'}, {machine['usable_cores']} usable cores, {machine['system']}; "
-        f"torch {software['torch']}, Python {software['python']}; temporal_zoo {code['version']}, commit {commit}. "
+        f"torch {software['torch']} ({software.get('cpu_capability', 'instructions unknown')}), "
+        f"Python {software['python']}; temporal_zoo {code['version']}, commit {commit}. "
         f"Record [{record}]({record}), {head['time']}, environment `{head['environment']}`; "
         f"load of the machine at the start {number(head['load'] or 0)}.",
         "",

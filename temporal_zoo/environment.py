@@ -113,6 +113,8 @@ def _software() -> dict[str, Any]:
     found = {
         "python": platform.python_version(),
         "torch": torch.__version__,
+        # The instructions that torch and our compiled bodies use, which ATEN_CPU_CAPABILITY can lower.
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda,
         "cudnn": cudnn,
     }
