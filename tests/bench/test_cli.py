@@ -51,7 +51,7 @@ def test_a_sweep_leaves_tables_a_record_and_a_plot(out):
     assert (out / "growth.png").exists()
     measured = read(out / "records.jsonl").of("measurement")
     assert [(m["case"]["mixer"], m["case"]["frames"]) for m in measured[:3]] == [("identity", n) for n in (4, 8, 16)]
-    assert all(m["outcome"] == "ok" and m["time_ms"]["rounds"] >= 3 and m["threads"] >= 1 for m in measured)
+    assert all(m["outcome"] == "ok" and m["time_ms"]["rounds"] >= 1 and m["threads"] >= 1 for m in measured)
     (environment,) = read(out / "records.jsonl").environments
     assert {m["environment"] for m in measured} == {environment}
 

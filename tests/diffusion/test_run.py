@@ -96,6 +96,7 @@ def test_a_misspelt_mixer_leaves_no_folder(small, tmp_path):
 @pytest.fixture
 def interrupt_after(monkeypatch):
     """Sends Ctrl-C to this process during the given steps, after the update."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def at(*steps, times=1):
         plain = Trainer.advance
@@ -108,7 +109,8 @@ def interrupt_after(monkeypatch):
 
         monkeypatch.setattr(Trainer, "advance", advance)
 
-    return at
+    yield at
+    signal.signal(signal.SIGINT, usual)
 
 
 def test_ctrl_c_ends_a_run_after_its_step_with_a_checkpoint(small, tmp_path, interrupt_after):
