@@ -188,7 +188,7 @@ def _meta_test(
     """Half of the clips, damaged, against the other half."""
     from diffusion.data.storage import written_whole
     from diffusion.evaluation.clips import open_set
-    from diffusion.evaluation.metatest import MetaTest, page, save_plot
+    from diffusion.evaluation.metatest import PICTURE, MetaTest, page, save_plot
     from diffusion.evaluation.report import title
     from temporal_zoo.environment import environment
     from temporal_zoo.record import Session
@@ -205,9 +205,9 @@ def _meta_test(
     text = page(test, command, title(test.clean))
     with written_whole(folder / "metatest.md") as file:
         file.write(text.encode())
-    save_plot(folder / "metatest.png", test.rows)
+    save_plot(folder / PICTURE, test.rows)
     click.echo(text)
-    click.echo(f"{folder}/metatest.md, {folder}/metatest.png, {folder}/evaluation.jsonl")
+    click.echo(f"{folder}/metatest.md, {folder}/{PICTURE}, {folder}/evaluation.jsonl")
 
 
 def _is_run(place: str) -> bool:

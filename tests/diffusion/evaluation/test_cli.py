@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from click.testing import CliRunner
 from diffusion.data.config import DataConfig
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.distortions import DISTORTIONS, Distorted
+from diffusion.evaluation.metatest import seen
 from diffusion.evaluation.report import comparison
+from diffusion.evaluation.suite import Row
+from diffusion.evaluation.uncertainty import Estimate
 from temporal_zoo.cli import zoo
 from temporal_zoo.record import read
 
@@ -110,6 +114,15 @@ def test_the_meta_test_has_a_row_for_each_distortion(videos, here):
     assert page in result.stdout
     (record,) = read(here / "evaluation" / "evaluation.jsonl").of("meta-test")
     assert list(record["rows"])[1:] == list(DISTORTIONS)
+
+
+def test_what_real_clips_are_from_each_other_is_not_taken_for_damage():
+    with_floor = Row(measure="FVD", estimate=Estimate(300.0, 50.0), floor=Estimate(380.0, 20.0))
+    extrapolated = Row(measure="FVD, infinite", estimate=Estimate(129.0, 91.0), floor=None)
+    around_zero = Row(measure="KVD", estimate=Estimate(-1.0, 2.0), floor=None)
+    for clean, most in ((with_floor, 400), (extrapolated, 220), (around_zero, 2)):
+        assert not seen(replace(clean, estimate=Estimate(0.99 * most, None)), clean)
+        assert seen(replace(clean, estimate=Estimate(1.01 * most, None)), clean)
 
 
 @pytest.mark.parametrize("name", DISTORTIONS)
