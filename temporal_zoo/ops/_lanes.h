@@ -64,11 +64,12 @@ inline void store(float* to, Lanes v, int count) {
 }
 
 // Asks for memory that lies `ahead` floats behind `from` and is wanted soon, to be read or written.  Rows of a few frames
-// are too short for the processor to guess where the next one begins.  Addresses beyond the end are harmless.
+// are too short for the processor to guess where the next one begins.  Addresses beyond the end are harmless.  Always
+// inlined: to GCC a function that only fetches has no effect, and calls of it may go away.
 enum Use { kRead, kWrite };
 
 template <Use USE>
-inline void fetch(const float* from, int64_t ahead) {
+[[gnu::always_inline]] inline void fetch(const float* from, int64_t ahead) {
     __builtin_prefetch((const void*)((uintptr_t)from + (uintptr_t)ahead * sizeof(float)), USE);
 }
 
