@@ -1,16 +1,20 @@
-"""One case in a process of its own, watched from here: whatever it does to itself, its end is an outcome.  No torch."""
+"""Each case in a process of its own, watched from here: whatever it does there, its end is an outcome.  No torch."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import psutil
 
@@ -18,7 +22,7 @@ from . import host_memory
 from .case import Case
 from .outcome import Outcome
 
-# The process ends itself at its limit, which begins when torch is there; this much later it is ended from here.
+# A process ends itself at its limit; this much later, torch's import included, it is ended from here.
 GRACE_S = 30.0
 _LOOK_S = 0.05
 _EXAMINE_S = 300.0
@@ -38,7 +42,8 @@ def examine(cases: Sequence[Case], expected: str | None = None) -> tuple[dict[st
     # One case for each device and set of pins says as much as all of them.
     few = {(case.device, case.backends): case for case in cases}.values()
     job = {"task": "examine", "cases": [case.to_dict() for case in few], "expected": expected}
-    answer, end = _ask(job, limit_s=_EXAMINE_S, most_bytes=host_memory.allowance())
+    with Workers(forks=False) as workers:
+        answer, end = workers.ask(job, limit_s=_EXAMINE_S, most_bytes=host_memory.allowance())
     if answer is None:
         raise BenchError(f"no process can measure here: {end.reason}")
     if "refused" in answer:
@@ -46,70 +51,141 @@ def examine(cases: Sequence[Case], expected: str | None = None) -> tuple[dict[st
     return answer["environment"], answer["place"]
 
 
-def measure(
-    case: Case, *, budget_s: float, limit_s: float, trace: Path | None = None, sources: str | None = None
-) -> Outcome:
-    """Runs `case` in a fresh process, which must end `limit_s` seconds after its start and not take nearly all memory.
+class Workers:
+    """Gives every job a fresh process; to be closed, or used in a `with` block.
 
     Args:
-        budget_s: seconds for the rounds of the clock (`measure.time_ms`).
-        trace: file for a profile of one more step.
-        sources: digest that our source files must have, so that a record names the code that ran.
-    Raises:
-        BenchError: the source files are others.
+        forks: a process is forked from one that has imported torch and done nothing else, instead of being started from
+            nothing.  Torch takes longer to start than most cases to measure.  Only where forking is safe, on Linux, and
+            not for CUDA, whose driver may have been touched by an import.
     """
-    most = host_memory.allowance()
-    job = {"task": "measure", "case": case.to_dict(), "budget_s": budget_s, "most_bytes": most,
-           "trace": str(trace) if trace else None, "sources": sources}  # fmt: skip
-    answer, end = _ask(job, limit_s=limit_s, most_bytes=most)
-    if answer is None:
-        return end
-    if "refused" in answer:
-        raise BenchError(answer["refused"])
-    return Outcome.from_dict(answer)
+
+    def __init__(self, *, forks: bool) -> None:
+        self._forks = forks and sys.platform.startswith("linux")
+        self._process: subprocess.Popen[str] | None = None
+        self._job: int | None = None  # number of the process that works on a job
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._told: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kill()
+        if self._process is not None:
+            self._process.kill()
+            self._end_process(self._process)
+        self._told.close()
+
+    def measure(
+        self,
+        case: Case,
+        *,
+        budget_s: float,
+        limit_s: float,
+        clock_only: bool = False,
+        trace: Path | None = None,
+        sources: str | None = None,
+    ) -> Outcome:
+        """Runs `case` in a fresh process, which must end after `limit_s` seconds and not take nearly all memory.
+
+        Args:
+            budget_s: seconds for the rounds of the clock (`measure.time_ms`).
+            clock_only: no gate and no memory, for a case that has passed both.
+            trace: file for a profile of one more step.
+            sources: digest that our source files must have, so that a record names the code that ran.
+        Raises:
+            BenchError: the source files are others.
+        """
+        most = host_memory.allowance()
+        job = {"task": "measure", "case": case.to_dict(), "budget_s": budget_s, "clock_only": clock_only,
+               "most_bytes": most, "trace": str(trace) if trace else None, "sources": sources}  # fmt: skip
+        answer, end = self.ask(job, limit_s=limit_s, most_bytes=most)
+        if answer is None:
+            return end
+        if "refused" in answer:
+            raise BenchError(answer["refused"])
+        return Outcome.from_dict(answer)
+
+    def ask(self, job: dict[str, Any], *, limit_s: float, most_bytes: int) -> tuple[dict[str, Any] | None, Outcome]:
+        """The answer of a fresh process to a job, or None and how it ended instead."""
+        process, answer, stopped = self._running(), None, None
+        self._told.seek(0)
+        self._told.truncate()
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which is seen below
+            process.stdin.write(json.dumps(job | {"limit_s": limit_s}) + "\n")
+            process.stdin.flush()
+        deadline = time.monotonic() + limit_s + GRACE_S
+        while True:
+            try:
+                line = self._lines.get(timeout=_LOOK_S)
+            except queue.Empty:
+                if stopped := stopped or self._trouble(deadline, limit_s + GRACE_S, most_bytes):
+                    self._kill()
+                continue
+            if line is None:
+                code = self._end_process(process)
+                break
+            try:
+                message = json.loads(line)
+            except ValueError:  # half an answer
+                continue
+            self._job = message.get("pid", self._job)
+            answer = message.get("answer", answer)
+            if "code" in message:
+                code, self._job = message["code"], None
+                break
+        if answer is not None:
+            return answer, Outcome("ok")
+        self._told.seek(0)
+        return None, stopped or _end(code, self._told.read(), limit_s)
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            # It looks for modules exactly where this process does.
+            source = f"import sys; sys.path[:] = {sys.path!r}; from bench.worker import main; main(forks={self._forks})"
+            self._process = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, text=True,
+                                             stdout=subprocess.PIPE, stderr=self._told, encoding="utf-8")  # fmt: skip
+            threading.Thread(target=_hand_on, args=(self._process.stdout, self._lines), daemon=True).start()
+        return self._process
+
+    def _end_process(self, process: subprocess.Popen[str]) -> int:
+        """Waits until it has ended, as it must, and returns its exit code."""
+        code = process.wait()
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        self._process = self._job = None
+        return code
+
+    def _trouble(self, deadline: float, seconds: float, most_bytes: int) -> Outcome | None:
+        """An outcome when the job has to be ended."""
+        if self._job is not None and (resident := _resident(self._job)) > most_bytes:
+            return Outcome("out_of_memory", f"ended at {resident:,} bytes, of {most_bytes:,} that it could have")
+        if time.monotonic() > deadline:
+            return Outcome("timed_out", f"had to be ended after {seconds:.0f} s")
+        return None
+
+    def _kill(self) -> None:
+        if self._job is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._job, signal.SIGKILL)
+        elif self._process is not None:
+            self._process.kill()
 
 
-def _ask(job: dict[str, Any], *, limit_s: float, most_bytes: int) -> tuple[dict[str, Any] | None, Outcome]:
-    """The answer of a fresh process to a job, or None and how it ended instead."""
-    # It looks for modules exactly where this process does.
-    source = f"import sys; sys.path[:] = {sys.path!r}; from bench.worker import main; main()"
-    with (
-        tempfile.TemporaryFile("w+") as job_file,
-        tempfile.TemporaryFile("w+") as said,
-        tempfile.TemporaryFile("w+", errors="replace") as told,
-    ):
-        json.dump(job | {"limit_s": limit_s, "grace_s": GRACE_S}, job_file)
-        job_file.seek(0)
-        process = subprocess.Popen([sys.executable, "-c", source], stdin=job_file, stdout=said, stderr=told)
-        try:
-            stopped = _watch(process, limit_s + GRACE_S, most_bytes)
-        finally:
-            process.kill()  # does nothing to one that has ended
-            code = process.wait()
-        try:
-            return json.loads(_text(said)), Outcome("ok")
-        except ValueError:  # no answer, or half of one
-            return None, stopped or _end(code, _text(told), limit_s)
+def _hand_on(lines: IO[str], to: queue.Queue[str | None]) -> None:
+    """Every line, and None at the end."""
+    with lines:
+        for line in lines:
+            to.put(line)
+    to.put(None)
 
 
-def _watch(process: subprocess.Popen[bytes], seconds: float, most_bytes: int) -> Outcome | None:
-    """Waits for the end of a process; returns an outcome when it had to be ended, which is left to the caller."""
-    deadline = time.monotonic() + seconds
-    seen = psutil.Process(process.pid)
-    while process.poll() is None:
-        try:
-            process.wait(_LOOK_S)
-        except subprocess.TimeoutExpired:
-            if (resident := _resident(seen)) > most_bytes:
-                return Outcome("out_of_memory", f"ended at {resident:,} bytes, of {most_bytes:,} that it could have")
-            if time.monotonic() > deadline:
-                return Outcome("timed_out", f"had to be ended after {seconds:.0f} s")
-    return None
-
-
-def _resident(seen: psutil.Process) -> int:
+def _resident(pid: int) -> int:
     try:
-        return seen.memory_info().rss
+        return psutil.Process(pid).memory_info().rss
     except psutil.Error:  # it ended meanwhile
         return 0
 
@@ -127,8 +203,3 @@ def _end(code: int, told: str, limit_s: float) -> Outcome:
     last = next((line for line in reversed(told.splitlines()) if line.strip()), "")
     reason = f"the process crashed ({name})" if code < 0 else f"the process ended without an answer ({name}): {last}"
     return Outcome("crashed", reason, traceback=trace)
-
-
-def _text(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read()

@@ -20,15 +20,23 @@ from .gate import GateError
 from .outcome import Outcome
 
 
-def run(case: Case, *, budget_s: float = 2.0, most_bytes: int | None = None, trace: Path | None = None) -> Outcome:
+def run(
+    case: Case,
+    *,
+    budget_s: float = 2.0,
+    clock_only: bool = False,
+    most_bytes: int | None = None,
+    trace: Path | None = None,
+) -> Outcome:
     """Gate, time, peak memory and stored bytes of one case.
 
     Args:
         budget_s: seconds for the rounds of the clock (`measure.time_ms`).
+        clock_only: time and nothing else.
         most_bytes: memory that this process may have on the CPU; unless given, nearly all that is free.
         trace: file for a profile of one more step, in the format of Chrome's trace viewer.
     """
-    outcome = _attempt(case, budget_s, most_bytes, trace)
+    outcome = _attempt(case, budget_s, clock_only, most_bytes, trace)
     # Here and not in a handler: there the exception still holds the frames, and they the tensors.
     gc.collect()
     if torch.device(case.device).type == "cuda":
@@ -36,12 +44,12 @@ def run(case: Case, *, budget_s: float = 2.0, most_bytes: int | None = None, tra
     return outcome
 
 
-def _attempt(case: Case, budget_s: float, most_bytes: int | None, trace: Path | None) -> Outcome:
+def _attempt(case: Case, budget_s: float, clock_only: bool, most_bytes: int | None, trace: Path | None) -> Outcome:
     device = torch.device(case.device)
     limit = contextlib.nullcontext() if device.type == "cuda" else host_memory.limited(most_bytes)
     try:
         with limit, use_backend(**case.pins):
-            return _measured(case, device, budget_s, trace)
+            return _clocked(case, device, budget_s) if clock_only else _measured(case, device, budget_s, trace)
     except BackendError as error:
         return Outcome("unsupported", str(error))
     except GateError as error:
@@ -50,6 +58,11 @@ def _attempt(case: Case, budget_s: float, most_bytes: int | None, trace: Path | 
         if _is_out_of_memory(error):
             return Outcome("out_of_memory", str(error).splitlines()[0] if str(error) else "out of memory")
         return Outcome("failed", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+
+
+def _clocked(case: Case, device: torch.device, budget_s: float) -> Outcome:
+    times = measure.time_ms(workloads.build(case).step, device, budget_s=budget_s)
+    return Outcome("ok", time_ms=times, threads=torch.get_num_threads())
 
 
 def _measured(case: Case, device: torch.device, budget_s: float, trace: Path | None) -> Outcome:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .curves import Panel, Result
     from .sweep import Sweep
 
-_BUDGET_S = 1.5
+# Repetitions unless the command says otherwise, by suite: two make an interval, and it shrinks fast up to five.
+_REPETITIONS = {None: 3, "quick": 5, "paper": 3, "scaling": 3, "kernels": 5}
 _SWEEPS = ("quick", "paper", "scaling")
 # Exit code of a sweep that has done what it could in its minutes, and goes on when it is typed again.
 UNFINISHED = 3
@@ -55,9 +56,9 @@ UNFINISHED = 3
 @click.option("--expect-device", metavar="NAME", help="Stops on a device whose name has no NAME in it, such as A100.")
 @click.option("--peers", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Of the suite kernels: folder with sources of peers that cannot be installed.")  # fmt: skip
-@click.option(
-    "--repetitions", type=click.IntRange(min=1), help="Of the suite kernels: turns of everybody.  [default: 5]"
-)
+@click.option("--repetitions", type=click.IntRange(min=1),
+              help="Processes of every case, in turns; of the suite kernels, turns of everybody.  "
+              "[default: 3; quick and kernels 5]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON instead of tables.")
 @click.option("--dry-run", is_flag=True, help="Print the cases and stop.")
 @click.pass_context
@@ -68,8 +69,9 @@ def bench(
 ) -> None:  # fmt: skip
     """Measures how time and memory of mixers grow with the number of frames.
 
-    Every case runs in a fresh process; a crash, a hang and running out of memory are results.  Appends a record of each
-    to OUT/records.jsonl, which is where the same command goes on from when it was stopped, and draws OUT/growth.png.
+    Every case runs in several fresh processes, in turns; a crash, a hang and running out of memory are results.  A line
+    for each goes to OUT/records.jsonl, which is where the same command goes on from when it was stopped; OUT/growth.png
+    is drawn.
     `zoo report OUT` makes a page of them.  Exit code 1 when a case failed, 3 when minutes were over.
 
     `--suite kernels` leaves a record kernels.jsonl, a plot kernels.png and a page kernels.md in OUT.  It takes minutes
@@ -85,11 +87,11 @@ def bench(
         click.echo(json.dumps([case.to_dict() for case in cases], indent=1) if as_json else _listing(cases))
         return
     # All imports first: a package that is missing is better missed now than after the last case.
-    from . import curves, plot
+    from . import curves, plot, report
     from .sweep import Sweep, Terms
 
     record, picture = out / "records.jsonl", out / "growth.png"
-    terms = Terms(budget_s=_BUDGET_S, limit_s=limit, until=until, again=again,
+    terms = Terms(repetitions=repetitions or _REPETITIONS[suite], limit_s=limit, until=until, again=again,
                   traces=out / "traces" if profile else None)  # fmt: skip
     sweep = Sweep(cases, record, terms, expect_device)
     _run(sweep)
@@ -99,6 +101,7 @@ def bench(
         click.echo(_json(sweep.results, panels))
     else:
         print_panels(panels)
+        click.echo(report.drifted(sweep.results))
     click.echo(f"Record: {record}\nPlot:   {picture}", err=True)
     _exit(sweep)
 
@@ -127,27 +130,40 @@ def _cases(suite: str | None, axes: dict[str, Any]) -> list[Case]:
 
 
 def _run(sweep: Sweep) -> None:
-    """Runs what waits, says each result to stderr and shows how far it is."""
+    """Runs what waits, says each case's first result to stderr and shows how far it is."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from .sweep import summary
 
     console, total = Console(stderr=True, highlight=False, soft_wrap=True), len(sweep.cases)
-    known = f"; {len(sweep.done)} of them are recorded already" if sweep.done else ""
-    click.echo(f"{total} cases on {sweep.place}{known}", err=True)
+    click.echo(begin(sweep), err=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("cases", total=total, completed=len(sweep.done))
-            for result in sweep.run():
-                said = f"[{len(sweep.done)}/{total}] {result.case}: {summary(result.outcome)}"
-                console.print(said, markup=False)
+            task = bar.add_task("processes", total=len(sweep.waiting))
+            told = 1
+            for repetition, result in sweep.run():
+                if repetition == 1:
+                    place = sweep.cases.index(result.case) + 1
+                    console.print(f"[{place}/{total}] {result.case}: {summary(result.outcome)}", markup=False)
+                elif repetition > told:
+                    console.print(f"Repetition {repetition} of {sweep.terms.repetitions}", markup=False)
+                told = repetition
                 bar.advance(task)
     except KeyboardInterrupt:
         click.echo("Stopped; the same command goes on from here.", err=True)
         raise
     if sweep.waiting:
-        click.echo(f"Time is over with {len(sweep.waiting)} cases to go; the same command goes on from here.", err=True)
+        click.echo(
+            f"Time is over with {len(sweep.waiting)} processes to go; the same command goes on from here.", err=True
+        )
+
+
+def begin(sweep: Sweep) -> str:
+    """What a sweep is about to do, in a sentence."""
+    waiting, each = len(sweep.waiting), sweep.terms.repetitions
+    known = f"; {waiting} processes are still to run" if waiting < each * len(sweep.cases) else ""
+    return f"{len(sweep.cases)} cases on {sweep.place}, {each} process{'es' * (each > 1)} each{known}"
 
 
 def _exit(sweep: Sweep) -> None:
@@ -161,8 +177,8 @@ def _exit(sweep: Sweep) -> None:
 
 def _refuse_options(context: click.Context, suite: str | None) -> None:
     """Options that would have no effect are refused, not ignored."""
-    of_kernels = {"peers", "repetitions"}
-    taken = {"out", "as_json", "dry_run", "suite"}
+    of_kernels = {"peers"}
+    taken = {"out", "as_json", "dry_run", "suite", "repetitions"}
     taken |= {"lengths"} | of_kernels if suite == "kernels" else {
         "device", "dtype", "limit", "minutes", "again", "profile", "expect_device"}  # fmt: skip
     given = {
@@ -183,7 +199,7 @@ def _kernels(
     from . import kernels, kernels_report
     from .problems import SUBJECTS
 
-    plan = kernels.Plan(tuple(parse_lengths(lengths)), repetitions or 5, peers)
+    plan = kernels.Plan(tuple(parse_lengths(lengths)), repetitions or _REPETITIONS["kernels"], peers)
     if dry_run:
         for subject, frames, here in plan.comparisons():
             known = ", ".join(each.name if each.run else f"{each.name} (missing)" for each in here)

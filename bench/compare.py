@@ -123,14 +123,11 @@ def _identity(run: Run) -> Mapping[str, Any]:
 
 
 def _time(first: Times | None, second: Times | None) -> Ratio | None:
-    """The ratio of medians.  Its interval is that of the rounds of both, whose errors add up as squares.
-
-    What the rounds of one process say of their median alone would be narrower than two processes of one program differ.
-    """
+    """The ratio of both, and its interval: their margins, as logarithms, add up as squares."""
     if first is None or second is None:
         return None
-    value, spread = second.p50 / first.p50, math.hypot(first.spread, second.spread)
-    return Ratio(value, value * (1 - spread), value * (1 + spread))
+    value, margin = second.p50 / first.p50, math.exp(math.hypot(*(math.log1p(t.margin) for t in (first, second))))
+    return Ratio(value, value / margin, value * margin)
 
 
 def _over(first: int | None, second: int | None) -> float | None:

@@ -1,7 +1,7 @@
 """From which length on one mixer is faster, or stores less, than another: measured curves that cross, in sentences.
 
 Between two measured lengths a curve is taken as straight on logarithmic axes.  Where the ratio of two curves passes one
-is the crossing; passes of the ratios at the edges of both spreads are its interval.
+is the crossing; passes of the ratios at the edges of both intervals are its interval.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VERBS = {TIME.name: "faster than", STORED.name: "stores less than"}
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where the ratio of a curve to another passes one: `at` frames, between `low` and `high` given the spreads.
+    """Where the ratio of a curve to another passes one: `at` frames, between `low` and `high` given the intervals.
 
     `falls` says that the first curve is the better one above; an edge is None where it lies outside the lengths.
     """
@@ -93,7 +93,7 @@ def _interval(crossing: Crossing) -> str:
         return ""
     low = "the shortest" if crossing.low is None else f"{crossing.low:.0f}"
     high = "the longest" if crossing.high is None else f"{crossing.high:.0f}"
-    return f" ({low} to {high}, by the spread of the rounds)"
+    return f" ({low} to {high}, by their intervals)"
 
 
 def _nearest(at: float, falls: bool, ratios: Mapping[int, float]) -> float | None:

@@ -37,7 +37,7 @@ class Metric:
     declared: str | None = None
 
 
-TIME = Metric("time", "time of one {step}, median", "ms", 1, lambda o: o.time_ms.p50 if o.time_ms else None, "time")
+TIME = Metric("time", "time of one {step}", "ms", 1, lambda o: o.time_ms.p50 if o.time_ms else None, "time")
 PROCESSOR = Metric(
     "processor",
     "processor time of one {step}, all threads, mean",
@@ -79,9 +79,10 @@ class Curve:
         return {frames: value / rows for frames, (value, rows) in values.items() if value is not None}
 
     def between(self) -> dict[int, tuple[float, float]]:
-        """Frames -> the 10th and 90th percentile of the times, in the unit of `points`."""
+        """Frames -> the interval of the times, in the unit of `points`."""
         timed = [(r.case, r.outcome.time_ms) for r in self.results]
-        return {case.frames: (t.p10 / _share(case), t.p90 / _share(case)) for case, t in timed if t is not None}
+        edges = {case.frames: (t.interval, _share(case)) for case, t in timed if t is not None}
+        return {frames: (low / rows, high / rows) for frames, ((low, high), rows) in edges.items()}
 
     def exponents(self, metric: Metric) -> dict[tuple[int, int], float | None]:
         """(shorter, longer) -> exponent, for neighbouring lengths that were both measured."""
@@ -95,11 +96,11 @@ class Curve:
         return fit.slope(list(points), list(points.values()))
 
     def slope_error(self, metric: Metric) -> float:
-        """How far that slope may be off for the spread of the rounds alone; nothing for what is counted."""
+        """How far that slope may be off for the margins of the times; nothing for what is counted."""
         if metric is not TIME:
             return 0.0
-        spreads = {r.case.frames: r.outcome.time_ms.spread for r in self.results if r.outcome.time_ms}
-        return fit.slope_error(list(spreads), list(spreads.values()))
+        margins = {r.case.frames: r.outcome.time_ms.margin for r in self.results if r.outcome.time_ms}
+        return fit.slope_error(list(margins), list(margins.values()))
 
     def declared(self, metric: Metric) -> str | None:
         """How the mixer says that it grows, "T" or "T^2", where the metric is one that it speaks of."""
@@ -141,6 +142,12 @@ class Panel:
     def waited(self) -> bool:
         """Whether other programs had the processor while this was timed."""
         return any(r.outcome.time_ms.waited for c in self.curves for r in c.results if r.outcome.time_ms)
+
+    @property
+    def processes(self) -> int:
+        """From how many processes the times are; of the case that has the most."""
+        times = [r.outcome.time_ms for c in self.curves for r in c.results]
+        return max((each.processes for each in times if each), default=1)
 
     def measured(self, metric: Metric) -> bool:
         """Whether any curve holds a value of `metric`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -27,14 +28,19 @@ def time_ms(step: Callable[[], Any], device: torch.device, *, budget_s: float = 
     """Times `step`: warm-up until rounds no longer get faster, then rounds until their median is steady.
 
     Before every round the caches are emptied, which is not timed.  Warm-up and rounds end after `budget_s` seconds
-    each, but there are three rounds unless one alone takes far longer.
+    each, but there are three rounds unless one alone takes far longer.  On a CPU freed memory is kept meanwhile
+    (`host_memory.keeping_freed_pages`).
     """
+    with host_memory.keeping_freed_pages() if device.type == "cpu" else contextlib.nullcontext():
+        return _times(step, device, budget_s)
+
+
+def _times(step: Callable[[], Any], device: torch.device, budget_s: float) -> Times:
     clock = _cuda_ms if device.type == "cuda" else _host_ms
     empty = _cache_emptier(device)
-    warmups = [clock(step)]
-    while len(warmups) < 2 or warmups[-1] < 0.9 * warmups[-2]:
-        if sum(warmups) > 1000 * budget_s or len(warmups) >= _MOST_WARMUPS:
-            break
+    warmups: list[float] = []
+    while len(warmups) < _MOST_WARMUPS and not _settled(warmups) and sum(warmups) < 1000 * budget_s:
+        empty()
         warmups.append(clock(step))
     rounds: list[float] = []
     worked, begun = 0.0, time.perf_counter()
@@ -89,6 +95,11 @@ def _cache_emptier(device: torch.device) -> Callable[[], object]:
         return torch.empty(size, dtype=torch.uint8, device=device).zero_
     held = torch.zeros(2 * host_memory.cache_bytes(), dtype=torch.uint8)
     return functools.partial(held.add_, 1)
+
+
+def _settled(warmups: list[float]) -> bool:
+    """Whether two in a row were hardly faster than all before."""
+    return len(warmups) > 2 and min(warmups[-2:]) > 0.9 * min(warmups[:-2])
 
 
 def _interval(rounds: list[float]) -> float:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self
+
+import numpy as np
+
+from temporal_zoo.student import half_width_95
 
 Status = Literal["ok", "out_of_memory", "unsupported", "disagrees", "failed", "crashed", "timed_out"]
 
@@ -20,7 +26,7 @@ ENDS = {
 # Ends that are a fault and not an answer.
 FAULTS = ("disagrees", "failed", "crashed", "timed_out")
 
-# Half of what lies between the 10th and the 90th percentile, as a share of the median: beyond it a case says so.
+# A time that may be off by more than this share says so.
 WIDE = 0.10
 
 
@@ -29,7 +35,8 @@ class Times:
     """Milliseconds of one step: percentiles over the rounds that count.  `steady` says that the median had settled.
 
     `processor` is the mean time that processors worked on a step, over all threads; None when another device did.
-    `each` are the rounds themselves, in their order.
+    `each` are the rounds themselves, in their order.  Of several processes `medians` are theirs, `p50` is the geometric
+    mean of these, and all else is over the rounds of all.
     """
 
     p10: float
@@ -40,6 +47,33 @@ class Times:
     steady: bool
     processor: float | None = None
     each: tuple[float, ...] = ()
+    medians: tuple[float, ...] = ()
+
+    @classmethod
+    def together(cls, parts: Sequence[Times]) -> Times:
+        """The times of several processes that ran the same case."""
+        if len(parts) == 1:
+            return parts[0]
+        each = tuple(ms for part in parts for ms in part.each)
+        medians = tuple(part.p50 for part in parts)
+        p10, p90 = np.percentile(each or medians, [10, 90])
+        worked = [part.processor for part in parts if part.processor is not None]
+        return cls(
+            float(p10),
+            math.exp(statistics.fmean(map(math.log, medians))),
+            float(p90),
+            sum(part.rounds for part in parts),
+            sum(part.warmups for part in parts),
+            all(part.steady for part in parts),
+            statistics.fmean(worked) if worked else None,
+            each,
+            medians,
+        )
+
+    @property
+    def processes(self) -> int:
+        """How many processes these are from."""
+        return max(1, len(self.medians))
 
     @property
     def spread(self) -> float:
@@ -47,9 +81,26 @@ class Times:
         return (self.p90 - self.p10) / 2 / self.p50 if self.p50 else 0.0
 
     @property
+    def margin(self) -> float:
+        """By which share `p50` may be off: Student's 95 % interval over the processes, of their logarithms.
+
+        A single process has none, since rounds of one differ less than processes do; then it is the spread of rounds.
+        """
+        if self.processes == 1:
+            return self.spread
+        return math.expm1(half_width_95([math.log(median) for median in self.medians]))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The lowest and the highest time within the margin; of a single process 80 % of its rounds."""
+        if self.processes == 1:
+            return self.p10, self.p90
+        return self.p50 / (1 + self.margin), self.p50 * (1 + self.margin)
+
+    @property
     def wide(self) -> bool:
-        """Whether rounds differed by more than `WIDE`."""
-        return self.spread > WIDE
+        """Whether it may be off by more than `WIDE`."""
+        return self.margin > WIDE
 
     @property
     def waited(self) -> bool:

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 
 from . import crossover, plot, report
-from .curves import PEAK, STORED, TIME, Panel, Result, panels
+from .curves import PEAK, STORED, Panel, Result, panels
 from .outcome import ENDS, WIDE
 from .runs import Run
 from .surroundings import BUSY_PERCENT
@@ -18,14 +18,15 @@ _TITLE = "What temporal mixers cost"
 
 # What a reader must know to read the numbers, in the order in which they meet them.
 _TERMS = {
-    "time": "Median over rounds of one step, after warm-up, with caches emptied before every round. "
-    "± is half of the distance between the 10th and the 90th percentile; in the pictures that distance is a bar.",
+    "time": "Median over rounds of one step, after warm-up, with caches emptied before every round; geometric mean "
+    "over processes. ± is Student's 95 % interval over processes, or where there was one only, 80 % of its rounds; "
+    "in the pictures it is a bar. On a CPU a process keeps the memory that it frees.",
     "stored for backward": "Bytes that the autograd graph holds between forward and backward pass: the storage of "
     "every saved tensor once, without parameters. Counted, not sampled.",
     "peak": "The most memory in use during one step, above what was in use before it: allocated bytes on CUDA, "
     "resident set of the case's own process on a CPU.",
     "exponent": "log(ratio of values) / log(ratio of frames): 1 is linear, 2 quadratic. The slope is over all lengths; "
-    "its ± follows from the spread of the rounds.",
+    "its ± follows from the intervals of the times.",
     "declared": "How the mixer itself says that it grows with the number of frames T.",
     "×": "In a picture, a length that ended without a number, such as out of memory.",
 }
@@ -55,10 +56,10 @@ def _counts(run: Run) -> str:
     wide = sum(bool(result.outcome.time_ms and result.outcome.time_ms.wide) for result in run.results)
     told = f"{', '.join(said)}."
     if wide:
-        told += f" In {wide} of them rounds differed by more than {100 * WIDE:.0f} %."
+        told += f" The time of {wide} of them is known to more than {100 * WIDE:.0f} % only."
     if run.busy:
-        told += f" Before {run.busy} of them other programs had over {BUSY_PERCENT:.0f} % of the processors."
-    return told
+        told += f" Before {run.busy} of {len(run.lines)} processes other programs had over {BUSY_PERCENT:.0f} % of all."
+    return f"{told} {report.drifted(run.results)}"
 
 
 def _findings(found: Sequence[Panel]) -> str:
@@ -94,7 +95,7 @@ def _terms() -> str:
 
 def _cases(results: Iterable[Result]) -> str:
     """Every case as it was recorded."""
-    columns = ("case", "setting", "end", "p10 / p50 / p90 (ms)", "rounds", TIME.name + " spread", STORED.name,
+    columns = ("case", "setting", "end", "p10 / p50 / p90 (ms)", "rounds", "processes", "±", STORED.name,
                PEAK.name, "bodies", "off the reference")  # fmt: skip
     rows = tuple(_row(result) for result in results)
     table = _table(report.Sheet("", columns, rows))
@@ -111,7 +112,8 @@ def _row(result: Result) -> tuple[str, ...]:
         outcome.status if outcome.status == "ok" else f"{ENDS[outcome.status]}: {outcome.reason}",
         " / ".join(map(number, (times.p10, times.p50, times.p90))) if times else "-",
         str(times.rounds) if times else "-",
-        f"{100 * times.spread:.0f} %" if times else "-",
+        str(times.processes) if times else "-",
+        f"{100 * times.margin:.0f} %" if times else "-",
         "-" if outcome.stored_bytes is None else size(outcome.stored_bytes),
         size(memory.above) if memory else "-",
         " ".join(f"{op}={'+'.join(bodies)}" for op, bodies in outcome.bodies.items()) or "-",

@@ -21,7 +21,7 @@ _TOP = 0.97  # of the axes' height: where a case that ended without a number is 
 _BELOW = 0.05
 _MARKERS = "os^Dv<>p"
 _NAMES = {"mixer": "bare mixer", "model": "whole model"}
-_TITLES = {TIME.name: "time of one step, median and 80 % of rounds", STORED.name: "stored for backward",
+_TITLES = {TIME.name: "time of one step and its interval", STORED.name: "stored for backward",
            PEAK.name: "peak above what was there before"}  # fmt: skip
 
 

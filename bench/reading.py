@@ -21,6 +21,7 @@ def report(place: Path, out: Path | None, environment: str | None, as_json: bool
     """
     from . import curves, page, plot, runs
     from .cli import print_panels
+    from .report import drifted
 
     run = runs.load(place, environment)
     found = curves.panels(run.results)
@@ -34,8 +35,9 @@ def report(place: Path, out: Path | None, environment: str | None, as_json: bool
         click.echo(json.dumps([row for panel in found for row in curves.growth(panel)], indent=1))
     else:
         print_panels(found)
+    click.echo(drifted(run.results))
     if run.busy:
-        click.echo(f"Before {run.busy} of {len(run.results)} cases other programs had a good part of the processors.")
+        click.echo(f"Before {run.busy} of {len(run.lines)} processes other programs had a good part of the processors.")
     if run.others:
         click.echo(
             f"{run.others} measurements of other environments were left out; --environment shows them.", err=True
@@ -49,7 +51,7 @@ def report(place: Path, out: Path | None, environment: str | None, as_json: bool
 @click.option("--other-machine", is_flag=True, help="Compares also what different machines measured.")
 @click.option("--json", "as_json", is_flag=True, help="Ratios as JSON instead of tables.")
 def compare(first: Path, second: Path, other_machine: bool, as_json: bool) -> None:
-    """Ratios of SECOND to FIRST, two records or their folders, case by case, with the intervals of their rounds.
+    """Ratios of SECOND to FIRST, two records or their folders, case by case, with their intervals.
 
     Of each record the environment of its last measurement is taken.  Different machines are refused.
     """

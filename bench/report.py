@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from . import crossover, fit
-from .curves import METRICS, PROCESSOR, STORED, TIME, Curve, Metric, Panel
-from .outcome import ENDS, WIDE
+from .curves import METRICS, PROCESSOR, STORED, TIME, Curve, Metric, Panel, Result
+from .outcome import ENDS, WIDE, Times
+from .repetitions import drift
 from .words import number, size
 
 
@@ -69,24 +70,52 @@ def _ratios(panel: Panel) -> list[str]:
 
 
 def ends(panel: Panel) -> list[str]:
-    """Cases that ended without a number, and those whose clock was not steady."""
+    """Cases that ended without a number, and those whose time is not well known."""
     found = []
     for curve in panel.curves:
         for result in curve.results:
             outcome, who = result.outcome, f"{curve.mixer} at {result.case.frames} frames"
             if outcome.status != "ok":
                 found.append(f"{who}: {ENDS[outcome.status]}: {outcome.reason}")
-            elif outcome.time_ms and not (outcome.time_ms.steady and not outcome.time_ms.wide):
-                times = outcome.time_ms
-                if times.rounds == 1:
-                    found.append(f"{who}: so slow that it was timed once only.")
-                    continue
-                said = f"spread beyond {100 * WIDE:.0f} %" if times.steady else "the clock did not settle"
-                found.append(
-                    f"{who}: {said} in {times.rounds} rounds; 80 % of them took between "
-                    f"{number(times.p10)} and {number(times.p90)} ms."
-                )
-    return found
+            elif (
+                outcome.time_ms and not outcome.time_ms.medians and (outcome.time_ms.wide or not outcome.time_ms.steady)
+            ):
+                found.append(f"{who}: {_unsteady(outcome.time_ms)}")
+    return found + _wide(panel)
+
+
+def _unsteady(times: Times) -> str:
+    """Why the time of a single process is not to be relied on."""
+    if times.rounds == 1:
+        return "so slow that it was timed once only."
+    said = f"spread beyond {100 * WIDE:.0f} %" if times.steady else "the clock did not settle"
+    low, high = map(number, times.interval)
+    return f"{said} in {times.rounds} rounds; 80 % of them took between {low} and {high} ms."
+
+
+def _wide(panel: Panel) -> list[str]:
+    """The times of several processes that are not well known, in a sentence."""
+    found = [
+        f"{curve.mixer} at {result.case.frames} frames (±{100 * times.margin:.0f} %)"
+        for curve in panel.curves
+        for result in curve.results
+        if (times := result.outcome.time_ms) and times.processes > 1 and times.wide
+    ]
+    return [f"Beyond ±{100 * WIDE:.0f} %, which more repetitions narrow: {', '.join(found)}."] if found else []
+
+
+def drifted(results: Sequence[Result]) -> str:
+    """How much faster or slower the machine itself was from repetition to repetition, in a sentence."""
+    factors = drift(result.outcome for result in results)
+    each = ", ".join(f"{factor:.2f}" for factor in factors)
+    return f"All cases together, repetitions took {each} of their mean time." if factors else ""
+
+
+def explained(panel: Panel) -> str:
+    """What ± means beside the times of a panel."""
+    if panel.processes == 1:
+        return "±: 80 % of the rounds of one process; --repetitions tells how far processes differ"
+    return f"±: Student's 95 % interval over {panel.processes} processes"
 
 
 def notes(panel: Panel) -> list[str]:
@@ -123,7 +152,7 @@ def _metric_table(panel: Panel, metric: Metric) -> Sheet:
         if declared:
             row.append(curve.declared(metric) or "-")
         rows.append(tuple(row))
-    return Sheet(panel.title(metric), tuple(columns), tuple(rows))
+    return Sheet(panel.title(metric), tuple(columns), tuple(rows), explained(panel) if metric is TIME else "")
 
 
 def _fit_table(panel: Panel, curves: Sequence[Curve]) -> Sheet:
@@ -145,14 +174,14 @@ def _fit_table(panel: Panel, curves: Sequence[Curve]) -> Sheet:
 
 
 def cell(curve: Curve, points: dict[int, float], frames: int, metric: Metric) -> str:
-    """A value, with the spread of the rounds where it is a time; or how the case ended."""
+    """A value, with its margin where it is a time; or how the case ended."""
     if frames not in points:
         return ENDS.get(curve.status(frames) or "", "-")
     value = number(points[frames] / metric.scale)
     times = next(r.outcome.time_ms for r in curve.results if r.case.frames == frames)
     if metric is not TIME or times is None or times.rounds == 1:
         return value
-    return f"{value} ±{100 * times.spread:.0f} %"
+    return f"{value} ±{100 * times.margin:.0f} %"
 
 
 def slope(curve: Curve, metric: Metric) -> str:

@@ -1,7 +1,8 @@
-"""Records as results: what one environment measured, the later line of a case winning.  Torch-free."""
+"""Records as results: what one environment measured of each case, when it did so last.  Torch-free."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 from temporal_zoo.record import RecordError, read
 
-from .case import Case
 from .curves import Result
 from .outcome import Outcome
+from .repetitions import by_case, together
 from .surroundings import BUSY_PERCENT
 
 RECORD = "records.jsonl"
@@ -19,7 +20,7 @@ RECORD = "records.jsonl"
 
 @dataclass(frozen=True)
 class Run:
-    """What one environment measured: results in the order in which their cases first came, and the lines they are from.
+    """What one environment measured: results in the order in which their cases came, and the lines they are from.
 
     `others` counts the measurements of other environments in the same file.
     """
@@ -58,7 +59,7 @@ class Run:
 
     @property
     def busy(self) -> int:
-        """Cases before which other programs had a good part of the processors."""
+        """Measurements before which other programs had a good part of the processors."""
         return sum((line.get("busy_percent_before") or 0) > BUSY_PERCENT for line in self.lines)
 
 
@@ -93,7 +94,8 @@ def load(place: Path, environment: str | None = None) -> Run:
     wanted = [each for each in ids if each.startswith(sought)]
     if len(wanted) != 1:
         raise RecordError(f"{path} has no one environment {environment!r}; it has {', '.join(ids)}")
-    lines = {Case.from_dict(line["case"]): line for line in measured if line["environment"] == wanted[0]}
-    results = tuple(Result(case, Outcome.from_dict(line)) for case, line in lines.items())
+    found = by_case(line for line in measured if line["environment"] == wanted[0])
+    results = [Result(case, together([*map(Outcome.from_dict, lines)])) for case, lines in found.items()]
+    lines = tuple(itertools.chain.from_iterable(found.values()))
     others = sum(line["environment"] != wanted[0] for line in measured)
-    return Run(path, reading.environments[wanted[0]], results, tuple(lines.values()), others)
+    return Run(path, reading.environments[wanted[0]], tuple(results), lines, others)

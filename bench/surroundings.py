@@ -11,7 +11,7 @@ import psutil
 _QUERY = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu", "power.draw",
           "utilization.gpu", "memory.used")  # fmt: skip
 # Before a case nothing of ours runs: what is busy then is somebody else's.
-_LISTEN_S = 0.2
+_LISTEN_S = 0.1
 # Other programs that took this share of the processors while nothing of ours ran may have slowed a case down.
 BUSY_PERCENT = 15.0
 
@@ -19,7 +19,7 @@ BUSY_PERCENT = 15.0
 def before(device: str) -> dict[str, Any]:
     """Load of the last minute, share of the processors that is busy now, their clock, and the device's state.
 
-    To be called while nothing of ours runs; takes a fifth of a second.
+    To be called while nothing of ours runs; takes a tenth of a second.
     """
     clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     return {

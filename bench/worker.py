@@ -1,10 +1,10 @@
-"""The process of one case: reads a job from standard input, and writes one line of JSON to standard output.
+"""The process of a case: reads jobs from standard input, a line of JSON each, and answers in lines of JSON.
 
     {"task": "examine", "cases": [...], "expected": null}      -> {"environment": ..., "place": ...} or {"refused": ...}
     {"task": "measure", "case": {...}, "budget_s": 1.5, ...}   -> an outcome or {"refused": ...}
 
-It ends itself at its limit, which begins when torch has been imported; also where no Python can run any more, and tells
-on standard error where it was.
+It says {"pid": ...}, {"answer": ...} and, where it forks, {"code": ...} when that process has ended.  A job's process
+ends itself at its limit, also where no Python can run any more, and tells on standard error where it was.
 """
 
 from __future__ import annotations
@@ -17,20 +17,31 @@ from pathlib import Path
 from typing import Any
 
 
-def main() -> None:
-    """Does one job and ends the process."""
-    # What packages print must not mix with the answer.
+def main(*, forks: bool) -> None:
+    """Does one job and ends; or forks a process for every job, so that only the first has to wait for torch."""
+    # What packages print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    job = json.load(sys.stdin)
     faulthandler.enable()
-    # Nobody may be left to end it from outside.
-    faulthandler.dump_traceback_later(job["limit_s"] + job["grace_s"], exit=True)
-    answer = {"examine": _examine, "measure": _measure}[job["task"]](job)
-    answers.write(json.dumps(answer, allow_nan=False) + "\n")
-    answers.flush()
-    # Without the end of the interpreter: drivers and thread pools may crash there, and nothing is left to be done.
-    os._exit(0)
+    # Every process would need them; operators of torch.library import Dynamo when they are first called.
+
+    from . import attempt, site  # noqa: F401
+
+    def say(**message: object) -> None:
+        answers.write(json.dumps(message, allow_nan=False) + "\n")
+        answers.flush()
+
+    for line in sys.stdin:
+        job = json.loads(line)
+        if forks and (child := os.fork()):
+            _, status = os.waitpid(child, 0)
+            say(code=os.waitstatus_to_exitcode(status))
+            continue
+        say(pid=os.getpid())
+        faulthandler.dump_traceback_later(job["limit_s"], exit=True)
+        say(answer={"examine": _examine, "measure": _measure}[job["task"]](job))
+        # Without the end of the interpreter: drivers and thread pools may crash there, and nothing is left to be done.
+        os._exit(0)
 
 
 def _examine(job: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +65,9 @@ def _measure(job: dict[str, Any]) -> dict[str, Any]:
 
     if job["sources"] not in (None, code()["sources"]):
         return {"refused": "the code has changed since the sweep began; the same command goes on with the new one"}
-    faulthandler.dump_traceback_later(job["limit_s"], exit=True)
     trace = Path(job["trace"]) if job["trace"] else None
     case = Case.from_dict(job["case"])
-    return run(case, budget_s=job["budget_s"], most_bytes=job["most_bytes"], trace=trace).to_dict()
+    outcome = run(
+        case, budget_s=job["budget_s"], clock_only=job["clock_only"], most_bytes=job["most_bytes"], trace=trace
+    )
+    return outcome.to_dict()

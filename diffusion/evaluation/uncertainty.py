@@ -11,12 +11,12 @@ covariances.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
+
+from temporal_zoo.student import half_width_95
 
 SPLITS = 20
 _NORMAL_95 = 1.96
@@ -65,13 +65,4 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate:
     mean = float(np.mean(values))
     if len(values) == 1:
         return Estimate(mean)
-    return Estimate(mean, student_975(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values)))
-
-
-@cache
-def student_975(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t: with t = sqrt(f) tan(a), the density of a is cos(a)^(f-1) up to a factor."""
-    angle, width = np.linspace(-math.pi / 2, math.pi / 2, 200_000, endpoint=False, retstep=True)
-    mass = np.cumsum(np.cos(angle + width / 2) ** (freedom - 1))
-    place = np.interp(0.975 * mass[-1], mass, angle + width)
-    return math.sqrt(freedom) * math.tan(float(place))
+    return Estimate(mean, half_width_95(values))

@@ -1,10 +1,10 @@
 """Cases in processes of their own: mixers that crash, hang, take all memory or compute wrongly end one case each."""
 
-import os
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from bench import apart, host_memory
@@ -16,7 +16,7 @@ MIB = 2**20
 
 # A plug-in as another project would install it; `mood` says what it does.
 MOODY = """
-import ctypes, os, time
+import ctypes, mmap, os, time
 from dataclasses import dataclass
 import torch
 from temporal_zoo import Mixer, register
@@ -41,11 +41,17 @@ class Moody(Mixer):
         if mood == "crash":
             ctypes.string_at(0)
         if mood == "hang":
+            open(__file__ + ".hangs", "w").close()
             time.sleep(600)
         if mood == "greedy":
             held = []
             while True:
                 held.append(torch.ones(1 << 22))
+        if mood == "mapped":  # memory that no limit of the process counts
+            held = mmap.mmap(-1, 1 << 30)
+            for page in range(0, 1 << 30, 4096):
+                held[page] = 1
+            time.sleep(600)
         if mood == "killed":
             os.kill(os.getpid(), 9)
         if mood == "print":
@@ -72,8 +78,14 @@ def moody(tmp_path, monkeypatch):
     return cases
 
 
-def measure(case, limit_s=120.0):
-    return apart.measure(case, budget_s=0.01, limit_s=limit_s)
+@pytest.fixture(params=[False, True], ids=["started", "forked"])
+def workers(request):
+    with apart.Workers(forks=request.param) as found:
+        yield found
+
+
+def measure(workers, case, limit_s=120.0):
+    return workers.measure(case, budget_s=0.01, limit_s=limit_s)
 
 
 def test_a_process_that_measures_says_where_it_is(moody):
@@ -89,7 +101,7 @@ def test_a_sweep_outlives_whatever_its_cases_do(moody, tmp_path, monkeypatch):
     monkeypatch.setattr(apart, "examine", lambda *_: ({"id": "here", "code": {"sources": None}}, "here"))
     cases = moody("crash", "killed", "print")
     sweep = Sweep(cases, tmp_path / "records.jsonl", Terms(budget_s=0.01))
-    ends = {result.case.mixer.partition("=")[2]: result.outcome for result in sweep.run()}
+    ends = {result.case.mixer.partition("=")[2]: result.outcome for _, result in sweep.run()}
     assert {mood: end.status for mood, end in ends.items()} == {
         "crash": "crashed",
         "killed": "out_of_memory",
@@ -102,25 +114,35 @@ def test_a_sweep_outlives_whatever_its_cases_do(moody, tmp_path, monkeypatch):
     ]
 
 
-def test_a_mixer_that_hangs_is_ended_at_its_limit_and_the_record_says_where(moody):
-    found = measure(*moody("hang"), limit_s=5.0)
+def test_a_mixer_that_hangs_is_ended_at_its_limit_and_the_record_says_where(moody, workers):
+    found = measure(workers, *moody("hang"), limit_s=5.0)
     assert found.status == "timed_out"
     assert "longer than 5 s" in found.reason
     assert "in mix" in found.traceback
 
 
-def test_a_mixer_that_allocates_without_end_runs_out_of_memory(moody, monkeypatch):
+def test_what_cannot_end_itself_is_ended_from_outside(moody, workers, monkeypatch):
+    monkeypatch.setattr(apart, "GRACE_S", -56.0)
+    found = measure(workers, *moody("hang"), limit_s=60.0)
+    assert (found.status, found.reason) == ("timed_out", "had to be ended after 4 s")
+
+
+def test_a_mixer_that_allocates_without_end_runs_out_of_memory(moody, workers, monkeypatch):
     monkeypatch.setattr(host_memory, "available", lambda: 1500 * MIB)
-    found = measure(*moody("greedy"))
+    found = measure(workers, *moody("greedy"))
     assert found.status == "out_of_memory", found
 
 
-def test_memory_that_escapes_the_limit_is_seen_from_outside(monkeypatch):
-    hog = "import mmap, time; held = mmap.mmap(-1, 300 << 20); held.write(bytes(300 << 20)); time.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", hog]) as process:
-        found = apart._watch(process, 120, 200 * MIB)
-        process.kill()
+def test_after_any_end_the_next_job_is_done(moody, workers):
+    ends = [measure(workers, case).status for case in moody("crash", "good", "killed", "print")]
+    assert ends == ["crashed", "ok", "out_of_memory", "ok"]
+
+
+def test_memory_that_escapes_the_limit_is_seen_from_outside(moody, workers, monkeypatch):
+    monkeypatch.setattr(host_memory, "available", lambda: 1000 * MIB)
+    found = measure(workers, *moody("mapped"))
     assert found.status == "out_of_memory"
+    assert "ended at" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -137,38 +159,35 @@ def test_how_a_process_ended(code, told, status):
     assert apart._end(code, told, 5.0).status == status
 
 
-def test_other_code_than_the_record_names_is_not_measured(moody):
+def test_other_code_than_the_record_names_is_not_measured(moody, workers):
     with pytest.raises(apart.BenchError, match="code has changed"):
-        apart.measure(*moody("good"), budget_s=0.01, limit_s=60.0, sources="of yesterday")
+        workers.measure(*moody("good"), budget_s=0.01, limit_s=60.0, sources="of yesterday")
 
 
-def test_a_wrong_fast_body_is_not_timed(moody, tmp_path, monkeypatch):
+def test_a_wrong_fast_body_is_not_timed(moody, workers, tmp_path):
     # The plug-in spoils the body where it is loaded: in the process that measures.
     path = tmp_path / "moody_mixer.py"
     spoil = "body = causal_conv._modules['torch']; right = body.forward; "
     spoil += "body.forward = lambda *a: [1.01 * y for y in right(*a)]\n"
     path.write_text(MOODY + spoil)
     (case,) = moody("good")
-    found = measure(case.replace(backends=("causal_conv=torch",)))
+    found = measure(workers, case.replace(backends=("causal_conv=torch",)))
     assert (found.status, found.time_ms) == ("disagrees", None)
     assert "causal_conv=torch" in found.reason
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-def test_no_process_is_left_behind_when_the_sweep_is_killed(moody, tmp_path):
+@pytest.mark.parametrize("forks", [False, True])
+def test_no_process_is_left_behind_when_the_sweep_is_killed(moody, tmp_path, forks):
     source = (
         f"import sys; sys.path[:] = {sys.path!r}; from bench import apart; from bench.case import Case; "
-        f"apart.measure(Case.from_dict({moody('hang')[0].to_dict()!r}), budget_s=0.01, limit_s=3.0)"
+        f"case = Case.from_dict({moody('hang')[0].to_dict()!r}); "
+        f"apart.Workers(forks={forks}).measure(case, budget_s=0.01, limit_s=3.0)"
     )
     with subprocess.Popen([sys.executable, "-c", source]) as parent:
-        child = next(filter(None, (_child(parent.pid) for _ in iter(lambda: time.sleep(0.05), 0))))
+        while not (tmp_path / "moody_mixer.py.hangs").exists():
+            time.sleep(0.05)
+        left = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
-    deadline = time.monotonic() + 120
-    while os.path.exists(f"/proc/{child}/cmdline") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not os.path.exists(f"/proc/{child}/cmdline")
-
-
-def _child(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return int((file.read().split() or ["0"])[0])
+    _, alive = psutil.wait_procs(left, timeout=120)
+    assert not alive

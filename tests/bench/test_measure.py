@@ -15,6 +15,7 @@ from bench.attempt import run
 from bench.case import expand
 from bench.fit import quadratic
 from bench.outcome import Agreement, Outcome, Times
+from bench.repetitions import drift
 from bench.workloads import build
 from temporal_zoo.ops import use_backend
 from temporal_zoo.ops.causal_conv import Filter, causal_conv
@@ -89,11 +90,11 @@ def test_attention_stores_its_weights_and_the_others_nothing_quadratic():
 
 
 def test_the_clock_warms_up_until_rounds_no_longer_get_faster(monkeypatch):
-    rounds = iter([50, 20, 10, 9.8, *[10] * 5])
+    rounds = iter([50, 20, 10, 9.8, *[10] * 6])
     monkeypatch.setattr(measure, "_host_ms", lambda step: next(rounds))
     monkeypatch.setattr(measure, "_cache_emptier", lambda device: lambda: None)
     times = measure.time_ms(lambda: None, CPU, budget_s=0.1)
-    assert (times.warmups, times.rounds, times.p50, times.steady) == (4, 5, 10, True)
+    assert (times.warmups, times.rounds, times.p50, times.steady) == (5, 5, 10, True)
 
 
 def test_rounds_that_agree_at_once_go_on_for_a_while(monkeypatch):
@@ -176,13 +177,36 @@ def test_the_cache_is_emptied_before_every_round(monkeypatch):
     emptied = []
     monkeypatch.setattr(measure, "_cache_emptier", lambda device: lambda: emptied.append(len(emptied)))
     times = measure.time_ms(lambda: time.sleep(0.001), CPU, budget_s=0.01)
-    assert len(emptied) == times.rounds == len(times.each)
+    assert len(emptied) == times.warmups + times.rounds
+    assert len(times.each) == times.rounds
     assert 2 * host_memory.cache_bytes() >= 2**20
 
 
 def test_a_wide_spread_is_told():
     assert not Times(9.2, 10, 11, 5, 2, True).wide
     assert Times(7, 10, 11, 5, 2, True).wide
+
+
+def test_processes_together_have_the_interval_of_their_medians():
+    rounds = (8, 10, 12)
+    parts = [Times(8 * k, 10 * k, 12 * k, 3, 2, True, 20 * k, tuple(k * ms for ms in rounds)) for k in (1, 1.1, 1.21)]
+    found = Times.together(parts)
+    assert found.p50 == pytest.approx(11)
+    assert found.medians == pytest.approx((10, 11, 12.1))
+    # Logarithms lie log(1.1) apart, so that this is their deviation; 4.3027 is Student's quantile of three.
+    assert found.margin == pytest.approx(1.1 ** (4.3027 / 3**0.5) - 1, rel=1e-3)
+    assert found.interval == pytest.approx((11 / (1 + found.margin), 11 * (1 + found.margin)))
+    assert (found.rounds, found.warmups, found.processor) == (9, 6, pytest.approx(20 * 3.31 / 3))
+    assert len(found.each) == 9
+    assert Times.together(parts[:1]) is parts[0]
+
+
+def test_what_all_cases_did_from_repetition_to_repetition_is_the_machines_doing():
+    def outcome(*medians):
+        return Outcome("ok", time_ms=Times.together([Times(ms, ms, ms, 5, 2, True) for ms in medians]))
+
+    assert drift([outcome(1, 2), outcome(10, 20), outcome(7)]) == pytest.approx([0.5**0.5, 2**0.5])
+    assert drift([outcome(3), Outcome("failed", "no")]) == []
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), None])

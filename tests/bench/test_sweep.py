@@ -27,23 +27,24 @@ from bench.sweep import Sweep, Terms
 from tests_of_sweeps import CASES, HERE
 surroundings.before = lambda device: {{}}
 apart.examine = lambda cases, expected=None: (HERE, "here")
-apart.measure = lambda case, **how: time.sleep(0.05) or Outcome("ok")
+apart.Workers.measure = lambda self, case, **how: time.sleep(0.05) or Outcome("ok")
 print("begun", flush=True)
-list(Sweep(CASES, Path({record!r}), Terms()).run())
+list(Sweep(CASES, Path({record!r}), Terms(repetitions=2)).run())
 """
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """The cases that were measured, in order; each takes a millisecond by a clock of ours."""
+    """The cases that were measured, in order; each takes a millisecond by a clock of ours, and then one more."""
     found = []
 
-    def measure(case, **how):
+    def measure(self, case, *, clock_only, **how):
         found.append(case)
-        return Outcome("ok", time_ms=Times(1, 1, 1, 5, 2, True))
+        ms = found.count(case)
+        return Outcome("ok", time_ms=Times(ms, ms, ms, 5, 2, True), stored_bytes=None if clock_only else 7)
 
     monkeypatch.setattr(apart, "examine", lambda cases, expected=None: (HERE, "here"))
-    monkeypatch.setattr(apart, "measure", measure)
+    monkeypatch.setattr(apart.Workers, "measure", measure)
     monkeypatch.setattr("bench.surroundings._LISTEN_S", 0.001)
     return found
 
@@ -56,7 +57,7 @@ def test_what_is_recorded_is_not_measured_again(measured, tmp_path):
     record = tmp_path / "records.jsonl"
     list(Sweep(CASES[:5], record, Terms()).run())
     sweep = Sweep(CASES, record, Terms())
-    assert sweep.waiting == CASES[5:]
+    assert sweep.waiting == [(1, case) for case in CASES[5:]]
     list(sweep.run())
     assert measured == CASES
     assert [result.case for result in sweep.results] == CASES
@@ -66,10 +67,11 @@ def test_what_is_recorded_is_not_measured_again(measured, tmp_path):
 @pytest.mark.parametrize("kept", [0, 1, 200, 900, 1500, 2500, 10**6])
 def test_a_record_that_was_cut_anywhere_is_completed(measured, tmp_path, kept):
     record = tmp_path / "records.jsonl"
-    list(Sweep(CASES, record, Terms()).run())
+    terms = Terms(repetitions=2)
+    list(Sweep(CASES, record, terms).run())
     record.write_bytes(record.read_bytes()[:kept])
-    list(Sweep(CASES, record, Terms()).run())
-    assert recorded(record) == Counter(CASES)
+    list(Sweep(CASES, record, terms).run())
+    assert recorded(record) == Counter(CASES * 2)
 
 
 def test_a_sweep_that_is_really_killed(tmp_path):
@@ -86,7 +88,7 @@ def test_a_sweep_that_is_really_killed(tmp_path):
                 time.sleep(seconds)
                 process.kill()
         assert seconds is not None or process.returncode == 0
-    assert recorded(record) == Counter(CASES)
+    assert recorded(record) == Counter(CASES * 2)
 
 
 def test_another_environment_is_measured_of_its_own(measured, monkeypatch, tmp_path):
@@ -110,10 +112,47 @@ def test_no_case_begins_that_might_not_end_in_time(measured, monkeypatch, tmp_pa
     sweep = Sweep(CASES, record, terms)
     # At 100, 200, 300 and 400 s of 500 one may begin that has 60 and its grace; later none.
     assert len(list(sweep.run())) == 4
-    assert len(sweep.waiting) == len(CASES) - 4
+    assert [case for _, case in sweep.waiting] == CASES[4:]
 
 
 def test_a_profile_that_is_missing_is_made(measured, tmp_path):
     record = tmp_path / "records.jsonl"
     list(Sweep(CASES[:1], record, Terms()).run())
-    assert Sweep(CASES[:1], record, Terms(traces=tmp_path / "traces")).waiting == CASES[:1]
+    assert Sweep(CASES[:1], record, Terms(traces=tmp_path / "traces")).waiting == [(1, CASES[0])]
+
+
+def test_repetitions_come_in_turns_and_later_ones_take_the_time_alone(measured, tmp_path):
+    sweep = Sweep(CASES[:2], tmp_path / "records.jsonl", Terms(repetitions=3))
+    assert [repetition for repetition, _ in sweep.run()] == [1, 1, 2, 2, 3, 3]
+    assert measured == CASES[:2] * 3
+    found = sweep.results[0].outcome
+    assert found.time_ms.medians == (1, 2, 3)
+    assert found.time_ms.p50 == pytest.approx(6 ** (1 / 3))
+    assert found.stored_bytes == 7
+
+
+def test_more_repetitions_add_to_those_that_are_recorded(measured, tmp_path):
+    record = tmp_path / "records.jsonl"
+    list(Sweep(CASES[:2], record, Terms(repetitions=2)).run())
+    more = Sweep(CASES[:2], record, Terms(repetitions=3))
+    assert more.waiting == [(3, CASES[0]), (3, CASES[1])]
+    list(more.run())
+    assert len(measured) == 6
+    assert Sweep(CASES[:2], record, Terms(repetitions=1)).waiting == []
+
+
+def test_again_forgets_all_repetitions_of_before(measured, tmp_path):
+    record = tmp_path / "records.jsonl"
+    list(Sweep(CASES[:1], record, Terms(repetitions=3)).run())
+    list(Sweep(CASES[:1], record, Terms(repetitions=2, again=True)).run())
+    (result,) = Sweep(CASES[:1], record, Terms()).results
+    assert result.outcome.time_ms.medians == (4, 5)
+
+
+def test_a_case_that_fails_is_not_repeated_and_a_late_failure_is_the_outcome(measured, monkeypatch, tmp_path):
+    ends = iter([Outcome("ok", time_ms=Times(1, 1, 1, 5, 2, True)), Outcome("crashed", "the process crashed")])
+    monkeypatch.setattr(apart.Workers, "measure", lambda self, case, **how: next(ends))
+    sweep = Sweep(CASES[:1], tmp_path / "records.jsonl", Terms(repetitions=4))
+    assert [result.outcome.status for _, result in sweep.run()] == ["ok", "crashed"]
+    assert sweep.waiting == []
+    assert sweep.results[0].outcome.reason == "in process 2: the process crashed"

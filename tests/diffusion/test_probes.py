@@ -10,7 +10,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from diffusion.evaluation.uncertainty import student_975
 from diffusion.probes import ProbeError
 from diffusion.probes.sweep import Sweep
 from diffusion.probes.tasks import get, names, summary
@@ -181,11 +180,6 @@ def test_a_layer_that_calls_itself_causal_and_is_not_is_found_out(reduced):
     (row,) = rows("kalman", [(trial, result | {"causal": True})])
     assert row.impossible
     assert row.verdict.startswith("IMPOSSIBLE")
-
-
-def test_students_quantiles():
-    for freedom, quantile in ((1, 12.7062), (2, 4.3027), (4, 2.7764), (29, 2.0452)):
-        assert student_975(freedom) == pytest.approx(quantile, abs=2e-3)
 
 
 def test_seeds_give_the_interval_and_a_single_one_takes_that_of_its_sequences():
