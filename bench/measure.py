@@ -17,7 +17,7 @@ from .outcome import Memory, Times
 
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 200
 _LEAST_WHEN_SLOW, _FAR_LONGER = 3, 5
-_MOST_WARMUPS = 20
+_LEAST_WARMUPS, _MOST_WARMUPS = 2, 20
 # Of the budget: a few short rounds that happen to agree say nothing of the percentiles.
 _SOONEST = 0.2
 # The median is known well enough when its interval (half-width of a box plot's notch) is this share of it.
@@ -28,7 +28,7 @@ def time_ms(step: Callable[[], Any], device: torch.device, *, budget_s: float = 
     """Times `step`: warm-up until rounds no longer get faster, then rounds until their median is steady.
 
     Before every round the caches are emptied, which is not timed.  Warm-up and rounds end after `budget_s` seconds
-    each, but there are three rounds unless one alone takes far longer.  On a CPU freed memory is kept meanwhile
+    each, but there are two rounds and three unless they take far longer.  On a CPU freed memory is kept meanwhile
     (`host_memory.keeping_freed_pages`).
     """
     with host_memory.keeping_freed_pages() if device.type == "cpu" else contextlib.nullcontext():
@@ -39,9 +39,11 @@ def _times(step: Callable[[], Any], device: torch.device, budget_s: float) -> Ti
     clock = _cuda_ms if device.type == "cuda" else _host_ms
     empty = _cache_emptier(device)
     warmups: list[float] = []
-    while len(warmups) < _MOST_WARMUPS and not _settled(warmups) and sum(warmups) < 1000 * budget_s:
+    while len(warmups) < _MOST_WARMUPS and not _settled(warmups):
         empty()
         warmups.append(clock(step))
+        if sum(warmups) > 1000 * budget_s * (1 if len(warmups) >= _LEAST_WARMUPS else _FAR_LONGER):
+            break
     rounds: list[float] = []
     worked, begun = 0.0, time.perf_counter()
     while len(rounds) < _MOST_ROUNDS:
