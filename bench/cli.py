@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .sweep import Sweep
 
 # Repetitions unless the command says otherwise, by suite.  Two make an interval, and it shrinks fast up to five.
-_REPETITIONS = {None: 5, "quick": 10, "paper": 3, "scaling": 3, "kernels": 5}
+_REPETITIONS = {None: 5, "quick": 8, "paper": 3, "scaling": 3, "kernels": 5}
 _SWEEPS = ("quick", "paper", "scaling")
 # Exit code of a sweep that has done what it could in its minutes, and goes on when it is typed again.
 UNFINISHED = 3
@@ -58,7 +58,7 @@ UNFINISHED = 3
               help="Of the suite kernels: folder with sources of peers that cannot be installed.")  # fmt: skip
 @click.option("--repetitions", type=click.IntRange(min=1),
               help="Processes of every case, in turns; of the suite kernels, turns of everybody.  "
-              "[default: 5; of quick 10, of paper and scaling 3]")  # fmt: skip
+              "[default: 5; of quick 8, of paper and scaling 3]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON instead of tables.")
 @click.option("--dry-run", is_flag=True, help="Print the cases and stop.")
 @click.pass_context

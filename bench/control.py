@@ -60,16 +60,12 @@ COLUMNS = (
 )
 
 
-def planned(told: Callable[[str], object]) -> list[PlannedColumn]:
-    """The control as it is planned for the paper's GPU."""
-    planner, found = Planner(device("a100-40gb")), []
-    for column in COLUMNS:
-        told(f"the control: {column.name}")
-        setup = column.setup(FRAMES)
-        sizes = planner.plan(setup).bytes
-        longest = planner.longest(setup, (64, FRAMES, 1024))
-        found.append(PlannedColumn(column.name, sizes.stored, sizes.peak, longest))
-    return found
+def planned(column: Column) -> PlannedColumn:
+    """A column of the control as it is planned for the paper's GPU."""
+    planner, setup = Planner(device("a100-40gb")), column.setup(FRAMES)
+    sizes = planner.plan(setup).bytes
+    longest = planner.longest(setup, (64, FRAMES, 1024))
+    return PlannedColumn(column.name, sizes.stored, sizes.peak, longest)
 
 
 def run(record: Path, talk: Callable[[str], object]) -> None:

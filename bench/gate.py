@@ -14,7 +14,7 @@ from temporal_zoo.registry import build
 from .case import DIM, Case
 from .outcome import Agreement
 from .training import SEED
-from .workloads import autocast
+from .workloads import precision
 
 # Small, and no length is a multiple of a block.
 _ROWS, _FRAMES = 3, 37
@@ -70,7 +70,7 @@ def _run(case: Case) -> tuple[dict[str, Tensor], set[str]]:
         mixer = build(case.mixer, case.dim).to(device)
         x = torch.randn(case.rows, case.frames, case.dim, device=device).requires_grad_()
         upstream = torch.randn(case.rows, case.frames, case.dim, device=device)
-        with autocast(case):
+        with precision(case):
             y = mixer(x)
         y.backward(upstream)
     found = {"output": y.detach(), "gradient of the input": x.grad}

@@ -27,7 +27,10 @@ _CLOSE = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Setup(Config):
-    """A denoiser and its batch, trained in float32 with AdamW and a moving average of the weights."""
+    """A denoiser and its batch, trained with AdamW and a moving average of the weights.
+
+    Weights, gradients and updates are float32; the arithmetic of the network is autocast to a short dtype.
+    """
 
     mixer: str = option("bimamba", "which mixer in which slot")
     frames: int = option(256, "frames of a clip", least=1)
@@ -35,6 +38,7 @@ class Setup(Config):
     size: int = option(32, "height and width of a frame in pixels", least=1)
     preset: str = option("paper-57.5M", "preset of the denoiser, whose mixer is replaced")
     checkpointing: Literal["none", "mixers", "blocks"] = option("none", "what is computed again in backward")
+    dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "precision; the short ones run under autocast")
     backends: tuple[str, ...] = option((), "pinned bodies, each op=body")
 
     @property
@@ -45,7 +49,8 @@ class Setup(Config):
     def step(self, device: torch.device) -> TrainingStep:
         """A training step of this setup."""
         changes = (f"mixer={self.mixer}", f"checkpointing={self.checkpointing}", f"size={self.size}")
-        return training_step(self.preset, *changes, clips=self.clips, frames=self.frames, device=device)
+        dtype = getattr(torch, self.dtype)
+        return training_step(self.preset, *changes, clips=self.clips, frames=self.frames, device=device, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,12 @@ class Planner:
         return largest(
             lambda frames: self.plan(setup.replace(frames=frames)).bytes.peak, self.device.usable_bytes, peaks
         )
+
+
+def plans_of(device: Device, lengths: Sequence[int], setup: Setup) -> tuple[list[Plan], int]:
+    """The plans of a setup for each of the numbers of frames, and the most that fit."""
+    planner = Planner(device)
+    return [planner.plan(setup.replace(frames=frames)) for frames in lengths], planner.longest(setup, lengths)
 
 
 def largest(peak: Callable[[int], int], limit: int, known: Mapping[int, int]) -> int:

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from temporal_zoo.config import ConfigError
 
-from .case import parse_layers, parse_lengths
+from .case import DTYPES, parse_layers, parse_lengths
 from .devices import device as device_of
 
 _CHECKPOINTING = ("none", "mixers", "blocks")
@@ -30,6 +30,8 @@ _PAPERS = ("2403.07711",)
 @click.option("--clips", type=click.IntRange(min=1), default=1, show_default=True, help="Clips of a batch.")
 @click.option("--size", type=click.IntRange(min=1), default=32, show_default=True, help="Pixels of a frame's side.")
 @click.option("--preset", default="paper-57.5M", show_default=True, help="The denoiser, whose mixer is replaced.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True,
+              help="Precision of the network; the short ones by autocast.")  # fmt: skip
 @click.option("--backend", "backends", multiple=True, metavar="OP=BODY",
               help="Pins the body of an op, also one that is not installed here; may be repeated.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/plan"), show_default=True,
@@ -37,34 +39,32 @@ _PAPERS = ("2403.07711",)
 @click.option("--verify", is_flag=True, help="On a GPU: also measure every planned point that fits.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def plan(
-    gpu: str, layers: str, lengths: str, checkpointing: str, clips: int, size: int, preset: str,
+    gpu: str, layers: str, lengths: str, checkpointing: str, clips: int, size: int, preset: str, dtype: str,
     backends: tuple[str, ...], out: Path, verify: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Says which mixers can be trained on a device, up to how many frames, and with which checkpointing.
 
-    A training step of the whole denoiser (float32, AdamW, moving average) is counted on the meta device, which needs no
-    GPU.  Exit code 1 when nothing that was asked fits, or a measured peak is more than 10 % from its plan.
+    A training step of the whole denoiser, with AdamW and a moving average, is counted on the meta device, which needs
+    no GPU.  Exit code 1 when nothing that was asked fits, or a measured peak is more than 10 % from its plan.
     """
     mixers, frames, target = parse_layers(layers), parse_lengths(lengths), device_of(gpu)
     recomputed = list(dict.fromkeys(part.strip() for part in checkpointing.split(",")))
     if strange := [part for part in recomputed if part not in _CHECKPOINTING]:
         raise ConfigError(f"nothing can be checkpointed as {strange[0]!r}; there are {', '.join(_CHECKPOINTING)}")
     from . import plan_plot, plan_tables
-    from .plan import Planner, Setup
+    from .plan import Setup, plans_of
+    from .pool import planners
 
-    planner = Planner(target)
-    same = {"clips": clips, "size": size, "preset": preset, "backends": list(backends)}
+    same = {"clips": clips, "size": size, "preset": preset, "dtype": dtype, "backends": list(backends)}
+    setups = [
+        Setup.from_dict(same | {"mixer": mixer, "checkpointing": what}) for mixer in mixers for what in recomputed
+    ]
     curves = []
-    with _progress() as progress:
-        task = progress.add_task("", total=len(mixers) * len(recomputed))
-        for mixer in mixers:
-            for what in recomputed:
-                progress.update(task, description=f"{mixer}, checkpointing {what}")
-                changing = {"mixer": mixer, "checkpointing": what}
-                setup = Setup.from_dict(same | changing)
-                plans = [planner.plan(setup.replace(frames=length)) for length in frames]
-                curves.append(plan_tables.Curve(setup, plans, planner.longest(setup, frames)))
-                progress.advance(task)
+    with _progress() as progress, planners() as pool:
+        task = progress.add_task("", total=len(setups))
+        for setup, found in zip(setups, pool.map(functools.partial(plans_of, target, frames), setups), strict=True):
+            progress.update(task, description=f"{setup.mixer}, checkpointing {setup.checkpointing}", advance=1)
+            curves.append(plan_tables.Curve(setup, *found))
     out.mkdir(parents=True, exist_ok=True)
     _write(out / "plan.json", plan_tables.as_json(curves))
     plan_plot.save(curves, target, out / "plan.png")

@@ -43,7 +43,7 @@ def save(curves: Sequence[Curve], device: Device, path: Path) -> None:
     axes.set_xlabel("frames")
     axes.set_ylabel("GiB at the peak of a training step, planned")
     setup = curves[0].setup
-    axes.set_title(f"{setup.preset}, {setup.clips} x {setup.size}x{setup.size}, float32", loc="left", fontsize=10)
+    axes.set_title(f"{setup.preset}, {setup.clips} x {setup.size}x{setup.size}, {setup.dtype}", loc="left", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     part = path.with_name(f".part-{path.name}")

@@ -44,7 +44,7 @@ def told(curves: Sequence[Curve], device: Device) -> Iterator[Table | str]:
     setup = curves[0].setup
     yield (
         f"[bold]Planned for {device.name}[/bold], {number(device.usable_bytes / GIB)} GiB for tensors: a training step "
-        f"of {setup.preset} in float32, {setup.clips} x {setup.size}x{setup.size}"
+        f"of {setup.preset} in {setup.dtype}, {setup.clips} x {setup.size}x{setup.size}"
     )
     yield _peaks(curves)
     yield _parts(curves)

@@ -12,8 +12,9 @@ from temporal_zoo.ops import Planned, planning, use_backend
 
 from . import paper
 from .accounting import account
-from .control import PlannedColumn, planned
+from .control import COLUMNS, PlannedColumn, planned
 from .devices import GIB
+from .pool import planners
 from .training import paper_model, training_step
 
 _A100 = Planned("cuda", (8, 0))
@@ -103,16 +104,18 @@ class Reproduction:
 
 
 def reproduce(told: Callable[[str], object] = lambda what: None) -> Reproduction:
-    """Counts everything anew; `told` hears what is counted next."""
-    sizes = []
-    for size, parameters in paper.SIZES.items():
-        told(f"parameters of {size}")
-        sizes.append(_size(size, parameters))
-    memory = []
-    for entry in paper.MEMORY:
-        told(f"memory of {entry.size} at {entry.frames} frames")
-        memory.append(_memory(entry))
-    return Reproduction(tuple(sizes), tuple(memory), fitted(memory), tuple(planned(told)))
+    """Counts everything anew, in as many processes as there are cores; `told` hears what is waited for."""
+    with planners() as pool:
+        counting = [pool.submit(_memory, entry) for entry in paper.MEMORY]
+        columns = [pool.submit(planned, column) for column in COLUMNS]
+        told("parameters")
+        sizes = tuple(_size(size, parameters) for size, parameters in paper.SIZES.items())
+        memory = []
+        for entry, count in zip(paper.MEMORY, counting, strict=True):
+            told(f"memory of {entry.size} at {entry.frames} frames")
+            memory.append(count.result())
+        told("the control")
+        return Reproduction(sizes, tuple(memory), fitted(memory), tuple(plan.result() for plan in columns))
 
 
 def fitted(memory: Sequence[Memory]) -> float:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from temporal_zoo.ops import autocast
+
 if TYPE_CHECKING:
     from diffusion.ema import MovingAverage
 
@@ -82,9 +84,7 @@ class TrainingStep:
 
     def denoise(self, noisy: Tensor, levels: Tensor) -> Tensor:
         """What the network predicts."""
-        if self.dtype == torch.float32:
-            return self.network(noisy, levels)
-        with torch.autocast(noisy.device.type, dtype=self.dtype):
+        with autocast(noisy.device.type, self.dtype):
             return self.network(noisy, levels)
 
     def forward(self) -> Tensor:
@@ -94,10 +94,21 @@ class TrainingStep:
     def __call__(self) -> None:
         loss = self.forward()
         self.network.zero_grad()
-        loss.backward()
+        if self.noisy.is_meta and self.dtype != torch.float32:
+            self._backward_as_planned(loss)
+        else:
+            loss.backward()
         if self.optimizer is not None and self.average is not None:
             self.optimizer.step()
             self.average.update(self.network, step=1)
+
+    def _backward_as_planned(self, loss: Tensor) -> None:
+        """Backward pass in the autocast of the plan: checkpoints, which compute again, bring back torch's own alone."""
+        with autocast("meta", self.dtype, cache_enabled=False):
+            # What `loss.backward()` ends in.  That itself is a function which the autocast looks at, and is off within.
+            torch.autograd.Variable._execution_engine.run_backward(
+                (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+            )
 
     def pretend_a_step_was_taken(self) -> None:
         """Makes what the first step leaves behind, gradients and the optimizer's state, without a forward pass."""

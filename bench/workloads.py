@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from temporal_zoo.ops import autocast
 from temporal_zoo.registry import build as build_mixer
 
 from .case import Case
@@ -34,11 +36,9 @@ def build(case: Case) -> Workload:
         return _mixer(case, device) if case.level == "mixer" else _model(case, device)
 
 
-def autocast(case: Case) -> torch.autocast:
-    """The precision of a case: parameters stay float32, as in training, and arithmetic is autocast."""
-    return torch.autocast(
-        torch.device(case.device).type, dtype=getattr(torch, case.dtype), enabled=case.dtype != "float32"
-    )
+def precision(case: Case) -> AbstractContextManager:
+    """That of a case: parameters stay float32, as in training, and arithmetic is autocast."""
+    return autocast(torch.device(case.device).type, getattr(torch, case.dtype))
 
 
 def _mixer(case: Case, device: torch.device) -> Workload:
@@ -51,7 +51,7 @@ def _mixer(case: Case, device: torch.device) -> Workload:
     upstream = torch.randn(shape, device=device)
 
     def forward() -> Tensor:
-        with autocast(case):
+        with precision(case):
             return module(x)
 
     def train() -> None:

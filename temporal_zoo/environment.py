@@ -48,15 +48,20 @@ def digest(value: Any) -> str:
 
 def machine() -> dict[str, Any]:
     """Operating system, processor and memory; `memory_limit_bytes` is a container's limit, if there is one."""
-    allowed = getattr(os, "sched_getaffinity", None)  # only Linux tells which cores a process may use
     return {
         "system": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "usable_cores": len(allowed(0)) if allowed else os.cpu_count(),
+        "usable_cores": usable_cores(),
         "memory_bytes": _memory_bytes(),
         "memory_limit_bytes": _memory_limit_bytes(),
     }
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, where the system tells; else how many there are."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def code() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from diffusion.ablations import AblationError, catalogue
 from diffusion.ablations.ablation import Budget
 from temporal_zoo import terminal
+from temporal_zoo.environment import usable_cores
 
 if TYPE_CHECKING:
     from diffusion.ablations.grid import Grid
@@ -135,8 +136,7 @@ def _workers(device: str) -> int:
         import torch
 
         return torch.cuda.device_count() if device == "cuda" else 1
-    allowed = getattr(os, "sched_getaffinity", None)  # only Linux tells which cores a process may use
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+    return usable_cores()
 
 
 def _prepare(grid: Grid, require_judgeable: Any) -> None:

@@ -19,6 +19,7 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
+from temporal_zoo.ops._autocast import working_dtype
 from temporal_zoo.ops._planning import capability
 
 # The kernels of flash-attn, xFormers and SDPA put rows on a grid axis that CUDA caps here (pytorch issue 142228); on a
@@ -32,14 +33,6 @@ def run(
     """`attention` by the named body."""
     dtype = working_dtype(q)
     return _forward(q.to(dtype), k.to(dtype), v.to(dtype), bias, lengths, body)[0].to(q.dtype)
-
-
-def working_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which a body will see x: autocast's, where that is on."""
-    device = x.device.type
-    if x.dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return x.dtype
 
 
 def is_ampere(device: torch.device) -> bool:

@@ -5,10 +5,10 @@ Axes: r rows, i frames that ask, j frames that answer, k heads, c features.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor
+
+from temporal_zoo.ops._autocast import no_autocast
 
 NEEDS = None
 
@@ -27,7 +27,7 @@ def run(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths:
         # Weight zero is not enough against NaN: zero times NaN is NaN, here or in a gradient.
         q, k, v = (x.masked_fill(padding[:, :, None, None], 0) for x in (q, k, v))
     q, k, v = (x.to(torch.promote_types(dtype, torch.float32)) for x in (q, k, v))
-    with _no_autocast(q.device.type):
+    with no_autocast(q):
         logits = torch.einsum("rikc,rjkc->rkij", q * q.shape[-1] ** -0.5, k)
         if bias is not None:
             logits = logits + bias
@@ -35,8 +35,3 @@ def run(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths:
             logits = logits.masked_fill(padding[:, None, None, :], float("-inf"))
         out = torch.einsum("rkij,rjkc->rikc", logits.softmax(-1), v).to(dtype)
     return out if padding is None else out.masked_fill(padding[:, :, None, None], 0)
-
-
-def _no_autocast(device: str):
-    # The meta device knows no autocast at all, not even to switch it off.
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()

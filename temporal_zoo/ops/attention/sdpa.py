@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from temporal_zoo.ops._autocast import working_dtype
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = None
@@ -30,7 +31,7 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
     if q.device.type not in ("cpu", "cuda", "meta"):
         reasons.append(f"it runs on cpu and cuda, not on {q.device.type}")
     if q.device.type == "cuda":
-        dtype = _operator.working_dtype(q)
+        dtype = working_dtype(q)
         if dtype == torch.float64:
             reasons.append("its CUDA kernels take no float64")
         if dtype == torch.bfloat16 and not _operator.is_ampere(q.device):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from temporal_zoo.ops import _triton
+from temporal_zoo.ops._autocast import working_dtype
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = "triton"
@@ -30,7 +31,7 @@ _FEATURES = {torch.float32: (16, 32, 64), torch.bfloat16: (16, 32, 64, 128), tor
 def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> list[str]:
     """Why this body cannot run these inputs; empty when it can."""
     # Autocast may have the kernels see another dtype than the caller does.
-    dtype, features = _operator.working_dtype(q), q.shape[-1]
+    dtype, features = working_dtype(q), q.shape[-1]
     reasons = _triton.refuses("q", q)
     if q.device.type == "cpu" and dtype == torch.bfloat16:
         reasons.append("Triton's interpreter multiplies no matrices of bfloat16")

@@ -7,6 +7,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from temporal_zoo.ops._autocast import working_dtype
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = "xformers"
@@ -16,7 +17,7 @@ run = partial(_operator.run, "xformers")
 def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> list[str]:
     """Why this body cannot run these inputs; empty when it can."""
     reasons = [lack] if (lack := _lack()) else []
-    dtype = _operator.working_dtype(q)
+    dtype = working_dtype(q)
     if q.device.type != "cuda":
         reasons.append(f"it runs on cuda, not on {q.device.type}")
     if dtype == torch.float64:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, silu
 
+from temporal_zoo.ops._autocast import working_dtype
 from temporal_zoo.ops._dispatch import note
 from temporal_zoo.ops._planning import device_type
 from temporal_zoo.ops.causal_conv import causal_conv
@@ -31,7 +32,7 @@ _LEAST_ROWS = 32
 
 def choose(x: Tensor, branches: Sequence[Branch], lengths: Tensor | None) -> tuple[str, str]:
     """The bodies of `causal_conv` and `selective_scan` for these inputs."""
-    a = _stand_in(x, branches[0].A.shape[0], _working_dtype(x))
+    a = _stand_in(x, branches[0].A.shape[0], working_dtype(x))
     conv = causal_conv.choose(a, [branch.filter for branch in branches], silu=True, lengths=lengths)
     return conv, selective_scan.choose([_imagined(a, branch) for branch in branches], lengths=lengths)
 
@@ -52,16 +53,8 @@ def run(
     parameters = ends + [getattr(branch, name) for branch in branches for name in _TENSORS]
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))
     reverse = [branch.reverse for branch in branches]
-    y, _ = _forward(x.to(_working_dtype(x)), parameters, reverse, lengths, conv, scan, keep)
+    y, _ = _forward(x.to(working_dtype(x)), parameters, reverse, lengths, conv, scan, keep)
     return y
-
-
-def _working_dtype(x: Tensor) -> torch.dtype:
-    """That of x, or what autocast makes of it for products of matrices."""
-    device = x.device.type
-    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return x.dtype
-    return torch.get_autocast_dtype(device)
 
 
 def _without_none(affine: Affine) -> Affine:
