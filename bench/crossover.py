@@ -42,21 +42,43 @@ def crossings(ratios: Mapping[int, float]) -> list[tuple[float, bool]]:
     return found
 
 
-def compare(curve: Curve, other: Curve, metric: Metric) -> tuple[dict[int, float], list[Crossing]]:
-    """Ratios of a curve to another at the lengths that both have, and where these pass one."""
+@dataclass(frozen=True)
+class Ratios:
+    """Of a curve to another at the lengths that both have, ascending, and the edges of their intervals."""
+
+    values: dict[int, float]
+    lows: dict[int, float]
+    highs: dict[int, float]
+
+    @property
+    def differ(self) -> bool:
+        """Whether any lies outside of the interval around one; what is counted differs where it is not the same."""
+        return any(low > 1 or self.highs[frames] < 1 for frames, low in self.lows.items())
+
+    @property
+    def crossings(self) -> list[Crossing]:
+        """Where they pass one."""
+        found = []
+        for at, falls in crossings(self.values):
+            low, high = (self.lows, self.highs) if falls else (self.highs, self.lows)
+            found.append(Crossing(at, falls, _nearest(at, falls, low), _nearest(at, falls, high)))
+        return found
+
+
+def compare(curve: Curve, other: Curve, metric: Metric) -> Ratios:
+    """A curve by another; the intervals of both are independent, so that their logarithms add up as squares."""
     ours, theirs = curve.points(metric), other.points(metric)
     shared = [frames for frames in sorted(ours) if ours[frames] > 0 and theirs.get(frames, 0) > 0]
-    ratios = {frames: ours[frames] / theirs[frames] for frames in shared}
-    lows = highs = ratios
-    if metric is TIME:
-        mine, others = curve.between(), other.between()
-        lows = {frames: mine[frames][0] / others[frames][1] for frames in shared}
-        highs = {frames: mine[frames][1] / others[frames][0] for frames in shared}
-    found = []
-    for at, falls in crossings(ratios):
-        edges = [_nearest(at, falls, edge) for edge in ((lows, highs) if falls else (highs, lows))]
-        found.append(Crossing(at, falls, *edges))
-    return ratios, found
+    values = {frames: ours[frames] / theirs[frames] for frames in shared}
+    if metric is not TIME:
+        return Ratios(values, values, values)
+    mine, others, lows, highs = curve.between(), other.between(), {}, {}
+    for frames, value in values.items():
+        (low, high), (other_low, other_high) = mine[frames], others[frames]
+        a, b = ours[frames], theirs[frames]
+        lows[frames] = value * math.exp(-math.hypot(math.log(a / low), math.log(other_high / b)))
+        highs[frames] = value * math.exp(math.hypot(math.log(high / a), math.log(b / other_low)))
+    return Ratios(values, lows, highs)
 
 
 def sentences(panel: Panel, yardstick: str = YARDSTICK) -> list[str]:
@@ -69,20 +91,23 @@ def sentences(panel: Panel, yardstick: str = YARDSTICK) -> list[str]:
         if curve is other or curve.declared(TIME) == "1":  # a control mixes nothing: that is no race
             continue
         for metric in (TIME, STORED):
-            ratios, passes = compare(curve, other, metric)
-            if len(ratios) > 1:
-                found.append(_sentence(curve, other, metric, ratios, passes))
+            if len((ratios := compare(curve, other, metric)).values) > 1:
+                found.append(_sentence(curve, other, metric, ratios))
     return found
 
 
-def _sentence(curve: Curve, other: Curve, metric: Metric, ratios: dict[int, float], passes: list[Crossing]) -> str:
+def _sentence(curve: Curve, other: Curve, metric: Metric, ratios: Ratios) -> str:
     claim = f"{curve.mixer} {'is ' if metric is TIME else ''}{_VERBS[metric.name]} {other.mixer}"
-    shortest, longest = min(ratios), max(ratios)
-    times = f"at {longest} frames {number(ratios[longest])} times its {'time' if metric is TIME else 'bytes'}"
-    if not passes:
-        if all(ratio == 1 for ratio in ratios.values()):
-            return f"{curve.mixer} and {other.mixer} store the same from L = {shortest} to {longest}."
-        where = "at every length" if ratios[shortest] < 1 else "never in range"
+    shortest, longest = min(ratios.values), max(ratios.values)
+    last = number(ratios.values[longest])
+    times = f"at {longest} frames {last} times its {'time' if metric is TIME else 'bytes'}"
+    if not ratios.differ:
+        both = f"{curve.mixer} and {other.mixer}"
+        if metric is not TIME:
+            return f"{both} store the same from L = {shortest} to {longest}."
+        return f"{both} take the same time within their intervals, L = {shortest} to {longest}; {times}."
+    if not (passes := ratios.crossings):
+        where = "at every length" if ratios.values[shortest] < 1 else "never in range"
         return f"{claim}: {where}, L = {shortest} to {longest}; {times}."
     parts = [f"{'above' if each.falls else 'below'} L = {each.at:.0f}{_interval(each)}" for each in passes]
     return f"{claim} {' and '.join(parts)}; {times}."

@@ -56,7 +56,7 @@ def _counts(run: Run) -> str:
     wide = sum(bool(result.outcome.time_ms and result.outcome.time_ms.wide) for result in run.results)
     told = f"{', '.join(said)}."
     if wide:
-        told += f" The time of {wide} of them is known to more than {100 * WIDE:.0f} % only."
+        told += f" In {wide} of them the time may be off by more than {100 * WIDE:.0f} %."
     if run.busy:
         told += f" Before {run.busy} of {len(run.lines)} processes other programs had over {BUSY_PERCENT:.0f} % of all."
     return f"{told} {report.drifted(run.results)}"

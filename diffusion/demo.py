@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
     compare(folder)
 
     console.rule("3  What each costs as clips get longer")
-    zoo(f"bench --layers attn,bimamba --lengths 16,64,256 --out {folder}/bench")
+    zoo(f"bench --layers attn,bimamba --lengths 16,64,256 --repetitions 3 --out {folder}/bench")
 
     console.rule("Look at")
     for name, what in PICTURES.items():

@@ -89,7 +89,7 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.evaluation.weights.convert", understood)
     monkeypatch.setattr("temporal_zoo.commands._check_one", lambda *_: True)
     monkeypatch.setattr("bench.runs.load", understood)
-    monkeypatch.setattr("bench.plan.Planner._plan", understood)
+    monkeypatch.setattr("bench.pool.planners", understood)
     monkeypatch.setattr("bench.reproduce.reproduce", understood)
 
 

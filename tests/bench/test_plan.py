@@ -11,7 +11,7 @@ from bench import verify
 from bench.accounting import Ledger
 from bench.allocator import CachingAllocator
 from bench.devices import GIB, GPUS, device
-from bench.plan import MOST_FRAMES, Planner, Setup, largest
+from bench.plan import CHECKPOINTING, MOST_FRAMES, Planner, Setup, largest
 from temporal_zoo.cli import zoo
 from temporal_zoo.config import ConfigError
 
@@ -60,6 +60,15 @@ def test_what_a_step_takes(planner):
     assert found.fit == "yes"
     assert found.bodies["selective_scan"] == ["triton"]
     assert Planner(device("cpu:4GiB")).plan(TINY).bytes.reserved is None
+
+
+@pytest.mark.parametrize("mixer", ["attn", "bimamba"])
+@pytest.mark.parametrize("checkpointing", CHECKPOINTING)
+def test_short_dtypes_store_less_and_leave_weights_as_they_are(planner, mixer, checkpointing):
+    setup = TINY.replace(mixer=mixer, checkpointing=checkpointing)
+    wide, short = (planner.plan(setup.replace(dtype=dtype)).bytes for dtype in ("float32", "bfloat16"))
+    assert (short.parameters, short.gradients, short.optimizer) == (wide.parameters, wide.gradients, wide.optimizer)
+    assert short.stored < wide.stored
 
 
 def test_checkpointing_and_pins_and_clips_change_the_plan(planner):

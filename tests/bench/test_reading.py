@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import re
 import subprocess
 import sys
@@ -51,19 +52,20 @@ def sentences(curves):
 def test_a_crossing_is_found_where_the_laws_meet():
     (panel,) = panels(results(LINEAR_AND_QUADRATIC))
     bimamba, flash = panel.curves
-    ratios, (crossing,) = crossover.compare(bimamba, flash, TIME)
+    ratios = crossover.compare(bimamba, flash, TIME)
+    (crossing,) = ratios.crossings
     assert crossing.at == pytest.approx(128)
     assert crossing.falls
-    assert ratios[1024] == pytest.approx(1 / 8)
-    # 2 % of spread in both: the laws meet where 4 n and n^2 / 32 differ by 0.98 / 1.02.
-    assert crossing.low == pytest.approx(128 * 0.98 / 1.02)
-    assert crossing.high == pytest.approx(128 * 1.02 / 0.98)
-    assert crossover.compare(bimamba, flash, STORED)[1] == []
+    assert ratios.values[1024] == pytest.approx(1 / 8)
+    # 2 % of spread in both, whose squares add up.
+    assert crossing.low == pytest.approx(128 / math.exp(math.hypot(math.log(0.98), math.log(1.02))))
+    assert crossing.high == pytest.approx(128 * math.exp(math.hypot(math.log(0.98), math.log(1.02))))
+    assert crossover.compare(bimamba, flash, STORED).crossings == []
 
 
 def test_crossings_as_sentences():
     assert sentences(LINEAR_AND_QUADRATIC) == [
-        "bimamba is faster than flash above L = 128 (123 to 133, by their intervals); "
+        "bimamba is faster than flash above L = 128 (124 to 132, by their intervals); "
         "at 1024 frames 0.125 times its time.",
         "bimamba stores less than flash: at every length, L = 16 to 1024; at 1024 frames 0.500 times its bytes.",
     ]
@@ -72,6 +74,11 @@ def test_crossings_as_sentences():
         "bimamba is faster than flash: never in range, L = 16 to 1024; at 1024 frames 3.00 times its time.",
         "bimamba and flash store the same from L = 16 to 1024.",
     ]
+    alike = {"bimamba": lambda n: outcome(3.05 * n if n > 100 else 2.95 * n), "flash": lambda n: outcome(3.0 * n)}
+    assert sentences(alike)[0] == (
+        "bimamba and flash take the same time within their intervals, L = 16 to 1024; "
+        "at 1024 frames 1.02 times its time."
+    )
     reverse = {"bimamba": lambda n: outcome(n * n / 32), "flash": lambda n: outcome(4.0 * n)}
     assert "faster than flash below L = 128" in sentences(reverse)[0]
 
