@@ -28,7 +28,8 @@ def main(*, forks: bool) -> None:
     from . import attempt, site  # noqa: F401
 
     def say(**message: object) -> None:
-        answers.write(json.dumps(message, allow_nan=False) + "\n")
+        # On a line of its own, also after half an answer of a process that was ended meanwhile.
+        answers.write(f"\n{json.dumps(message, allow_nan=False)}\n")
         answers.flush()
 
     for line in sys.stdin:
