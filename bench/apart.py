@@ -71,7 +71,7 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._kill()
+        self._kill()  # the job, which may be another process
         if self._process is not None:
             self._process.kill()
             self._end_process(self._process)

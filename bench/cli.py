@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .curves import Panel, Result
     from .sweep import Sweep
 
-# Repetitions unless the command says otherwise, by suite.  Two make an interval, and it shrinks fast up to five.
-_REPETITIONS = {None: 5, "quick": 8, "paper": 3, "scaling": 3, "kernels": 5}
+# Unless the command or its suite says otherwise.  Two make an interval, and it shrinks fast up to five.
+_REPETITIONS = 5
 _SWEEPS = ("quick", "paper", "scaling")
 # Exit code of a sweep that has done what it could in its minutes, and goes on when it is typed again.
 UNFINISHED = 3
@@ -82,16 +82,16 @@ def bench(
     if suite == "kernels":
         _kernels(axes["lengths"], peers, repetitions, out, as_json, dry_run)
         return
-    cases = _cases(suite, axes)
+    cases, usual = _cases(suite, axes)
     if dry_run:
         click.echo(json.dumps([case.to_dict() for case in cases], indent=1) if as_json else _listing(cases))
         return
     # All imports first: a package that is missing is better missed now than after the last case.
-    from . import curves, plot, report
+    from . import curves, plot
     from .sweep import Sweep, Terms
 
     record, picture = out / "records.jsonl", out / "growth.png"
-    terms = Terms(repetitions=repetitions or _REPETITIONS[suite], limit_s=limit, until=until, again=again,
+    terms = Terms(repetitions=repetitions or usual, limit_s=limit, until=until, again=again,
                   traces=out / "traces" if profile else None)  # fmt: skip
     sweep = Sweep(cases, record, terms, expect_device)
     _run(sweep)
@@ -101,7 +101,6 @@ def bench(
         click.echo(_json(sweep.results, panels))
     else:
         print_panels(panels)
-        click.echo(report.drifted(sweep.results))
     click.echo(f"Record: {record}\nPlot:   {picture}", err=True)
     _exit(sweep)
 
@@ -120,23 +119,25 @@ def _until(minutes: float | None, limit: float) -> float | None:
     return time.monotonic() + 60 * minutes
 
 
-def _cases(suite: str | None, axes: dict[str, Any]) -> list[Case]:
+def _cases(suite: str | None, axes: dict[str, Any]) -> tuple[list[Case], int]:
+    """The cases that are asked for, and how often each is usually repeated."""
     if suite is None:
-        return expand(**axes | {"device": axes["device"] or "cpu", "dtype": axes["dtype"] or "float32"})
+        asked = axes | {"device": axes["device"] or "cpu", "dtype": axes["dtype"] or "float32"}
+        return expand(**asked), _REPETITIONS
     from .suites import SUITES
 
-    make, device, dtype = SUITES[suite]
-    return make(axes["device"] or device, axes["dtype"] or dtype)
+    make, device, dtype, repetitions = SUITES[suite]
+    return make(axes["device"] or device, axes["dtype"] or dtype), repetitions
 
 
 def _run(sweep: Sweep) -> None:
     """Runs what waits, says each case's first result to stderr and shows how far it is."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from .sweep import summary
+    from .sweep import beginning, summary
 
     console, total = Console(stderr=True, highlight=False, soft_wrap=True), len(sweep.cases)
-    click.echo(begin(sweep), err=True)
+    click.echo(beginning(sweep), err=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -157,13 +158,6 @@ def _run(sweep: Sweep) -> None:
         click.echo(
             f"Time is over with {len(sweep.waiting)} processes to go; the same command goes on from here.", err=True
         )
-
-
-def begin(sweep: Sweep) -> str:
-    """What a sweep is about to do, in a sentence."""
-    waiting, each = len(sweep.waiting), sweep.terms.repetitions
-    known = f"; {waiting} processes are still to run" if waiting < each * len(sweep.cases) else ""
-    return f"{len(sweep.cases)} cases on {sweep.place}, {each} process{'es' * (each > 1)} each{known}"
 
 
 def _exit(sweep: Sweep) -> None:
@@ -199,7 +193,7 @@ def _kernels(
     from . import kernels, kernels_report
     from .problems import SUBJECTS
 
-    plan = kernels.Plan(tuple(parse_lengths(lengths)), repetitions or _REPETITIONS["kernels"], peers)
+    plan = kernels.Plan(tuple(parse_lengths(lengths)), repetitions or _REPETITIONS, peers)
     if dry_run:
         for subject, frames, here in plan.comparisons():
             known = ", ".join(each.name if each.run else f"{each.name} (missing)" for each in here)
@@ -256,7 +250,7 @@ def _json(results: list[Result], panels: list[Panel]) -> str:
 
 
 def print_panels(panels: list[Panel]) -> None:
-    """Tables, remarks and notes of each panel, on the terminal."""
+    """Tables, remarks and notes of each panel, and what the machine did meanwhile, on the terminal."""
     from . import report
 
     console = wide_console()
@@ -269,6 +263,8 @@ def print_panels(panels: list[Panel]) -> None:
         for line in report.notes(panel):
             console.print(f"  {line}", markup=False, style="dim", soft_wrap=True)
         console.print()
+    if said := report.drifted([result for panel in panels for curve in panel.curves for result in curve.results]):
+        console.print(said)
 
 
 def wide_console() -> Console:

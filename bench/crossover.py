@@ -52,7 +52,7 @@ class Ratios:
 
     @property
     def differ(self) -> bool:
-        """Whether any lies outside of the interval around one; what is counted differs where it is not the same."""
+        """Whether any has an interval without one; what is counted has no interval, and differs where it is not one."""
         return any(low > 1 or self.highs[frames] < 1 for frames, low in self.lows.items())
 
     @property

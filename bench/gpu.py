@@ -26,16 +26,14 @@ from temporal_zoo.record import Session, read
 
 from . import apart, suites
 from .case import Case, expand
-from .cli import begin
 from .runs import RECORD
-from .sweep import Sweep, Terms, summary
+from .sweep import Sweep, Terms, beginning, summary
 
 ROOT = Path(__file__).parent.parent
 UNFINISHED = 3
 # A case that takes longer on a GPU hangs; what is short leaves more of the minutes to the others.
 _LIMIT_S = 90.0
 _FEWEST_S = 30.0
-_REPETITIONS = 3
 # A mixer whose bodies of an op are all measured.
 _USERS = {"attention": "flash", "causal_conv": "bimamba", "diagonal_ssm": "s4d", "selective_scan": "bimamba"}
 _HOST_ONLY = ("cpu",)
@@ -72,11 +70,11 @@ def bodies(device: str, dtype: str) -> list[Case]:
 
 def sweep(cases: Sequence[Case], job: Job) -> bool:
     """Measures what waits of some cases; returns whether all are done."""
-    terms = Terms(repetitions=_REPETITIONS, limit_s=_LIMIT_S, until=job.until)
+    terms = Terms(repetitions=suites.ON_GPU, limit_s=_LIMIT_S, until=job.until)
     running = Sweep(cases, job.folder / RECORD, terms, job.expected)
-    click.echo(begin(running), err=True)
+    click.echo(beginning(running), err=True)
     for repetition, result in running.run():
-        told = f"[{repetition}/{_REPETITIONS}] {result.case}: {summary(result.outcome)}"
+        told = f"[{repetition}/{suites.ON_GPU}] {result.case}: {summary(result.outcome)}"
         click.echo(told.partition("\n")[0], err=True)
     return not running.waiting
 

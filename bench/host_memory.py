@@ -64,8 +64,7 @@ def keeping_freed_pages() -> Iterator[None]:
     """Within the block freed memory stays with the process, as CUDA's allocator of torch keeps its own.
 
     The C library otherwise gives large blocks back to the system, which clears every page when it hands it out again:
-    half of the time of an attention's forward pass at 1,024 frames, and most of the scatter of what allocates much.
-    glibc only; elsewhere nothing is done.
+    slow, and each time differently so.  glibc only; elsewhere nothing is done.
     """
     _set_malloc({_MMAP_MAX: 0, _TRIM_THRESHOLD: -1})
     try:

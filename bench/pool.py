@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -11,6 +12,11 @@ _MOST = 8  # beyond them starting takes longer than working
 
 
 def planners() -> ProcessPoolExecutor:
-    """One process for each core."""
+    """One process for each core; Ctrl-C ends them at once, and not when all is counted that waits for them."""
     # Not forked: threads of torch may have begun in this process.
-    return ProcessPoolExecutor(min(usable_cores(), _MOST), mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(
+        min(usable_cores(), _MOST),
+        mp_context=get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_DFL),
+    )

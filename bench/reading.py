@@ -21,7 +21,6 @@ def report(place: Path, out: Path | None, environment: str | None, as_json: bool
     """
     from . import curves, page, plot, runs
     from .cli import print_panels
-    from .report import drifted
 
     run = runs.load(place, environment)
     found = curves.panels(run.results)
@@ -35,7 +34,6 @@ def report(place: Path, out: Path | None, environment: str | None, as_json: bool
         click.echo(json.dumps([row for panel in found for row in curves.growth(panel)], indent=1))
     else:
         print_panels(found)
-    click.echo(drifted(run.results))
     if run.busy:
         click.echo(f"Before {run.busy} of {len(run.lines)} processes other programs had a good part of the processors.")
     if run.others:

@@ -77,10 +77,8 @@ def ends(panel: Panel) -> list[str]:
             outcome, who = result.outcome, f"{curve.mixer} at {result.case.frames} frames"
             if outcome.status != "ok":
                 found.append(f"{who}: {ENDS[outcome.status]}: {outcome.reason}")
-            elif (
-                outcome.time_ms and not outcome.time_ms.medians and (outcome.time_ms.wide or not outcome.time_ms.steady)
-            ):
-                found.append(f"{who}: {_unsteady(outcome.time_ms)}")
+            elif (times := outcome.time_ms) and times.processes == 1 and (times.wide or not times.steady):
+                found.append(f"{who}: {_unsteady(times)}")
     return found + _wide(panel)
 
 

@@ -13,6 +13,8 @@ from temporal_zoo.registry import names
 
 from .case import Case, expand
 
+# Repetitions of what is measured on a GPU, whose minutes are counted.
+ON_GPU = 3
 # Rows x frames: what fills a GPU, and what two cores can do in minutes.
 _ON_GPU, _ON_CPU = 2**20, 2**13
 # Networks of Table 2 by number of frames, as `preset` names them with SSM layers: the same width with attention.
@@ -71,9 +73,9 @@ def _around(size: str, mixers: list[str], lengths: str, mode: str, device: str, 
                   device=device, dtype=dtype)  # fmt: skip
 
 
-# Name -> its cases, the device and the precision that it is meant for.
-SUITES: dict[str, tuple[Callable[[str, str], list[Case]], str, str]] = {
-    "quick": (quick, "cpu", "float32"),
-    "paper": (paper, "cuda", "float32"),
-    "scaling": (scaling, "cuda", "bfloat16"),
+# Name -> its cases, the device and the precision that it is meant for, and its repetitions.
+SUITES: dict[str, tuple[Callable[[str, str], list[Case]], str, str, int]] = {
+    "quick": (quick, "cpu", "float32", 8),
+    "paper": (paper, "cuda", "float32", ON_GPU),
+    "scaling": (scaling, "cuda", "bfloat16", ON_GPU),
 }

@@ -128,6 +128,13 @@ def outcomes(reading: Reading, environment: str) -> dict[Case, list[Outcome]]:
     return {case: [Outcome.from_dict(line) for line in found] for case, found in by_case(lines).items()}
 
 
+def beginning(sweep: Sweep) -> str:
+    """What a sweep is about to do, in a sentence."""
+    waiting, each = len(sweep.waiting), sweep.terms.repetitions
+    known = f"; {waiting} processes are still to run" if waiting < each * len(sweep.cases) else ""
+    return f"{len(sweep.cases)} cases on {sweep.place}, {each} process{'es' * (each > 1)} each{known}"
+
+
 def summary(outcome: Outcome) -> str:
     """An outcome in a few words."""
     if outcome.status != "ok":

@@ -84,7 +84,7 @@ def test_every_case_has_a_label_of_its_own_that_files_can_bear():
 
 @pytest.mark.parametrize("name", SUITES)
 def test_suites_are_sweeps_without_doubles(name):
-    make, device, dtype = SUITES[name]
+    make, device, dtype, _ = SUITES[name]
     cases = make(device, dtype)
     assert len(set(cases)) == len(cases) > 20
     assert {(case.device, case.dtype) for case in cases} == {(device, dtype)}

@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import signal
+import time
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ from bench.accounting import Ledger
 from bench.allocator import CachingAllocator
 from bench.devices import GIB, GPUS, device
 from bench.plan import CHECKPOINTING, MOST_FRAMES, Planner, Setup, largest
+from bench.pool import planners
 from temporal_zoo.cli import zoo
 from temporal_zoo.config import ConfigError
 
@@ -177,3 +182,12 @@ def test_peaks_on_a_gpu_are_as_planned(planner, mixer):
     found = verify.on_cuda(plan)
     assert found.stored == plan.bytes.stored
     assert found.peak == pytest.approx(plan.bytes.peak, rel=0.1)
+
+
+def test_ctrl_c_ends_those_who_count():
+    with planners() as pool:
+        worker = pool.submit(os.getpid).result()
+        waiting = [pool.submit(time.sleep, 600) for _ in range(3)]
+        os.kill(worker, signal.SIGINT)  # as the terminal does, to all of them
+        with pytest.raises(BrokenProcessPool):
+            waiting[0].result(timeout=60)

@@ -201,3 +201,7 @@ def test_reading_records_needs_no_torch(folder):
     code += "report([sys.argv[1]], standalone_mode=False); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_report_as_json_is_json(folder):
+    assert json.loads(invoke("report", folder, "--json").stdout)
