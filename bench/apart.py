@@ -18,6 +18,8 @@ from typing import IO, Any, Self
 
 import psutil
 
+from temporal_zoo.errors import InvalidInput
+
 from . import host_memory
 from .case import Case
 from .outcome import Outcome
@@ -29,7 +31,7 @@ _EXAMINE_S = 300.0
 _TAIL = 4000  # characters of standard error that are kept
 
 
-class BenchError(ValueError):
+class BenchError(InvalidInput):
     """A sweep that cannot start; the message says what would be accepted."""
 
 

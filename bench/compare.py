@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from temporal_zoo.errors import InvalidInput
+
 from .case import Case
 from .outcome import ENDS, Outcome, Times
 from .report import Sheet
@@ -20,7 +22,7 @@ _INTERVAL = (2.5, 97.5)
 _DRAWS = 2000
 
 
-class CompareError(ValueError):
+class CompareError(InvalidInput):
     """Two runs that should not be compared; the message says why, and how to do it all the same."""
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from temporal_zoo.environment import environment
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops import use_backend
 from temporal_zoo.record import Session, read
 
@@ -22,7 +23,7 @@ LENGTHS = (16, 64, 256)
 FRAMES = 256  # what the plan of the control is for
 
 
-class ControlError(ValueError):
+class ControlError(InvalidInput):
     """Nothing can be measured; the message says why."""
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.mixers.bimamba import to_vim
 
 from . import restated
@@ -35,7 +36,7 @@ SOURCES = {
 _SCAN = "selective_scan"
 
 
-class PeersError(ValueError):
+class PeersError(InvalidInput):
     """A folder of peers that cannot be used; the message says what it should hold."""
 
 

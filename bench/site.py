@@ -10,12 +10,13 @@ import torch
 
 from temporal_zoo.config import nearest
 from temporal_zoo.environment import environment
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops import ops, use_backend
 
 from .case import Case
 
 
-class SiteError(ValueError):
+class SiteError(InvalidInput):
     """A case that this machine cannot run; the message says what it could."""
 
 

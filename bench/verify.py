@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from temporal_zoo.environment import environment
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops import use_backend
 from temporal_zoo.record import Session
 from temporal_zoo.stored import stored_bytes
@@ -22,7 +23,7 @@ from .report import number
 _TOLERANCE = 0.10
 
 
-class VerifyError(ValueError):
+class VerifyError(InvalidInput):
     """Nothing can be measured; the message says why."""
 
 

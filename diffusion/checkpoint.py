@@ -12,13 +12,14 @@ from torch import nn
 
 from diffusion.data.storage import written_whole
 from temporal_zoo.config import ConfigError, nearest
+from temporal_zoo.errors import InvalidInput
 
 FORMAT = 1
 NAME = "checkpoint.pt"
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InvalidInput):
     """A checkpoint that cannot be used; the message says which and why."""
 
 

@@ -12,6 +12,8 @@ from typing import Self
 
 import torch
 
+from temporal_zoo.errors import InvalidInput
+
 
 @dataclass(frozen=True, eq=False)
 class Clip:
@@ -28,13 +30,15 @@ class Clip:
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8:
-            raise ValueError(f"a Clip holds uint8 pixels, not {self.pixels.dtype}; to_uint8 converts from [-1, 1]")
+            raise InvalidInput(f"a Clip holds uint8 pixels, not {self.pixels.dtype}; to_uint8 converts from [-1, 1]")
         if self.pixels.dim() != 4 or 0 in self.pixels.shape:
-            raise ValueError(f"a Clip is (frames, channels, height, width), none of them 0; got {_shape(self.pixels)}")
+            raise InvalidInput(
+                f"a Clip is (frames, channels, height, width), none of them 0; got {_shape(self.pixels)}"
+            )
         if self.pixels.device.type != "cpu":
-            raise ValueError(f"a Clip lives on the CPU; its pixels are on {self.pixels.device}")
+            raise InvalidInput(f"a Clip lives on the CPU; its pixels are on {self.pixels.device}")
         if not 0 < self.fps < math.inf:
-            raise ValueError(f"a Clip's fps must be positive and finite, not {self.fps}")
+            raise InvalidInput(f"a Clip's fps must be positive and finite, not {self.fps}")
 
     @property
     def frames(self) -> int:
@@ -61,15 +65,17 @@ class ClipBatch:
     def __post_init__(self) -> None:
         values = self.values
         if not values.is_floating_point():
-            raise ValueError(f"a ClipBatch holds floats in [-1, 1], not {values.dtype}; ClipBatch.of takes uint8 Clips")
+            raise InvalidInput(
+                f"a ClipBatch holds floats in [-1, 1], not {values.dtype}; ClipBatch.of takes uint8 Clips"
+            )
         if values.dim() != 5 or 0 in values.shape:
-            raise ValueError(
+            raise InvalidInput(
                 f"a ClipBatch is (clips, frames, channels, height, width), none of them 0; got {_shape(values)}"
             )
         for name in ("lengths", "labels"):
             numbers = getattr(self, name)
             if numbers is not None and (numbers.dtype != torch.int64 or numbers.shape != values.shape[:1]):
-                raise ValueError(
+                raise InvalidInput(
                     f"{name} must be int64 of shape ({values.shape[0]},), one number for each clip; "
                     f"got {numbers.dtype} of shape {_shape(numbers)}"
                 )
@@ -78,30 +84,30 @@ class ClipBatch:
         if values.device.type == "cpu":
             low, high = (bound.item() for bound in values.detach().aminmax())
             if not (low >= -1 and high <= 1):
-                raise ValueError(f"a ClipBatch holds values in [-1, 1]; these reach from {low:g} to {high:g}")
+                raise InvalidInput(f"a ClipBatch holds values in [-1, 1]; these reach from {low:g} to {high:g}")
 
     def _check_lengths(self, lengths: torch.Tensor) -> None:
         frames = self.values.shape[1]
         if not bool(((lengths >= 1) & (lengths <= frames)).all()):
-            raise ValueError(f"lengths must lie in 1..{frames}, the frames of the batch; got {lengths.tolist()}")
+            raise InvalidInput(f"lengths must lie in 1..{frames}, the frames of the batch; got {lengths.tolist()}")
         if bool((lengths == frames).all()):
             object.__setattr__(self, "lengths", None)
         elif self.values.device.type == "cpu":
             padding = torch.arange(frames) >= lengths[:, None]
             if bool(self.values.detach()[padding].any()):
-                raise ValueError("frames behind a clip's length must be zero")
+                raise InvalidInput("frames behind a clip's length must be zero")
 
     @classmethod
     def of(cls, clips: Sequence[Clip]) -> Self:
         """Maps clips to float32 in [-1, 1], padded with zeros to the longest of them."""
         if not clips:
-            raise ValueError("a ClipBatch needs at least one clip")
+            raise InvalidInput("a ClipBatch needs at least one clip")
         shapes = {tuple(clip.pixels.shape[1:]) for clip in clips}
         if len(shapes) > 1:
-            raise ValueError(f"clips of one batch share channels, height and width; got {sorted(shapes)}")
+            raise InvalidInput(f"clips of one batch share channels, height and width; got {sorted(shapes)}")
         known = [clip.label for clip in clips if clip.label is not None]
         if len(known) not in (0, len(clips)):
-            raise ValueError(f"{len(known)} of {len(clips)} clips have a label; label all of a batch or none")
+            raise InvalidInput(f"{len(known)} of {len(clips)} clips have a label; label all of a batch or none")
         lengths = torch.tensor([clip.frames for clip in clips])
         values = torch.zeros(len(clips), int(lengths.max()), *shapes.pop())
         for row, clip in zip(values, clips, strict=True):
@@ -136,7 +142,7 @@ def to_uint8(values: torch.Tensor) -> torch.Tensor:
     Raises: ValueError when a value is NaN, which has no colour.
     """
     if bool(values.isnan().any()):
-        raise ValueError(f"{int(values.isnan().sum())} of {values.numel()} values are NaN and have no colour")
+        raise InvalidInput(f"{int(values.isnan().sum())} of {values.numel()} values are NaN and have no colour")
     return values.detach().float().clamp(-1, 1).add(1).mul_(127.5).round_().to(torch.uint8)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from temporal_zoo.errors import InvalidInput
+
 
 def open_device(name: str) -> torch.device:
     """The device of that name.
@@ -17,5 +19,5 @@ def open_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or not (str(device) in there or (name == "cuda" and len(there) > 1)):
-        raise ValueError(f"there is no device {name!r} here; there is {', '.join(there)}")
+        raise InvalidInput(f"there is no device {name!r} here; there is {', '.join(there)}")
     return device

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion.process import Process
+from temporal_zoo.errors import InvalidInput
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[], Tensor]
@@ -70,7 +71,7 @@ def ddim(denoise: Denoiser, process: Process, start: Tensor, *, num_steps: int) 
 def _spaced(process: Process, num_steps: int) -> list[int]:
     """`num_steps` levels in rising order, evenly spaced, the last one always among them."""
     if not 1 <= num_steps <= process.steps:
-        raise ValueError(
+        raise InvalidInput(
             f"{num_steps} sampling steps were asked for; this process has {process.steps} levels, so at most that many"
         )
     return torch.linspace(process.steps - 1, 0, num_steps).round().long().flip(0).tolist()

@@ -24,9 +24,10 @@ from diffusion.data import open_clips
 from diffusion.data.source import ClipSource
 from diffusion.ema import MovingAverage
 from diffusion.process import Process, draw_levels, draw_noise, loss
+from temporal_zoo.errors import UserError
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(UserError, RuntimeError):
     """The loss or the gradient is not a finite number; the message says at which step."""
 
 

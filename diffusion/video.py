@@ -14,6 +14,7 @@ import numpy as np
 from diffusion.clip import Clip
 from diffusion.data.readers import need
 from diffusion.data.storage import written_whole
+from temporal_zoo.errors import InvalidInput
 
 _GAP = 2
 _PAPER, _INK = (255, 255, 255), (60, 60, 60)
@@ -55,7 +56,7 @@ def save_sheet(
     from PIL import ImageDraw, ImageFont
 
     if names and len(names) != len(clips):
-        raise ValueError(f"{len(names)} names for {len(clips)} clips")
+        raise InvalidInput(f"{len(names)} names for {len(clips)} clips")
     shown = [_spaced(clip.frames, columns) for clip in clips]
     height, width = (scale * edge for edge in clips[0].pixels.shape[2:])
     font = ImageFont.load_default(size=_LINE - 4)
@@ -79,9 +80,9 @@ def save_sheet(
 def _enlarged(clip: Clip, scale: int) -> np.ndarray:
     """(t, h, w, 3) uint8, every pixel repeated."""
     if scale < 1:
-        raise ValueError(f"scale must be at least 1, not {scale}")
+        raise InvalidInput(f"scale must be at least 1, not {scale}")
     if clip.pixels.shape[1] not in (1, 3):
-        raise ValueError(f"pictures have 1 or 3 channels, not {clip.pixels.shape[1]}")
+        raise InvalidInput(f"pictures have 1 or 3 channels, not {clip.pixels.shape[1]}")
     pixels = clip.pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
     return np.ascontiguousarray(pixels.repeat(scale, 1).repeat(scale, 2))
 

@@ -15,6 +15,8 @@ _HOME = {
     "Mixer": "interface",
     "StatefulMixer": "interface",
     "MixerSpec": "spec",
+    "UserError": "errors",
+    "InvalidInput": "errors",
     "use_backend": "ops",
     "tracing": "ops",
 }

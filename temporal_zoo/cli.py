@@ -15,6 +15,7 @@ import click
 
 from temporal_zoo import __version__
 from temporal_zoo.config import nearest
+from temporal_zoo.errors import InvalidInput, UserError
 
 GROUP = "temporal_zoo.commands"
 ROOT = Path(__file__).parent.parent
@@ -77,10 +78,7 @@ def explain(error: Exception) -> str | None:
         return _missing(error.name or "")
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    # A ValueError of torch's or numpy's that gets here slipped through our own checks: a bug.
-    by_us = type(error).__module__.partition(".")[0] in _our_packages()
-    expected = isinstance(error, (ValueError, OSError)) and not isinstance(error, BrokenPipeError)
-    return str(error) if by_us or (expected and _raised_by_us(error)) else None
+    return str(error) if isinstance(error, UserError) else None
 
 
 def _missing(module: str) -> str | None:
@@ -89,21 +87,6 @@ def _missing(module: str) -> str | None:
     if (wanted := package(module)) is None:
         return None
     return f"this needs the package {wanted.distribution} ({wanted.purpose}): {install_command(wanted)}"
-
-
-def _raised_by_us(error: BaseException) -> bool:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    name = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    return name.partition(".")[0] in _our_packages()
-
-
-@cache
-def _our_packages() -> set[str]:
-    """Ours, and those that plug a mixer or a command into ours."""
-    points = [*entry_points(group=GROUP), *entry_points(group="temporal_zoo.mixers")]
-    return {"temporal_zoo", *SHARED_NAMES, *(point.module.partition(".")[0] for point in points)}
 
 
 @cache
@@ -118,7 +101,7 @@ def _points() -> dict[str, list[EntryPoint]]:
 
 def _load(points: list[EntryPoint]) -> click.Command:
     if len(points) > 1:
-        raise ValueError(f"several packages ship this command: {', '.join(point.value for point in points)}")
+        raise InvalidInput(f"several packages ship this command: {', '.join(point.value for point in points)}")
     package = points[0].module.partition(".")[0]
     if package in SHARED_NAMES:
         check_ours(package)

@@ -11,6 +11,7 @@ writes leaves at most one damaged line, which `read` reports and steps over.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -20,12 +21,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from temporal_zoo.errors import InvalidInput
+
 log = logging.getLogger("temporal_zoo.record")
 
 SCHEMA = 1
 
 
-class RecordError(ValueError):
+class RecordError(InvalidInput):
     """A record that cannot be written or a file that cannot be read as records."""
 
 
@@ -64,7 +67,9 @@ class Session:
                 os.lseek(descriptor, -1, os.SEEK_END)
                 line = line if os.read(descriptor, 1) == b"\n" else b"\n" + line
             if os.write(descriptor, line) != len(line):
-                raise OSError(f"{self.path}: the record was not written whole; the disk may be full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:  # of calls that know the descriptor and not the path
+            raise OSError(error.errno, f"{error.strerror}; the record was not written", str(self.path)) from error
         finally:
             os.close(descriptor)
 

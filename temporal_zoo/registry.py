@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from temporal_zoo.config import nearest
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.spec import MixerSpec
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ GROUP = "temporal_zoo.mixers"
 Growth = Literal["1", "T", "T log T", "T^2"]
 
 
-class UnknownMixer(LookupError, ValueError):
+class UnknownMixer(InvalidInput, LookupError):
     """No mixer has that name; the message gives the nearest one and the full list."""
 
 
@@ -61,17 +62,17 @@ def register(
         home = f"{mixer.__module__}.{mixer.__qualname__}"
         # Specs, lists of specs and slots use the other characters.
         if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-            raise ValueError(f"{name!r} cannot name a mixer: lower-case letters, digits and hyphens, a letter first")
+            raise InvalidInput(f"{name!r} cannot name a mixer: lower-case letters, digits and hyphens, a letter first")
         for growth in (time, memory):
             if growth not in get_args(Growth):
-                raise ValueError(
+                raise InvalidInput(
                     f"mixer {name!r} declares a growth of {growth!r}; known are {', '.join(get_args(Growth))}"
                 )
         owner = _entries[name].home if name in _entries else _owner(name)
         # Re-running a notebook cell or reloading a module enters the same class again, and an entry point may name a
         # package that gathers mixers from its modules: neither is a clash.
         if owner is not None and owner != home and not home.startswith(f"{owner}."):
-            raise ValueError(f"two mixers are named {name!r}: {owner} and {home}; rename one")
+            raise InvalidInput(f"two mixers are named {name!r}: {owner} and {home}; rename one")
         _entries[name] = Entry(
             name=name, mixer=mixer, summary=summary, paper=paper, time=time, memory=memory, home=home
         )
@@ -95,13 +96,15 @@ def get(name: str) -> Entry:
         if (home := _owner(name)) is None:
             raise UnknownMixer(f"no mixer is named {name!r}{nearest(name, names())}; there are {', '.join(names())}")
         if name in _files() and name in _plugins():
-            raise ValueError(f"two mixers are named {name!r}: temporal_zoo.mixers.{name} and {_plugins()[name].value}")
+            raise InvalidInput(
+                f"two mixers are named {name!r}: temporal_zoo.mixers.{name} and {_plugins()[name].value}"
+            )
         try:
             import_module(home)
         except ImportError as error:
-            raise ValueError(f"the mixer {name!r} cannot be loaded from {home}: {error}") from error
+            raise InvalidInput(f"the mixer {name!r} cannot be loaded from {home}: {error}") from error
         if name not in _entries:
-            raise ValueError(f"{home} registers no mixer named {name!r}; its @register must carry that name")
+            raise InvalidInput(f"{home} registers no mixer named {name!r}; its @register must carry that name")
     return _entries[name]
 
 
@@ -118,7 +121,7 @@ def build(spec: str | MixerSpec, dim: int, *, shared: nn.Module | None = None) -
     """
     spec = MixerSpec.parse(spec) if isinstance(spec, str) else spec
     if not isinstance(dim, int) or dim < 1:
-        raise ValueError(f"dim is {dim!r}; a mixer's width is a whole number of at least 1")
+        raise InvalidInput(f"dim is {dim!r}; a mixer's width is a whole number of at least 1")
     return get(spec.name).mixer(dim, spec.config(), shared=shared)
 
 
@@ -140,5 +143,5 @@ def _plugins() -> dict[str, EntryPoint]:
     for point in entry_points(group=GROUP):
         value = found.setdefault(point.name, point).value
         if value != point.value:
-            raise ValueError(f"two packages ship a mixer named {point.name!r}: {value} and {point.value}")
+            raise InvalidInput(f"two packages ship a mixer named {point.name!r}: {value} and {point.value}")
     return found

@@ -23,6 +23,7 @@ LIGHT = [
     "temporal_zoo.config",
     "temporal_zoo.doctor",
     "temporal_zoo.environment",
+    "temporal_zoo.errors",
     "temporal_zoo.packages",
     "temporal_zoo.record",
     "temporal_zoo.registry",
@@ -104,14 +105,14 @@ def wrong_way(arrow):
     if (
         under(source, "temporal_zoo.ops")
         and under(target, "temporal_zoo")
-        and not under(target, "temporal_zoo.ops", "temporal_zoo.config")
+        and not under(target, "temporal_zoo.ops", "temporal_zoo.config", "temporal_zoo.errors")
     ):
         return "ops know nothing of mixers"
     if (
         under(source, "temporal_zoo.mixers")
         and under(target, "temporal_zoo")
         and not under(
-            target, *(f"temporal_zoo.{name}" for name in ("mixers", "ops", "interface", "registry", "config"))
+            target, *(f"temporal_zoo.{name}" for name in ("mixers", "ops", "interface", "registry", "config", "errors"))
         )
     ):
         return "mixers are made of ops"

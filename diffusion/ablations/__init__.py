@@ -6,5 +6,8 @@ Importing this package imports no torch, so that `--help` stays light.
 __all__ = ["AblationError"]
 
 
-class AblationError(ValueError):
+from temporal_zoo.errors import InvalidInput
+
+
+class AblationError(InvalidInput):
     """An ablation that cannot be run or read as asked; the message says why and what would work."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diffusion.data.config import DataConfig, Split
+from temporal_zoo.errors import InvalidInput
 
 if TYPE_CHECKING:
     from diffusion.data.source import ClipSource
@@ -20,7 +21,7 @@ BUILTINS = {
 }
 
 
-class DataError(ValueError):
+class DataError(InvalidInput):
     """Videos that cannot be used as asked; the message says why and what to do."""
 
 

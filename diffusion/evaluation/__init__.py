@@ -6,5 +6,8 @@ Importing this package imports no torch, so that `--help` stays light.
 __all__ = ["EvaluationError"]
 
 
-class EvaluationError(ValueError):
+from temporal_zoo.errors import InvalidInput
+
+
+class EvaluationError(InvalidInput):
     """Clips, weights or a protocol that cannot be used as asked; the message says why and what would work."""

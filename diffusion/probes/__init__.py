@@ -10,5 +10,8 @@ Importing this package imports no torch, so that `--help` stays light.
 __all__ = ["ProbeError"]
 
 
-class ProbeError(ValueError):
+from temporal_zoo.errors import InvalidInput
+
+
+class ProbeError(InvalidInput):
     """A probe that cannot be run as asked; the message says why and what would work."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.interface import StatefulMixer
 from temporal_zoo.mixers import _selective
 from temporal_zoo.ops.selective_block import Branch, selective_block
@@ -60,7 +61,7 @@ class Mamba(StatefulMixer):
         self, x: Tensor, state: _selective.State | None, *, reverse: bool = False
     ) -> tuple[Tensor, _selective.State]:
         if reverse:
-            raise ValueError("mamba has no backward sweep; its passes are (False,)")
+            raise InvalidInput("mamba has no backward sweep; its passes are (False,)")
         a, z = self.in_proj(x).chunk(2, dim=-1)
         y, state = _selective.run_chunk(a, z, self._branch(), state)
         return self.out_proj(y), state

@@ -26,6 +26,7 @@ from types import MappingProxyType, ModuleType
 import torch
 
 from temporal_zoo.config import nearest
+from temporal_zoo.errors import InvalidInput, UserError
 from temporal_zoo.ops import _planning
 
 log = logging.getLogger("temporal_zoo.ops")
@@ -37,7 +38,7 @@ _strict: ContextVar[bool] = ContextVar("temporal_zoo_strict", default=False)
 _ops: dict[str, Op] = {}
 
 
-class BackendError(RuntimeError):
+class BackendError(UserError, RuntimeError):
     """The body that was asked for cannot run these inputs; the message lists every body's reasons."""
 
 
@@ -177,16 +178,16 @@ def pins_from_text(text: str) -> dict[str, str]:
     """Reads "selective_scan=torch,attention=sdpa", the form of ZOO_BACKEND and of `--backend`."""
     pins = dict(part.partition("=")[::2] for part in text.split(",") if part)
     if not all(pins.values()):
-        raise ValueError(f"{text!r} pins no body; write op=body, such as selective_scan=torch,attention=sdpa")
+        raise InvalidInput(f"{text!r} pins no body; write op=body, such as selective_scan=torch,attention=sdpa")
     return pins
 
 
 def _check_pins(pins: dict[str, str]) -> None:
     for name, body in pins.items():
         if name not in ops():
-            raise ValueError(f"no op is named {name!r}{nearest(name, ops())}; there are {', '.join(ops())}")
+            raise InvalidInput(f"no op is named {name!r}{nearest(name, ops())}; there are {', '.join(ops())}")
         if body not in ops()[name].bodies:
-            raise ValueError(_no_body(ops()[name], body))
+            raise InvalidInput(_no_body(ops()[name], body))
 
 
 def _no_body(op: Op, asked: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops._dispatch import op
 
 __all__ = ["attention"]
@@ -32,12 +33,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, le
     Gradients: q, k, v and bias; twice with the reference only.
     """
     if q.ndim != 4 or not q.is_floating_point():
-        raise ValueError(f"q is {tuple(q.shape)} of {q.dtype}; it must be floats (rows, frames, heads, features)")
+        raise InvalidInput(f"q is {tuple(q.shape)} of {q.dtype}; it must be floats (rows, frames, heads, features)")
     for name, x in (("k", k), ("v", v)):
         if x.shape != q.shape or x.dtype != q.dtype:
-            raise ValueError(f"{name} is {tuple(x.shape)} of {x.dtype}; q is {tuple(q.shape)} of {q.dtype}")
+            raise InvalidInput(f"{name} is {tuple(x.shape)} of {x.dtype}; q is {tuple(q.shape)} of {q.dtype}")
     rows, frames, heads, _ = q.shape
     if bias is not None and (bias.shape != (heads, frames, frames) or not bias.is_floating_point()):
-        raise ValueError(f"bias is {tuple(bias.shape)}; it must be floats of shape ({heads}, {frames}, {frames})")
+        raise InvalidInput(f"bias is {tuple(bias.shape)}; it must be floats of shape ({heads}, {frames}, {frames})")
     if lengths is not None and lengths.shape != (rows,):
-        raise ValueError(f"lengths is {tuple(lengths.shape)}; it must be ({rows},), one per row")
+        raise InvalidInput(f"lengths is {tuple(lengths.shape)}; it must be ({rows},), one per row")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops._dispatch import op
 
 __all__ = ["Filter", "causal_conv"]
@@ -58,21 +59,21 @@ def causal_conv(
     Gradients: x, weights, biases, initial; twice with the reference only.
     """
     if x.ndim != 3 or not x.is_floating_point():
-        raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}; it must be (rows, frames, channels) of a float dtype")
+        raise InvalidInput(f"x is {tuple(x.shape)} of {x.dtype}; it must be (rows, frames, channels) of a float dtype")
     if not filters:
-        raise ValueError("causal_conv got no filters; it takes one or more")
+        raise InvalidInput("causal_conv got no filters; it takes one or more")
     rows, _, channels = x.shape
     for taps in filters:
         if taps.weight.ndim != 2 or taps.weight.shape[0] != channels or taps.weight.shape[1] < 1:
-            raise ValueError(f"a filter's weight is {tuple(taps.weight.shape)}; it must be ({channels}, width)")
+            raise InvalidInput(f"a filter's weight is {tuple(taps.weight.shape)}; it must be ({channels}, width)")
         if taps.bias is not None and taps.bias.shape != (channels,):
-            raise ValueError(f"a filter's bias is {tuple(taps.bias.shape)}; it must be ({channels},)")
+            raise InvalidInput(f"a filter's bias is {tuple(taps.bias.shape)}; it must be ({channels},)")
     if lengths is not None and lengths.shape != (rows,):
-        raise ValueError(f"lengths is {tuple(lengths.shape)}; it must be ({rows},), one per row")
+        raise InvalidInput(f"lengths is {tuple(lengths.shape)}; it must be ({rows},), one per row")
     if initial is not None:
         if len(initial) != len(filters):
-            raise ValueError(f"initial has {len(initial)} entries for {len(filters)} filters")
+            raise InvalidInput(f"initial has {len(initial)} entries for {len(filters)} filters")
         for start, taps in zip(initial, filters, strict=True):
             shape = (rows, taps.weight.shape[1] - 1, channels)
             if start is not None and start.shape != shape:
-                raise ValueError(f"an entry of initial is {tuple(start.shape)}; it must be {shape}")
+                raise InvalidInput(f"an entry of initial is {tuple(start.shape)}; it must be {shape}")

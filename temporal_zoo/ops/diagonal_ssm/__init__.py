@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops._dispatch import op
 
 __all__ = ["Modes", "diagonal_ssm"]
@@ -58,23 +59,23 @@ def diagonal_ssm(
     Gradients: u, a, c, skip, initial; twice with the reference only.
     """
     if u.ndim != 3 or not u.is_floating_point():
-        raise ValueError(f"u is {tuple(u.shape)} of {u.dtype}; it must be (rows, frames, channels) of a float dtype")
+        raise InvalidInput(f"u is {tuple(u.shape)} of {u.dtype}; it must be (rows, frames, channels) of a float dtype")
     if not directions:
-        raise ValueError("diagonal_ssm got no directions; it takes one or more")
+        raise InvalidInput("diagonal_ssm got no directions; it takes one or more")
     rows, _, channels = u.shape
     for modes in directions:
         if modes.a.shape != modes.c.shape or modes.a.ndim != 2 or modes.a.shape[0] != channels:
             shapes = f"{tuple(modes.a.shape)} and {tuple(modes.c.shape)}"
-            raise ValueError(f"a and c of a direction are {shapes}; both must be ({channels}, modes)")
+            raise InvalidInput(f"a and c of a direction are {shapes}; both must be ({channels}, modes)")
         if not (modes.a.is_complex() and modes.c.is_complex()):
-            raise ValueError(f"a and c of a direction are {modes.a.dtype} and {modes.c.dtype}; both must be complex")
+            raise InvalidInput(f"a and c of a direction are {modes.a.dtype} and {modes.c.dtype}; both must be complex")
     if skip is not None and skip.shape != (channels,):
-        raise ValueError(f"skip is {tuple(skip.shape)}; it must be ({channels},)")
+        raise InvalidInput(f"skip is {tuple(skip.shape)}; it must be ({channels},)")
     if lengths is not None and lengths.shape != (rows,):
-        raise ValueError(f"lengths is {tuple(lengths.shape)}; it must be ({rows},), one per row")
+        raise InvalidInput(f"lengths is {tuple(lengths.shape)}; it must be ({rows},), one per row")
     if initial is not None:
         if len(initial) != len(directions):
-            raise ValueError(f"initial has {len(initial)} entries for {len(directions)} directions")
+            raise InvalidInput(f"initial has {len(initial)} entries for {len(directions)} directions")
         for state, modes in zip(initial, directions, strict=True):
             if state is not None and state.shape != (rows, *modes.a.shape):
-                raise ValueError(f"an entry of initial is {tuple(state.shape)}; it must be {(rows, *modes.a.shape)}")
+                raise InvalidInput(f"an entry of initial is {tuple(state.shape)}; it must be {(rows, *modes.a.shape)}")

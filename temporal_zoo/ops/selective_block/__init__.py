@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.functional import linear
 
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops._dispatch import REFERENCE
 from temporal_zoo.ops.causal_conv import Filter
 from temporal_zoo.ops.selective_scan import PLAIN, Direction
@@ -97,13 +98,15 @@ def selective_block(
     from temporal_zoo.ops.selective_block import _operator, reference
 
     if x.ndim != 3 or not x.is_floating_point():
-        raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}; it must be (rows, frames, dim) of a float dtype")
+        raise InvalidInput(f"x is {tuple(x.shape)} of {x.dtype}; it must be (rows, frames, dim) of a float dtype")
     inner = in_proj.weight.shape[0] // 2
     if in_proj.weight.shape != (2 * inner, x.shape[2]):
-        raise ValueError(f"the weight of in_proj is {tuple(in_proj.weight.shape)}; it must be (2 inner, {x.shape[2]})")
+        raise InvalidInput(
+            f"the weight of in_proj is {tuple(in_proj.weight.shape)}; it must be (2 inner, {x.shape[2]})"
+        )
     for branch in branches:
         if branch.conv_weight.shape[0] != inner or branch.A.shape[0] != inner:
-            raise ValueError(f"a branch has {branch.conv_weight.shape[0]} channels; in_proj makes {inner} of them")
+            raise InvalidInput(f"a branch has {branch.conv_weight.shape[0]} channels; in_proj makes {inner} of them")
     conv, scan = _operator.choose(x, branches, lengths)
     if conv == REFERENCE or scan in PLAIN:
         return reference.run(x, in_proj, branches, out_proj, lengths)

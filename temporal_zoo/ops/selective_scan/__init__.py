@@ -8,6 +8,7 @@ from dataclasses import dataclass
 # Names and not the module: the body `torch` beside this file would take the name `torch` here.
 from torch import Tensor, int64
 
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops._dispatch import op
 
 __all__ = ["PLAIN", "Direction", "selective_scan"]
@@ -75,19 +76,21 @@ def selective_scan(
     Gradients: of y and final, with respect to every tensor but `lengths`; twice only through `reference`.
     """
     if not 1 <= len(directions) <= 2:
-        raise ValueError(f"selective_scan runs one or two directions, not {len(directions)}")
+        raise InvalidInput(f"selective_scan runs one or two directions, not {len(directions)}")
     first = directions[0].u
     if first.ndim != 3 or not first.shape[1]:
-        raise ValueError(f"u is {tuple(first.shape)}; expected (rows, frames, channels) with at least one frame")
+        raise InvalidInput(f"u is {tuple(first.shape)}; expected (rows, frames, channels) with at least one frame")
     rows, frames, channels = first.shape
     starts = [None] * len(directions) if initial is None else initial
     if len(starts) != len(directions):
-        raise ValueError(f"initial has {len(starts)} entries for {len(directions)} directions; give one each, or None")
+        raise InvalidInput(
+            f"initial has {len(starts)} entries for {len(directions)} directions; give one each, or None"
+        )
     if directions[-1].u.dtype != first.dtype:
-        raise ValueError(f"the directions differ in the dtype of u: {first.dtype} and {directions[-1].u.dtype}")
+        raise InvalidInput(f"the directions differ in the dtype of u: {first.dtype} and {directions[-1].u.dtype}")
     for place, (direction, start) in enumerate(zip(directions, starts, strict=True)):
         if direction.A.ndim != 2 or not direction.A.shape[1]:
-            raise ValueError(f"direction {place}: A is {tuple(direction.A.shape)}; expected (channels, state)")
+            raise InvalidInput(f"direction {place}: A is {tuple(direction.A.shape)}; expected (channels, state)")
         state = direction.A.shape[1]
         for name, value, shape in (
             ("u", direction.u, (rows, frames, channels)),
@@ -102,7 +105,7 @@ def selective_scan(
             _require(f"direction {place}: {name}", value, shape, first)
     _require("gate", gate, (rows, frames, channels), first)
     if lengths is not None and (lengths.shape != (rows,) or lengths.dtype != int64 or lengths.device != first.device):
-        raise ValueError(
+        raise InvalidInput(
             f"lengths is {tuple(lengths.shape)} {lengths.dtype} on {lengths.device}; "
             f"expected ({rows},) int64 on {first.device}"
         )
@@ -112,8 +115,8 @@ def _require(name: str, value: Tensor | None, shape: tuple[int, ...], like: Tens
     if value is None:
         return
     if value.shape != shape:
-        raise ValueError(f"{name} is {tuple(value.shape)}; expected {tuple(shape)}")
+        raise InvalidInput(f"{name} is {tuple(value.shape)}; expected {tuple(shape)}")
     if not value.is_floating_point():
-        raise ValueError(f"{name} is {value.dtype}; expected a real floating dtype")
+        raise InvalidInput(f"{name} is {value.dtype}; expected a real floating dtype")
     if value.device != like.device:
-        raise ValueError(f"{name} is on {value.device}; expected {like.device}, where u is")
+        raise InvalidInput(f"{name} is on {value.device}; expected {like.device}, where u is")
