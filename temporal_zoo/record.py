@@ -69,7 +69,7 @@ class Session:
             if os.write(descriptor, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:  # of calls that know the descriptor and not the path
-            raise OSError(error.errno, f"{error.strerror}; the record was not written", str(self.path)) from error
+            raise OSError(error.errno, f"{error.strerror}; the record was not written whole", str(self.path)) from error
         finally:
             os.close(descriptor)
 
