@@ -10,10 +10,11 @@ LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def real_frames(lengths, row, frames):
-    """How many frames of a row are real."""
+    """How many frames of a row are real; never more than there are, and never fewer than none."""
     real = frames
     if lengths is not None:
-        real = tl.load(lengths + row).to(tl.int32)
+        # Wrong lengths must not reach memory of others.
+        real = tl.minimum(tl.maximum(tl.load(lengths + row), 0), frames).to(tl.int32)
     return real
 
 
