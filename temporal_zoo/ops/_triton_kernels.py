@@ -13,7 +13,8 @@ def real_frames(lengths, row, frames):
     """How many frames of a row are real."""
     real = frames
     if lengths is not None:
-        real = tl.load(lengths + row).to(tl.int32)
+        # Clamped, since the caller does not read the values: none may point outside of the row.
+        real = tl.minimum(tl.maximum(tl.load(lengths + row), 0), frames).to(tl.int32)
     return real
 
 

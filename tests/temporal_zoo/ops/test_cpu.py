@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from temporal_zoo.ops import _native
+from temporal_zoo.ops import _lengths, _native
 from temporal_zoo.ops.causal_conv import Filter, causal_conv
 from temporal_zoo.ops.causal_conv import cpu as conv_cpu
 from temporal_zoo.ops.diagonal_ssm import Modes, diagonal_ssm
@@ -33,6 +33,12 @@ def instructions(request, monkeypatch):
     _native._load.cache_clear()
     yield request.param
     _native._load.cache_clear()
+
+
+@pytest.fixture
+def unread_lengths(monkeypatch):
+    """Values that the door cannot read, as on a GPU: the bodies clamp them to 0..frames."""
+    monkeypatch.setattr(_lengths, "_readable", lambda lengths: False)
 
 
 def scan_case(rows, frames, channels, state, *, shift=0.0, seed=0):
@@ -114,14 +120,14 @@ def assert_accurate(outcome, expected, num_outputs):
 
 # Channels around multiples of 4, 8 and 16 lanes; states around multiples of 4, 8 and 16.
 @pytest.mark.parametrize(("channels", "state"), [(1, 1), (7, 3), (16, 16), (17, 20), (33, 28), (5, 63), (12, 64)])
-def test_scan_of_every_instruction_set(instructions, channels, state):
+def test_scan_of_every_instruction_set(instructions, unread_lengths, channels, state):
     leaves, lengths = scan_case(3, 11, channels, state), torch.tensor([11, 0, 7])
     expected = scan(leaves, lengths, "reference", torch.float64)
     assert_accurate(scan(leaves, lengths, "cpu"), expected, 3)
 
 
 @pytest.mark.parametrize("channels", [1, 7, 16, 33])
-def test_conv_of_every_instruction_set(instructions, channels):
+def test_conv_of_every_instruction_set(instructions, unread_lengths, channels):
     leaves, lengths = conv_case(3, 11, channels), torch.tensor([11, 0, 7])
     expected = conv(leaves, lengths, "reference", torch.float64)
     assert_accurate(conv(leaves, lengths, "cpu"), expected, 2)
@@ -132,7 +138,7 @@ def test_conv_of_every_instruction_set(instructions, channels):
 @pytest.mark.parametrize(
     ("frames", "channels", "modes"), [(1, 1, 1), (7, 7, 3), (8, 16, 8), (9, 17, 13), (33, 33, 7), (12, 130, 32)]
 )
-def test_ssm_of_every_instruction_set(instructions, frames, channels, modes, states):
+def test_ssm_of_every_instruction_set(instructions, unread_lengths, frames, channels, modes, states):
     leaves, lengths = ssm_case(3, frames, channels, modes), torch.tensor([frames, 0, frames // 2])
     expected = ssm(leaves, lengths, "reference", torch.float64, states)
     assert_accurate(ssm(leaves, lengths, "cpu", states=states), expected, 3 if states else 1)
