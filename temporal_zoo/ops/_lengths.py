@@ -32,8 +32,8 @@ def check_lengths(x: Tensor, lengths: Tensor | None) -> None:
         )
     if lengths.shape != (rows,) or lengths.dtype != torch.int64 or lengths.device != x.device:
         raise InvalidInput(
-            f"lengths is {tuple(lengths.shape)} of {lengths.dtype} on {lengths.device}; "
-            f"it must be ({rows},) of torch.int64 on {x.device}: the number of real frames of each row"
+            f"lengths is {tuple(lengths.shape)} {lengths.dtype} on {lengths.device}; "
+            f"expected ({rows},) int64 on {x.device}: the number of real frames of each row"
         )
     if rows > 0 and _readable(lengths):
         least, most = map(int, torch.aminmax(lengths))

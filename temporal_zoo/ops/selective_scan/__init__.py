@@ -81,6 +81,7 @@ def selective_scan(
     first = directions[0].u
     if first.ndim != 3:
         raise InvalidInput(f"u is {tuple(first.shape)}; expected (rows, frames, channels)")
+    check_lengths(first, lengths)
     rows, frames, channels = first.shape
     starts = [None] * len(directions) if initial is None else initial
     if len(starts) != len(directions):
@@ -105,7 +106,6 @@ def selective_scan(
         ):
             _require(f"direction {place}: {name}", value, shape, first)
     _require("gate", gate, (rows, frames, channels), first)
-    check_lengths(first, lengths)
 
 
 def _require(name: str, value: Tensor | None, shape: tuple[int, ...], like: Tensor) -> None:

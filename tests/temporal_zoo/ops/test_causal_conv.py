@@ -127,9 +127,8 @@ def test_body_takes_views_and_other_strides(body):
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("shape", [(0, 4, 3, (4, 4)), (2, 0, 3, (4, 4))])
-def test_body_takes_no_rows_and_no_frames(body, shape):
-    check(body, 1e-5, *inputs(shape))
+def test_body_takes_no_rows(body):
+    check(body, 1e-5, *inputs((0, 4, 3, (4, 4))))
 
 
 @pytest.mark.parametrize("body", BODIES)

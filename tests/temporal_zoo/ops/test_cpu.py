@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from temporal_zoo.ops import _lengths, _native
+from temporal_zoo.ops import _native
 from temporal_zoo.ops.causal_conv import Filter, causal_conv
 from temporal_zoo.ops.causal_conv import cpu as conv_cpu
 from temporal_zoo.ops.diagonal_ssm import Modes, diagonal_ssm
@@ -33,12 +33,6 @@ def instructions(request, monkeypatch):
     _native._load.cache_clear()
     yield request.param
     _native._load.cache_clear()
-
-
-@pytest.fixture
-def unread_lengths(monkeypatch):
-    """Values that the door cannot read, as on a GPU: the bodies clamp them to 0..frames."""
-    monkeypatch.setattr(_lengths, "_readable", lambda lengths: False)
 
 
 def scan_case(rows, frames, channels, state, *, shift=0.0, seed=0):
@@ -195,7 +189,7 @@ def test_steps_too_small_or_too_large_for_exp():
     ],
     ids=["scan", "conv", "ssm recurrence", "ssm convolution"],
 )
-def test_any_number_of_threads_gives_the_same(run, case, monkeypatch):
+def test_any_number_of_threads_gives_the_same(run, case, monkeypatch, unread_lengths):
     # 70 rows: groups of three, the last one incomplete.
     leaves = case()
     lengths = torch.arange(70) % 10

@@ -143,7 +143,7 @@ def test_agrees_without_anything_optional(body, sweeps):
 
 @pytest.mark.parametrize("sweeps", [(False, True), (True, False)], ids=str)
 @pytest.mark.parametrize("carried", [False, True])
-def test_padding_is_invisible(body, sweeps, carried):
+def test_padding_is_invisible(body, sweeps, carried, unread_lengths):
     compare(body, Case((5, 37, 6, 3), sweeps, carried=carried, lengths=[37, 1, 16, 17, 20]))
     compare(body, Case((3, 5, 2, 3), sweeps, carried=carried, gate=False, lengths=[5, 0, 2]))
 
