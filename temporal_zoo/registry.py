@@ -11,7 +11,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from temporal_zoo.config import nearest
 from temporal_zoo.errors import InvalidInput
@@ -20,7 +20,6 @@ from temporal_zoo.spec import MixerSpec
 if TYPE_CHECKING:
     from torch import nn
 
-    from temporal_zoo.config import Config
     from temporal_zoo.interface import Mixer
 
 GROUP = "temporal_zoo.mixers"
@@ -137,7 +136,7 @@ def build(spec: str | MixerSpec, dim: int, *, shared: nn.Module | None = None) -
     return mixer(dim, config, shared=shared)
 
 
-def _has_possible_size(mixer: type[Mixer], dim: int, config: Config) -> bool:
+def _has_possible_size(mixer: type[Mixer], dim: int, config: Any) -> bool:
     """Whether the mixer stays within `MOST_NUMBERS`; found out without taking memory."""
     sizes = [value for value in config.to_dict().values() if isinstance(value, int)]
     # Weights have two axes, each a product of sizes: small mixers, which are most, need no count.

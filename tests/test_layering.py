@@ -17,6 +17,7 @@ OPTIONAL = {"mamba_ssm", "causal_conv1d", "flash_attn", "xformers", "torchvision
 REACHING = ("bench.workloads", "bench.training")
 LIGHT = [
     "temporal_zoo",
+    "temporal_zoo.cache",
     "temporal_zoo.catalogue",
     "temporal_zoo.cli",
     "temporal_zoo.commands",

@@ -13,7 +13,8 @@ from diffusion.data import DataError
 from diffusion.data.build import FORMAT, Entry, build, is_cache, read_index, read_meta
 from diffusion.data.config import DataConfig, Split
 from diffusion.data.layout import find_items, fingerprint, select
-from diffusion.data.storage import cache_home, read_frames, size_of
+from diffusion.data.storage import read_frames, size_of
+from temporal_zoo.cache import cache_folder
 
 log = logging.getLogger("temporal_zoo.data")
 
@@ -93,6 +94,6 @@ def why_stale(source: Path, folder: Path, size: int) -> str | None:
 
 def default_folder(source: Path, config: DataConfig) -> Path:
     """Where the decoded videos of a source go when nobody says where."""
-    home = Path(config.cache).expanduser() if config.cache else cache_home()
+    home = Path(config.cache).expanduser() if config.cache else cache_folder()
     place = hashlib.blake2b(str(source.resolve()).encode(), digest_size=4).hexdigest()
     return home / f"{source.resolve().name}-size{config.size}-{place}"

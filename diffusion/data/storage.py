@@ -1,4 +1,4 @@
-"""Where decoded videos are kept, and files that exist either whole or not at all."""
+"""Files that exist either whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,13 +14,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from diffusion.data import DataError
-
-
-def cache_home() -> Path:
-    """$ZOO_CACHE, else temporal_zoo in $XDG_CACHE_HOME, else ~/.cache/temporal_zoo."""
-    if chosen := os.environ.get("ZOO_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "temporal_zoo"
 
 
 def made(folder: Path) -> Path:

@@ -179,6 +179,9 @@ int64_t widest(const Problem& problem) {
 
 extern "C" {
 
+EXPORT_SIZE(Problem)
+EXPORT_SIZE(Filter)
+
 void causal_conv_forward(const Problem* problem, int64_t group) {
     const int64_t begin = group * problem->rows_per_group;
     const int64_t end = std::min(problem->rows, begin + problem->rows_per_group);
