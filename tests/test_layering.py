@@ -106,7 +106,7 @@ def wrong_way(arrow):
     if (
         under(source, "temporal_zoo.ops")
         and under(target, "temporal_zoo")
-        and not under(target, "temporal_zoo.ops", "temporal_zoo.config", "temporal_zoo.errors")
+        and not under(target, "temporal_zoo.ops", "temporal_zoo.cache", "temporal_zoo.config", "temporal_zoo.errors")
     ):
         return "ops know nothing of mixers"
     if (
