@@ -48,15 +48,15 @@ def check_gradients(name: str, grads: Iterable[Tensor | None]) -> None:
             )
         if torch._C._functorch.is_legacy_batchedtensor(grad):
             raise BackendError(
-                f"the gradient of {name} cannot be asked with is_grads_batched; use torch.func.vmap or torch.func.jacrev"
+                f"the gradient of {name} was asked with is_grads_batched; use torch.func.vmap or torch.func.jacrev"
             )
 
 
 def batch_by_loop(operator: torch.library.CustomOpDef) -> None:
     """Gives an operator a rule for `vmap`: one call per member of the batch.
 
-    For operators of gradients.  They meet `vmap` where it asks several gradients of one output that was computed outside
-    of it; an output that is computed within `vmap` is the reference's.
+    For operators of gradients.  They meet `vmap` where it asks several gradients of one output that was computed
+    outside of it; within `vmap` the reference computes outputs.
     """
 
     def rule(info, in_dims, *args):
@@ -69,7 +69,7 @@ def batch_by_loop(operator: torch.library.CustomOpDef) -> None:
 
 
 def _members(values: Iterable[Any], dims: Iterable[Any], index: int) -> list[Any]:
-    """The values without their batch dimensions, at one place of the batch; lists of tensors have lists of dimensions."""
+    """One member of the batch: the values without their batch dimensions.  Lists have lists of dimensions."""
     return [
         value
         if dim is None

@@ -33,7 +33,7 @@ class Bug:
 BUGS = [
     Bug(
         what="flip forgotten: bimamba's backward direction runs forwards",
-        function="mixers.bimamba:BiMamba._branches",
+        function="mixers.bimamba:BiMamba._ways",
         old="reverse=True",
         new="reverse=False",
         spec="bimamba",
@@ -150,9 +150,9 @@ BUGS = [
     ),
     Bug(
         what="dt bias dropped by the mixer",
-        function="mixers._selective:Core.branch",
-        old="dt_bias=self.dt_proj.bias",
-        new="dt_bias=torch.zeros_like(self.dt_proj.bias)",
+        function="mixers._selective:Way.branch",
+        old="dt_bias=core.dt_proj.bias",
+        new="dt_bias=torch.zeros_like(core.dt_proj.bias)",
         spec="mamba",
         caught_by=("gradients",),
     ),
@@ -184,8 +184,8 @@ BUGS = [
     Bug(
         what="carried state ignored: the convolution's",
         function="mixers._selective:run_chunk",
-        old="initial=inputs",
-        new="initial=None",
+        old="way.convolved(a, inputs, None)",
+        new="way.convolved(a, None, None)",
         spec="bimamba",
         caught_by=("chunks",),
     ),
