@@ -15,6 +15,8 @@ from torch.autograd import forward_ad
 
 log = logging.getLogger("temporal_zoo.ops")
 
+ONNX = "torch.onnx.export"
+
 
 # Dynamo takes the answer as a constant.  It compiles again by itself when transforms or dual numbers come or go.
 @torch.compiler.assume_constant_result
@@ -26,7 +28,7 @@ def active() -> str | None:
         return "forward-mode derivatives (dual numbers)"
     # Not imported here: `torch.onnx` takes a second, and no export runs without it.
     if "torch.onnx" in sys.modules and sys.modules["torch.onnx"].is_in_onnx_export():
-        return "torch.onnx.export"
+        return ONNX
     if torch.jit.is_tracing():
         return "torch.jit.trace"
     return None
