@@ -52,6 +52,8 @@ def inspect(source: str, size: int) -> None:
     console.print(_table(path, findings, size))
     _list(console, findings.bad, "cannot be decoded and are left out")
     _list(console, findings.notes, "are kept, with a remark")
+    if remark := several_rates(findings.rates.elements()):
+        console.print(remark, highlight=False, soft_wrap=True)
     if not findings.lengths:
         raise DataError(f"nothing in {printable(path)} can be decoded; the first: {'; '.join(findings.bad[:3])}")
     console.print("Train on it:")
@@ -132,7 +134,7 @@ def _table(path: Path, findings: Findings, size: int) -> Table:
     shortest, longest = min(findings.lengths), max(findings.lengths)
     table.add_row("frames", f"{shortest:,} to {longest:,}, median {statistics.median(findings.lengths):,.0f}")
     rates = ", ".join(f"{fps:g}" for fps, _ in findings.rates.most_common(3))
-    table.add_row("frames per second", several_rates(findings.rates.elements()) or rates)
+    table.add_row("frames per second", rates)
     sizes = (f"{h} x {w}, {c} channel{'s' * (c > 1)} ({n})" for (h, w, c), n in findings.sizes.most_common(3))
     table.add_row("height x width", "; ".join(sizes))
     splits = findings.split_counts(DataConfig().test_share)

@@ -106,29 +106,41 @@ def movie(path: Path, size: int) -> Iterator[Recording]:
     av = need("av", f"reading {path.name}")
     # An absolute path cannot be taken for a URL, and a playlist that calls itself a video cannot open others.
     url, options = str(path.absolute()), {"protocol_whitelist": "file"}
-    with _naming(path, av), av.open(url, options=options) as container:
-        stream = _moving(container, path)
-        if reason := too_many_pixels(stream.height, stream.width):
-            raise UnreadableVideo(path, reason)
-        tally = _Tally()
-        frames = _frames(av, container, stream, tally, most_bytes=_REPEATS * path.stat().st_size + 2**20)
-        first = next(frames, None)
-        if first is None:
-            raise UnreadableVideo(path, tally.first_error or tally.stopped or "there are no frames in it")
-        orientation = _orientation(first, path)
-        aspect = float(stream.sample_aspect_ratio or 1)
-        height, width = orientation.shown(first.height, round(first.width * aspect))
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        declared = rate if 0 < rate <= _FASTEST else None
-        square = _Square(av, path, size, aspect, orientation)
+    with _naming(path, av):
+        container = av.open(url, options=options)
+    try:
+        with _naming(path, av):
+            recording = _recording(av, container, path, size)
+    except UnreadableVideo:
+        container.close()
+        raise
+    yield recording
 
-        def blocks() -> Iterator[np.ndarray]:
-            with _naming(path, av):
-                yield from in_blocks(square(frame) for frame in chain([first], frames))
-            tally.finish(recording, declared)
 
-        recording = Recording(declared or UNKNOWN_FPS, height, width, 3, blocks())
-        yield recording
+def _recording(av: ModuleType, container: Any, path: Path, size: int) -> Recording:
+    """The video of an open container, which is closed when all its blocks were read."""
+    stream = _moving(container, path)
+    if reason := too_many_pixels(stream.height, stream.width):
+        raise UnreadableVideo(path, reason)
+    tally = _Tally()
+    frames = _frames(av, container, stream, tally, most_bytes=_REPEATS * path.stat().st_size + 2**20)
+    first = next(frames, None)
+    if first is None:
+        raise UnreadableVideo(path, tally.first_error or tally.stopped or "there are no frames in it")
+    orientation = _orientation(first, path)
+    aspect = float(stream.sample_aspect_ratio or 1)
+    height, width = orientation.shown(first.height, round(first.width * aspect))
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    declared = rate if 0 < rate <= _FASTEST else None
+    square = _Square(av, path, size, aspect, orientation)
+
+    def blocks() -> Iterator[np.ndarray]:
+        with container, _naming(path, av):
+            yield from in_blocks(square(frame) for frame in chain([first], frames))
+        tally.finish(recording, declared)
+
+    recording = Recording(declared or UNKNOWN_FPS, height, width, 3, blocks())
+    return recording
 
 
 def _moving(container: Any, path: Path) -> Any:

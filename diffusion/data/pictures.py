@@ -87,39 +87,41 @@ def animation(path: Path, size: int) -> Iterator[Recording]:
     Raises: UnreadableVideo when there is none; DataError when Pillow is missing.
     """
     image = need("PIL.Image", f"reading {path.name}")
-    with _opened(image, path) as picture:
-        # The first picture of an animated png may be one for programs that cannot play it.
-        numbers = range(int(getattr(picture, "default_image", False)), getattr(picture, "n_frames", 1))
-        seconds: list[float] = []
-        errors: list[UnreadableVideo] = []
+    picture = _opened(image, path)
+    # The first picture of an animated png may be one for programs that cannot play it.
+    numbers = range(int(getattr(picture, "default_image", False)), getattr(picture, "n_frames", 1))
+    seconds: list[float] = []
+    errors: list[UnreadableVideo] = []
 
-        def squares() -> Iterator[np.ndarray]:
-            for number in numbers:
-                try:
-                    pixels, orientation = _shown(picture, path, number)
-                except UnreadableVideo as error:
-                    errors.append(error)
-                    return
-                seconds.append(float(picture.info.get("duration", 0)) / 1000)
-                yield orientation.apply(shrink(pixels[None], size)[0])
+    def squares() -> Iterator[np.ndarray]:
+        for number in numbers:
+            try:
+                pixels, orientation = _shown(picture, path, number)
+            except UnreadableVideo as error:
+                errors.append(error)
+                return
+            seconds.append(float(picture.info.get("duration", 0)) / 1000)
+            yield orientation.apply(shrink(pixels[None], size)[0])
 
-        pictures = squares()
-        first = next(pictures, None)
-        if first is None:
-            raise errors[0] if errors else UnreadableVideo(path, "there are no frames in it")
+    pictures = squares()
+    first = next(pictures, None)
+    if first is None:
+        picture.close()
+        raise errors[0] if errors else UnreadableVideo(path, "there are no frames in it")
 
-        def blocks() -> Iterator[np.ndarray]:
+    def blocks() -> Iterator[np.ndarray]:
+        with picture:
             yield from in_blocks(chain([first], pictures))
-            if sum(seconds) > 0:
-                recording.fps = len(seconds) / sum(seconds)
-            if errors:
-                recording.lost = len(numbers) - len(seconds)
-                recording.notes.append(f"only {len(seconds)} of its {len(numbers)} frames can be decoded: {errors[0]}")
-            elif note := uneven(np.array(seconds), recording.fps):
-                recording.notes.append(note)
+        if sum(seconds) > 0:
+            recording.fps = len(seconds) / sum(seconds)
+        if errors:
+            recording.lost = len(numbers) - len(seconds)
+            recording.notes.append(f"only {len(seconds)} of its {len(numbers)} frames can be decoded: {errors[0]}")
+        elif note := uneven(np.array(seconds), recording.fps):
+            recording.notes.append(note)
 
-        recording = Recording(UNKNOWN_FPS, picture.height, picture.width, 3, blocks())
-        yield recording
+    recording = Recording(UNKNOWN_FPS, picture.height, picture.width, 3, blocks())
+    yield recording
 
 
 def _guarded(path: Path, work: Callable[[], Any]) -> Any:

@@ -142,10 +142,10 @@ class _Search:
 
     def below(self, tops: list[Path]) -> None:
         """Walks through folders, and then through the folders that links in them lead to, each of them once."""
-        links = self._walk(tops)
-        while links:
-            followed = [link for link in sorted(links) if self._may_follow(link)]
-            links = self._walk(followed)
+        links = sorted(self._walk(tops))
+        for link in links:  # which grows
+            if self._may_follow(link):
+                links += sorted(self._walk([link]))
 
     def _may_follow(self, link: Path) -> bool:
         """Whether a link leads to a folder that is not in the set already."""
