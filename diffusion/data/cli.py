@@ -88,12 +88,10 @@ def build(source: str, size: int, out: Path | None, strict: bool) -> None:
     console = Console(stderr=True)
     _list(console, bad, "cannot be decoded and are left out")
     _list(console, notes, "are kept, with a remark")
-    remarks = [
-        several_rates(entry.fps for entry in read_index(folder)[1]),
-        _others(Counter(read_meta(folder)["others"])),
-    ]
-    for remark in filter(None, remarks):
+    if remark := several_rates(entry.fps for entry in read_index(folder)[1]):
         console.print(remark, highlight=False, soft_wrap=True)
+    if others := _others(Counter(read_meta(folder)["others"])):
+        console.print(f"not videos: {others}", markup=False, highlight=False, soft_wrap=True)
     click.echo(os.fsencode(folder))  # as bytes, for scripts: a name need not be UTF-8
 
 
@@ -127,7 +125,7 @@ def _table(path: Path, findings: Findings, size: int) -> Table:
     table = Table("", escape(printable(path)), title_justify="left", show_edge=False)
     table.add_row("files", f"{findings.num_items:,}, {_megabytes(findings.num_bytes)}")
     if others := _others(findings.others):
-        table.add_row("left alone", others)
+        table.add_row("not videos", others)
     if not findings.lengths:
         return table
     table.add_row(f"videos{about}", f"{len(findings.lengths):,}")
@@ -159,11 +157,11 @@ def _list(console: Console, lines: list[str], what: str) -> None:
 
 
 def _others(others: Counter[str]) -> str | None:
-    """How many files are no videos, with the most frequent endings; None when all are."""
+    """How many files are not videos, with the most frequent endings; None when all are videos."""
     if not others:
         return None
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(5))
-    return f"{others.total():,} other files are no videos: {kinds}{' and others' if len(others) > 5 else ''}"
+    return f"{others.total():,} ({kinds}{' and others' if len(others) > 5 else ''})"
 
 
 def _megabytes(size_bytes: float) -> str:

@@ -230,7 +230,9 @@ def test_other_files_are_counted_and_not_named(source):
     found = search(source)
     assert (len(found.items), found.problems) == (3, [])
     assert dict(found.others) == {"hidden": 3, ".db": 1, ".txt": 2, "no ending": 1}
-    assert "7 other files are no videos: 3 hidden, 2 .txt" in zoo_data("inspect", source).stdout
+    assert "7 (3 hidden, 2 .txt, 1 .db, 1 no ending)" in zoo_data("inspect", source).stdout
+    built = zoo_data("build", source, "--size", 8, "--out", source.parent / "out")
+    assert "not videos: 7 (3 hidden, 2 .txt" in built.stderr
 
 
 def test_pictures_and_actions_beside_videos_are_counted(tmp_path):
