@@ -104,10 +104,8 @@ def movie(path: Path, size: int) -> Iterator[Recording]:
     Raises: UnreadableVideo, naming the file; DataError when PyAV is missing.
     """
     av = need("av", f"reading {path.name}")
-    # An absolute path cannot be taken for a URL, and a playlist that calls itself a video cannot open others.
-    url, options = str(path.absolute()), {"protocol_whitelist": "file"}
     with _naming(path, av):
-        container = av.open(url, options=options)
+        container = av.open(str(path.absolute()))  # FFmpeg takes some relative names for the address of a stream
     try:
         with _naming(path, av):
             recording = _recording(av, container, path, size)
@@ -119,6 +117,8 @@ def movie(path: Path, size: int) -> Iterator[Recording]:
 
 def _recording(av: ModuleType, container: Any, path: Path, size: int) -> Recording:
     """The video of an open container, which is closed when all its blocks were read."""
+    if container.format.name == "concat":
+        raise UnreadableVideo(path, "it is a list of other files and no video")
     stream = _moving(container, path)
     if reason := too_many_pixels(stream.height, stream.width):
         raise UnreadableVideo(path, reason)

@@ -24,6 +24,11 @@ def video(path: Path, frames: int = 20, seed: int = 0) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 @pytest.fixture
 def source(tmp_path) -> Path:
     for index in range(3):
@@ -230,7 +235,7 @@ def test_other_files_are_counted_and_not_named(source):
     found = search(source)
     assert (len(found.items), found.problems) == (3, [])
     assert dict(found.others) == {"hidden": 3, ".db": 1, ".txt": 2, "no ending": 1}
-    assert "7 (3 hidden, 2 .txt, 1 .db, 1 no ending)" in zoo_data("inspect", source).stdout
+    assert "7 (3 hidden, 2 .txt, 1 no ending, 1 .db)" in zoo_data("inspect", source).stdout
     built = zoo_data("build", source, "--size", 8, "--out", source.parent / "out")
     assert "not videos: 7 (3 hidden, 2 .txt" in built.stderr
 
