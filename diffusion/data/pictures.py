@@ -146,6 +146,8 @@ def _shown(picture: Any, path: Path, number: int = 0) -> tuple[np.ndarray, Orien
     if number:
         _guarded(path, lambda: picture.seek(number))
     _guarded(path, picture.load)
+    if picture.format == "TIFF":  # which Pillow turns while loading
+        return _rgb(picture, path), Orientation()
     tag = 1
     with suppress(UnreadableVideo):  # a viewer shows a picture with damaged metadata as well
         tag = _guarded(path, picture.getexif).get(_EXIF_ORIENTATION, 1)
