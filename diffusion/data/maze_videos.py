@@ -31,6 +31,8 @@ class MazeVideos:
         self.size = size
         self.names = [f"maze {index}" for index in indices]
         self.lengths = [frames] * len(indices)
+        self.rates = [float(self.fps)] * len(indices)
+        self.contents: dict[str, str] = {}
         self._indices, self._seed = indices, seed
 
     @classmethod
