@@ -159,7 +159,7 @@ def _diagonal_ssm(draw: Draw, case: Case) -> tuple[tuple, dict[str, Any]]:
     shape = case.channels, case.state
     modes = [
         # Inside the unit circle, as the modes of a stable system are.
-        Modes(0.6 * draw(*shape, complex_valued=True), draw(*shape, complex_valued=True), reverse)
+        Modes(draw(*shape, complex_valued=True, low=-0.6, high=0.6), draw(*shape, complex_valued=True), reverse)
         for reverse in (False, True)
     ]
     return (draw(case.rows, case.frames, case.channels), modes, draw(case.channels)), {}
