@@ -64,7 +64,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scale:
-    """The sizes of a run; `seconds` multiplies the estimates.
+    """The sizes of a run.
 
     Args:
         shapes: rows, frames and channels of the comparisons with the reference.
@@ -72,6 +72,7 @@ class Scale:
         compiled: ops, each with such a size, whose reference is also run through `torch.compile`.
         preset, size: of the denoiser, and the pixels of a frame's side.
         control, long, sampling: numbers of frames.
+        seconds: what the estimates are multiplied by.
     """
 
     shapes: tuple[tuple[int, int, int], ...]
@@ -177,7 +178,7 @@ def _agreement(backends: Backends, scale: Scale) -> Iterator[Case]:
     for dtype in reversed(DTYPES):
         for op, backend in pairs:
             what = {"op": op, "backend": backend, "dtype": dtype, "shapes": [list(shape) for shape in scale.shapes]}
-            yield Case("agreement", what, scale.seconds * (5.0 if "triton" in backend else 1.5))
+            yield Case("agreement", what, scale.seconds * (5.0 if "triton" in backend else 0.7))
 
 
 def _kernels(scale: Scale) -> Iterator[Case]:
@@ -199,7 +200,7 @@ def _call(op: str, shape: Sequence[int], dtype: str) -> dict[str, Any]:
 def _training(backends: Backends, scale: Scale, lengths: Sequence[int], agreed: Agreed) -> Iterator[Case]:
     for frames, dtype, row in itertools.product(lengths, DTYPES, CONTROL):
         if dtype in row.dtypes and row.attention in (None, *backends["attention"]):
-            estimate = scale.seconds * (2.0 + frames / 100)
+            estimate = scale.seconds * (2.0 + frames / 150)
             yield Case("training_step", _setup(row, frames, dtype, scale, backends, agreed), estimate)
 
 

@@ -91,8 +91,9 @@ def contenders(op: str, *, compiled: bool) -> Iterator[Contender]:
 
 
 def _attention(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor, *, lengths: None = None) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     with sdpa_kernel(kernel):
-        return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def _checked(each: Contender, op: str, case: Case, made: Example, crashed: bool) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def page(records: Path) -> str:
             environment = reading.environments[line["environment"]]
             same = identity(environment, "cpu" if line["device"] == "cpu" else "cuda")
             # Moved to the end, so that the last one is the one that ran last.
-            lines = by_device.setdefault(line["device"], {})
-            lines[same] = [*lines.pop(same, []), line]
+            by_identity = by_device.setdefault(line["device"], {})
+            by_identity[same] = [*by_identity.pop(same, []), line]
             environments[line["device"]] = environment
     if not by_device:
         raise RecordError(f"{records} holds no measurement; `python -m bench.gpu quarter` makes some")
