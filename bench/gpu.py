@@ -69,19 +69,20 @@ def page(records: Path) -> None:
 def _measure(out: Path, device: str, scale: cases.Scale, until: float) -> bool:
     from .quarter.loop import Quarter
     from .quarter.plans import Plans
-    from .quarter.process import Process
+    from .quarter.process import Processes
 
     absent = [name for name in _BENEFICIAL if importlib.util.find_spec(name) is None]
     click.echo(f"not installed, and left out: {', '.join(absent)}" if absent else "nothing is missing", err=True)
-    first = Process(device)
-    environment = first.greeting["environment"]
-    book = results.Book(out / results.RECORD, environment, device)
-    click.echo(f"{book.device}, torch {environment['software']['torch']}", err=True)
-    with Plans(_planned_as(environment, device)) as plans:
-        groups = cases.groups(first.greeting["backends"], scale)
-        running = Quarter(groups, book, lambda: Process(device), plans, until=until, child=first,
-                          talk=lambda line: click.echo(line, err=True))  # fmt: skip
-        return running.run()
+    with Processes(device) as processes:
+        first, greeting = processes.start()
+        environment = greeting["environment"]
+        book = results.Book(out / results.RECORD, environment, device)
+        click.echo(f"{book.device}, torch {environment['software']['torch']}", err=True)
+        with Plans(_planned_as(environment, device)) as plans:
+            groups = cases.groups(greeting["backends"], scale)
+            running = Quarter(groups, book, lambda: processes.start()[0], plans, until=until, child=first,
+                              talk=lambda line: click.echo(line, err=True))  # fmt: skip
+            return running.run()
 
 
 def _planned_as(environment: dict[str, Any], device: str) -> str:

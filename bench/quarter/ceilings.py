@@ -10,9 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Bytes of the copies and of what is written before a round: far more than any cache holds, and half a millisecond for
-# Python to launch the next kernels in.
+# Bytes of the copies, and of what is written before a round: far more than any cache holds.
 _LARGE = {"cuda": 2**30, "cpu": 2**22}
+# So often it is written: a millisecond or more, in which Python launches the kernels of the round.
+_WRITES = 4
 _ROUNDS = 10
 _PROGRAMS, _BLOCK, _REPEATS = 4096, 1024, 1024
 
@@ -27,7 +28,8 @@ def milliseconds(step: Callable[[], object], device: str) -> float:
         return 1000 * (time.perf_counter() - begun)
     torch.cuda.synchronize(device)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    buffer.zero_()
+    for _ in range(_WRITES):
+        buffer.zero_()
     begin.record()
     step()
     end.record()

@@ -28,15 +28,9 @@ class QuarterError(InvalidInput):
 
 
 class Process:
-    """A process that imported torch and reached its device; `greeting` is what it says of itself.
+    """A process that imports torch, and then does jobs one after the other."""
 
-    Args:
-        device: as torch names it.
-    Raises:
-        QuarterError: there is no such device, or the process ended.
-    """
-
-    def __init__(self, device: str) -> None:
+    def __init__(self) -> None:
         # It looks for modules exactly where this process does.
         source = f"import sys; sys.path[:] = {sys.path!r}; {_MAIN}"
         self._stderr: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
@@ -44,10 +38,18 @@ class Process:
                                          stdout=subprocess.PIPE, stderr=self._stderr, encoding="utf-8")  # fmt: skip
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=_read, args=(self._process.stdout, self._messages), daemon=True).start()
-        self.greeting = self.ask({"kind": "greeting", "device": device}, _GREETING_S)
-        if self.greeting["outcome"] != "ok":
+
+    def greet(self, device: str) -> dict[str, Any]:
+        """Has the process use a device; returns its environment, and the backends of every op.
+
+        Raises:
+            QuarterError: there is no such device, or the process ended.
+        """
+        answer = self.ask({"kind": "greeting", "device": device}, _GREETING_S)
+        if answer["outcome"] != "ok":
             self.close()
-            raise QuarterError(f"nothing can be measured on {device}: {self.greeting['reason']}")
+            raise QuarterError(f"nothing can be measured on {device}: {answer['reason']}")
+        return answer
 
     def ask(self, job: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
         """The answer to a job; where the process crashed or was ended after the limit, an outcome that says so."""
@@ -91,6 +93,32 @@ class Process:
             last = next((line for line in reversed(told.splitlines()) if line.strip()), "")
             reason, outcome = f"the process ended ({name}): {last}", "crashed"
         return {"outcome": outcome, "reason": reason, "during": during, "stderr": told}
+
+
+class Processes:
+    """Starts processes for one device, each while the one before still measures; to be used in a `with` block.
+
+    Importing torch takes several seconds and needs no GPU.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._next = Process()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._next.close()
+
+    def start(self) -> tuple[Process, dict[str, Any]]:
+        """A process that is ready to measure, and what it said of itself.
+
+        Raises:
+            QuarterError: nothing can be measured on the device.
+        """
+        process, self._next = self._next, Process()
+        return process, process.greet(self._device)
 
 
 def _read(lines: IO[str], to: queue.Queue[dict[str, Any] | None]) -> None:

@@ -62,6 +62,8 @@ class Book:
     def write(self, case: Case, answer: Mapping[str, Any], seconds: float, estimate_s: float) -> None:
         """Appends how a case ended."""
         head = {"case": case.what, "device": self.device, "reason": "", "during": None}
+        if case.kind == "agreement":
+            head |= {name: case.what[name] for name in ("op", "backend", "dtype")} | {"error": None, "agrees": None}
         line = head | dict(answer) | {"seconds": round(seconds, 2), "estimate_s": round(estimate_s, 2)}
         self._session.write(case.kind, line)
         self._add(line | {"kind": case.kind})
@@ -81,9 +83,10 @@ class Book:
         return self._lines.get(case.key, ())
 
     def agreed(self) -> set[tuple[str, str, str]]:
-        """(op, backend, dtype) of what agrees with the reference."""
+        """(op, backend, dtype) of what agrees with the reference in all shapes, and refuses none of them."""
         lines = [line for lines in self._lines.values() for line in lines]
-        return {(line["op"], line["backend"], line["dtype"]) for line in lines if line.get("agrees")}
+        good = [line for line in lines if line.get("agrees") and not line.get("refused")]
+        return {(line["op"], line["backend"], line["dtype"]) for line in good}
 
     def _add(self, line: Line) -> None:
         self._lines.setdefault(key(line["kind"], line["case"]), []).append(line)

@@ -27,17 +27,27 @@ BACKENDS = {name: ["torch", "reference"] for name in ("attention", "causal_conv"
 class NoProcess:
     """Answers at once that nothing runs here."""
 
-    greeting = {"outcome": "ok", "environment": ENVIRONMENT, "backends": BACKENDS}  # noqa: RUF012
-
-    def __init__(self, device):
-        if device == "cuda:7":
-            raise QuarterError("nothing can be measured on cuda:7: torch sees no CUDA device here")
-
     def ask(self, job, limit_s):
         return {"outcome": "unsupported", "reason": "not here"}
 
     def close(self):
         pass
+
+
+class NoProcesses:
+    def __init__(self, device):
+        self.device = device
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def start(self):
+        if self.device == "cuda:7":
+            raise QuarterError("nothing can be measured on cuda:7: torch sees no CUDA device here")
+        return NoProcess(), {"outcome": "ok", "environment": ENVIRONMENT, "backends": BACKENDS}
 
 
 class NoPlans:
@@ -60,7 +70,7 @@ class NoPlans:
 @pytest.fixture
 def quarter(monkeypatch, tmp_path):
     """Calls the command with processes that are none."""
-    monkeypatch.setattr(process, "Process", NoProcess)
+    monkeypatch.setattr(process, "Processes", NoProcesses)
     monkeypatch.setattr(plans, "Plans", NoPlans)
     return lambda *words: CliRunner().invoke(gpu.gpu, ["quarter", "--out", str(tmp_path), *words])
 

@@ -258,6 +258,24 @@ def test_what_does_not_fit_by_its_plan_is_not_begun(call, world, tmp_path):
     assert [line["planned"]["peak"] for line in lines] == [10**12, 10**9]
 
 
+def test_lines_of_a_comparison_always_say_of_what(call, world, tmp_path):
+    world.answers = {"a": [CRASH], "b": [{"outcome": "ok", "agrees": True, "error": 1e-7, "tolerance": 1e-4}]}
+    call(group("all", agreement("a"), agreement("b")))
+    crashed, good, _ = read(tmp_path / RECORD).of("agreement")
+    assert (crashed["op"], crashed["backend"], crashed["dtype"]) == ("attention", "a", "float32")
+    assert (crashed["agrees"], crashed["error"], crashed["device"]) == (None, None, "NVIDIA H100 80GB HBM3")
+    assert (good["agrees"], good["error"]) == (True, 1e-7)
+
+
+def test_what_agrees_in_all_shapes_is_handed_to_the_groups_behind(call, world):
+    agrees = {"outcome": "ok", "agrees": True}
+    world.answers = {"a": [agrees], "b": [agrees | {"agrees": False}], "c": [agrees | {"refused": {"3 rows": "no"}}]}
+    heard = []
+    behind = Group("behind", lambda agreed: heard.append(set(agreed)) or [])
+    call(group("all", agreement("a"), agreement("b"), agreement("c")), behind)
+    assert heard[-1] == {("attention", "a", "float32")}
+
+
 def test_every_case_has_its_line_on_the_terminal(call, world):
     world.answers = {"a": [{"outcome": "unsupported", "reason": "it is not installed\nand more"}]}
     call(group("all", agreement("a"), agreement("b")))

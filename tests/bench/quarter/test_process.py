@@ -3,7 +3,7 @@
 import pytest
 
 from bench.quarter import process
-from bench.quarter.process import Process, QuarterError
+from bench.quarter.process import Process, Processes, QuarterError
 
 # Speaks as `bench.quarter.child` does, without torch.
 FAKE = """
@@ -38,7 +38,8 @@ def fake(monkeypatch):
     def start(greeting="ok"):
         source = FAKE.replace("GREETING", repr(greeting))
         monkeypatch.setattr(process, "_MAIN", f"exec({source!r})")
-        begun.append(Process("cpu"))
+        begun.append(Process())
+        begun[-1].greet("cpu")
         return begun[-1]
 
     yield start
@@ -88,11 +89,26 @@ def test_no_device_is_said_in_words(fake):
         fake("failed")
 
 
+def test_the_next_process_starts_while_the_first_measures(fake, monkeypatch):
+    fake()
+    with Processes("cpu") as processes:
+        first, _ = processes.start()
+        waiting = processes._next
+        second, _ = processes.start()
+        assert second is waiting
+        assert first.ask({"kind": "ok"}, 60)["outcome"] == second.ask({"kind": "ok"}, 60)["outcome"] == "ok"
+        last = processes._next
+        first.close()
+        second.close()
+    assert last._process.poll() is not None
+
+
 def test_the_true_process_compares_a_backend(monkeypatch):
-    child = Process("cpu")
+    child = Process()
     try:
-        assert "sdpa" in child.greeting["backends"]["attention"]
-        assert child.greeting["environment"]["code"]["sources"]
+        greeting = child.greet("cpu")
+        assert "sdpa" in greeting["backends"]["attention"]
+        assert greeting["environment"]["code"]["sources"]
         what = {"op": "attention", "backend": "blocked", "dtype": "float32", "shapes": [[3, 5, 64]]}
         answer = child.ask({"kind": "agreement", "what": what, "without": []}, 60)
         assert answer["outcome"] == "ok"
