@@ -101,12 +101,12 @@ def kernels(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def gpu(session: nox.Session) -> None:
-    """What only a GPU can tell, with the torch and the kernels of the active environment: `-- parity kernels paper`.
+    """What only a GPU can tell, with the torch and the kernels of the active environment: `-- --minutes 8`.
 
-    At most 8 minutes; typed again, it goes on.  Parts are parity, kernels, paper, scaling and plan.
+    Run it again to continue; `-- --rehearse --device cpu` needs no GPU.
     """
     # Exit code 3: its minutes are over, and there is more to do.
-    session.run("python", "-m", "bench.gpu", *session.posargs, success_codes=[0, 3])
+    session.run("python", "-m", "bench.gpu", "quarter", *session.posargs, success_codes=[0, 3])
 
 
 @nox.session

@@ -70,3 +70,10 @@ def device(text: str) -> Device:
         f"{text!r} is no device{nearest(key, GPUS)}; there are {', '.join(GPUS)}, a number of bytes above 1 GiB "
         "such as 24GiB (a GPU of that memory), and the same of a CPU, cpu:16GiB"
     )
+
+
+def like(name: str, memory_bytes: int) -> str:
+    """What `device` calls a GPU of that name and memory: a name of its list, or else the memory."""
+    keys = [key for key in GPUS if key.partition("-")[0] in name.lower()]
+    near = [key for key in keys if abs(device(key).memory_bytes - memory_bytes) < memory_bytes / 10]
+    return (near or [f"{memory_bytes / GIB:.1f}GiB"])[0]

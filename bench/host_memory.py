@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
-
 _RESET_PEAK = "5"  # what /proc/self/clear_refs takes to forget the peak; see proc(5)
 _LARGE_CACHE = 32 * 2**20
 # What mallopt(3) calls the settings, and their usual values.
@@ -35,6 +33,8 @@ def peak_resident(step: Callable[[], object]) -> tuple[int, int]:
 
 def resident() -> int:
     """Bytes of this process that are in memory now."""
+    import psutil  # here, because measurements on a GPU need none
+
     return psutil.Process().memory_info().rss
 
 
@@ -88,6 +88,8 @@ def cache_bytes() -> int:
 
 def available() -> int:
     """Bytes that this process can still get: the machine's, or its control group's where that is less."""
+    import psutil
+
     free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
     with contextlib.suppress(OSError, ValueError):  # no control groups, or "max"
