@@ -11,6 +11,8 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
+from temporal_zoo import terminal
+from temporal_zoo.files import write_text
 from temporal_zoo.record import read
 
 from .case import DIM, DTYPES, LEVELS, MODES, ROWS, Case, expand, parse_lengths
@@ -205,7 +207,7 @@ def _kernels(
     command += " --peers FOLDER" if peers else ""
     rows = kernels.run(plan, record, command, lambda line: click.echo(line, err=True))
     kernels_report.plot(rows, picture)
-    page.write_text(kernels_report.page(read(record), record.name, picture.name), encoding="utf-8")
+    write_text(page, kernels_report.page(read(record), record.name, picture.name))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
@@ -222,7 +224,7 @@ def _print_kernels(rows: list[dict[str, Any]]) -> None:
 
     from . import kernels_report
 
-    console = wide_console()
+    console = terminal.output(highlight=False)
     for table in kernels_report.tables(rows):
         shown = Table(*table.columns, title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for row in table.rows:
@@ -253,7 +255,7 @@ def print_panels(panels: list[Panel]) -> None:
     """Tables, remarks and notes of each panel, and what the machine did meanwhile, on the terminal."""
     from . import report
 
-    console = wide_console()
+    console = terminal.output(highlight=False)
     for panel in panels:
         console.rule(f"[bold]{panel.case.setting}: {panel.step}", align="left")
         for sheet in report.tables(panel):
@@ -265,9 +267,3 @@ def print_panels(panels: list[Panel]) -> None:
         console.print()
     if said := report.drifted([result for panel in panels for curve in panel.curves for result in curve.results]):
         console.print(said)
-
-
-def wide_console() -> Console:
-    """The terminal; piped into a file there is no width to fit, and a table cut to 80 columns is of no use."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)

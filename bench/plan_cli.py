@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 
+from temporal_zoo import terminal
 from temporal_zoo.config import ConfigError
+from temporal_zoo.files import write_text
 
 from .case import DTYPES, parse_layers, parse_lengths
 from .devices import device as device_of
@@ -66,12 +67,12 @@ def plan(
             progress.update(task, description=f"{setup.mixer}, checkpointing {setup.checkpointing}", advance=1)
             curves.append(plan_tables.Curve(setup, *found))
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "plan.json", plan_tables.as_json(curves))
+    write_text(out / "plan.json", plan_tables.as_json(curves))
     plan_plot.save(curves, target, out / "plan.png")
     if as_json:
         click.echo(plan_tables.as_json(curves))
     else:
-        console = _console()
+        console = terminal.output(highlight=False)
         for part in plan_tables.told(curves, target):
             console.print(part)
     click.echo(f"Plans: {out / 'plan.json'}\nPlot:  {out / 'plan.png'}", err=True)
@@ -85,7 +86,7 @@ def _verify(plans: list, record: Path) -> bool:
     from . import verify
 
     checks = verify.run(plans, record, functools.partial(click.echo, err=True))
-    _console().print(verify.table(checks))
+    terminal.output(highlight=False).print(verify.table(checks))
     return any(check.wrong for check in checks)
 
 
@@ -115,25 +116,13 @@ def reproduce(paper: str, out: Path, measure: bool, as_json: bool) -> None:
     measured = control.read_all(record)
     page = reproduce_page.page(found, measured)
     reproduce_page.plot(found, out / "reproduce.png")
-    _write(out / "reproduce.md", page)
-    _write(out / "reproduce.json", json.dumps(found.to_dict(), indent=1) + "\n")
+    write_text(out / "reproduce.md", page)
+    write_text(out / "reproduce.json", json.dumps(found.to_dict(), indent=1) + "\n")
     click.echo(json.dumps(found.to_dict(), indent=1) if as_json else page)
     click.echo(f"Page: {out / 'reproduce.md'}", err=True)
     if not all(row.agrees for row in found.sizes):
         raise SystemExit(1)
 
 
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
 def _progress() -> Progress:
     return Progress(console=Console(stderr=True), transient=True)
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from temporal_zoo.files import written_whole
+
 from .curves import PEAK, STORED, TIME, Curve, Metric, Panel
 from .outcome import ENDS
 
@@ -39,9 +41,8 @@ def save(panels: Sequence[Panel], path: Path) -> None:
     if any(panel.waited for panel in panels):
         lines.append("times are too long: other programs had the processor")
     figure.suptitle("\n".join(lines), fontsize=9, x=0.01, ha="left")
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    figure.savefig(unfinished, dpi=120, format="png")
-    unfinished.replace(path)
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=120, format="png")
 
 
 def svg(panels: Sequence[Panel]) -> str:

@@ -1,8 +1,8 @@
 """Which arithmetic torch uses on a GPU: set in one place for training, sampling, evaluation and the bench; recorded.
 
-    TF32           off  Matrix products and convolutions of float32 tensors keep 24 bits of mantissa, not 11.  torch's own
-                        default is off for products and on for convolutions, so that mixers would be compared at two
-                        precisions.
+    TF32           off  Matrix products and convolutions of float32 tensors keep 24 bits of mantissa, not 11.  By
+                        default torch has it off for products and on for convolutions, so that mixers would be compared
+                        at two precisions.
     benchmark      off  cuDNN would choose kernels by timing them: another choice in each process, with other results
                         and another peak of memory.
     deterministic  off  Deterministic kernels are slower, and some operators have none.  An exact resume is promised on

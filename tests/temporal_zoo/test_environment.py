@@ -101,9 +101,15 @@ def test_without_git_the_sources_still_name_the_code(checkout, monkeypatch):
 
 
 KINDS = (
-    "temporal_zoo/ops/kernel.h", "temporal_zoo/ops/kernel.cpp", "temporal_zoo/ops/kernel.cu", "bench/deep/er/case.py",
-    "diffusion/presets.json", "diffusion/checkpoints/x/checkpoint.pt", "diffusion/data/maze/00000.mp4", "bench/page.css",
-)  # fmt: skip
+    "temporal_zoo/ops/kernel.h",
+    "temporal_zoo/ops/kernel.cpp",
+    "temporal_zoo/ops/kernel.cu",
+    "bench/deep/er/case.py",
+    "bench/page.css",
+    "diffusion/presets.json",
+    "diffusion/checkpoints/x/checkpoint.pt",
+    "diffusion/data/maze/00000.mp4",
+)
 
 
 @pytest.mark.parametrize("name", KINDS)
