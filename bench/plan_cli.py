@@ -14,7 +14,7 @@ from temporal_zoo import terminal
 from temporal_zoo.config import ConfigError
 from temporal_zoo.files import write_text
 
-from .case import DTYPES, parse_layers, parse_lengths
+from .case import DTYPES, MOST_PLANNED, check_pixels, parse_layers, parse_lengths
 from .devices import device as device_of
 
 _CHECKPOINTING = ("none", "mixers", "blocks")
@@ -48,10 +48,11 @@ def plan(
     A training step of the whole denoiser, with AdamW and a moving average, is counted on the meta device, which needs
     no GPU.  Exit code 1 when nothing that was asked fits, or a measured peak is more than 10 % from its plan.
     """
-    mixers, frames, target = parse_layers(layers), parse_lengths(lengths), device_of(gpu)
+    mixers, frames, target = parse_layers(layers), parse_lengths(lengths, most=MOST_PLANNED), device_of(gpu)
     recomputed = list(dict.fromkeys(part.strip() for part in checkpointing.split(",")))
     if strange := [part for part in recomputed if part not in _CHECKPOINTING]:
         raise ConfigError(f"nothing can be checkpointed as {strange[0]!r}; there are {', '.join(_CHECKPOINTING)}")
+    check_pixels(clips, size)
     from . import plan_plot, plan_tables
     from .plan import Setup, plans_of
     from .pool import planners

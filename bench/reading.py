@@ -39,10 +39,8 @@ def report(place: Path, out: Path | None, environment: str | None, as_json: bool
         print_panels(found)
     if run.busy:
         click.echo(f"Before {run.busy} of {len(run.lines)} processes other programs had a good part of the processors.")
-    if run.others:
-        click.echo(
-            f"{run.others} measurements of other environments were left out; --environment shows them.", err=True
-        )
+    for remark in runs.remarks(run):
+        click.echo(remark, err=True)
     click.echo(f"Page: {folder / 'report.html'}", err=True)
 
 
@@ -64,12 +62,16 @@ def compare(first: Path, second: Path, other_machine: bool, as_json: bool) -> No
     if not other_machine:
         comparison.check_same_machine(a, b)
     found = comparison.pairs(a, b)
+    for remark in (remark for run in (a, b) for remark in runs.remarks(run)):
+        click.echo(remark, err=True)
     if as_json:
         click.echo(json.dumps(comparison.plain(found), indent=1))
         return
     console = terminal.output(highlight=False)
     for name, run in (("first", a), ("second", b)):
         console.print(f"{name}: {run.path}, {run.machine}; {run.code}", markup=False, soft_wrap=True)
+    for remark in comparison.differences(a, b):
+        console.print(remark, markup=False, soft_wrap=True)
     for sheet in comparison.sheets(found):
         console.print(rich_table(sheet))
     if mean := comparison.overall(found):

@@ -25,18 +25,25 @@ _PLAIN = {"×": "x", "±": "+-", "≥": ">=", "≤": "<=", "–": "-", "—": "-
 def prepare() -> None:
     """Lets every text be printed, on an ASCII terminal too, and errors of standard output name it."""
     codecs.register_error("temporal_zoo.plain", _plain)
-    buffer = getattr(sys.stdout, "buffer", None)
-    if sys.stdout is sys.__stdout__ and type(getattr(buffer, "raw", buffer)) is io.FileIO:
-        raw = _StandardOutput(sys.stdout.fileno(), "w", closefd=False)
-        sys.stdout = io.TextIOWrapper(
-            raw if buffer is not None and not hasattr(buffer, "raw") else io.BufferedWriter(raw),  # as `python -u` asks
-            encoding=sys.stdout.encoding,
-            line_buffering=sys.stdout.line_buffering,
-            write_through=sys.stdout.write_through,
-        )
+    if sys.stdout is not None and sys.stdout is sys.__stdout__:
+        sys.stdout = _named(sys.stdout)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not where a program put a stream of its own
             stream.reconfigure(errors="temporal_zoo.plain")
+
+
+def _named(stream: Any) -> Any:
+    """The same stream, whose errors name it; itself where it is no file (Windows' console is none)."""
+    if type(getattr(stream.buffer, "raw", stream.buffer)) is not io.FileIO:
+        return stream
+    raw = _StandardOutput(stream.fileno(), "w", closefd=False)
+    buffered = hasattr(stream.buffer, "raw")  # not after `python -u`
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw) if buffered else raw,
+        encoding=stream.encoding,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 class _StandardOutput(io.FileIO):
@@ -44,7 +51,7 @@ class _StandardOutput(io.FileIO):
 
     _failed = False
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         if self._failed or not len(data):  # click asks what it has by writing nothing
             return len(data)
         try:
