@@ -156,7 +156,7 @@ def _over(first: int | None, second: int | None) -> float | None:
 
 
 def _row(pair: Pair) -> tuple[str, ...]:
-    medians = [number(o.time_ms.p50) if o.time_ms else ENDS[o.status] for o in (pair.first, pair.second)]
+    medians = [number(o.time_ms.p50) if o.time_ms else ENDS.get(o.status, "-") for o in (pair.first, pair.second)]
     verdict = ("slower" if pair.time.value > 1 else "faster") if pair.time and pair.time.differs else ""
     shares = ("-" if share is None else f"{share:.3f}" for share in (pair.stored, pair.peak))
     return (f"{pair.case.mixer} {pair.case.frames}", *medians, str(pair.time or "-"), *shares, verdict)

@@ -194,8 +194,6 @@ class Outcome:
         values = dict(record) | {"status": record.get("outcome")}
         values |= {"memory": record.get("memory_bytes"), "agreement": record.get("gate")}
         found: Self = _read(cls, values)
-        if found.status == "ok" and found.time_ms is None:
-            raise RecordError('"time_ms" is missing, although the outcome is "ok"')
         if (times := found.time_ms) and not 0 < times.p10 <= times.p50 <= times.p90:
             raise RecordError(
                 f"times of {times.p10}, {times.p50} and {times.p90} ms cannot be percentiles 10, 50 and 90"
