@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from temporal_zoo.arithmetic import set_arithmetic
 from temporal_zoo.environment import environment
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops import use_backend
@@ -77,6 +78,7 @@ def run(record: Path, talk: Callable[[str], object]) -> None:
     """
     if not torch.cuda.is_available():
         raise ControlError("--measure needs a CUDA device, and torch sees none here; without it all else is counted")
+    set_arithmetic()
     session = Session(record, environment())
     for column in COLUMNS:
         for frames in LENGTHS:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from temporal_zoo import control_group
+
 _RESET_PEAK = "5"  # what /proc/self/clear_refs takes to forget the peak; see proc(5)
 _LARGE_CACHE = 32 * 2**20
 # What mallopt(3) calls the settings, and their usual values.
@@ -90,12 +92,8 @@ def available() -> int:
     """Bytes that this process can still get: the machine's, or its control group's where that is less."""
     import psutil
 
-    free = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # no control groups, or "max"
-        most = int((group / "memory.max").read_text())
-        free = min(free, most - int((group / "memory.current").read_text()))
-    return max(free, 0)
+    free, group = psutil.virtual_memory().available, control_group.available_bytes()
+    return free if group is None else min(free, group)
 
 
 def _status(field: str) -> int:

@@ -15,12 +15,12 @@ from temporal_zoo.config import Config, ConfigError, nearest, option
 from temporal_zoo.ops import Planned, ops, planning, tracing, use_backend
 
 from .accounting import Bytes, account
+from .case import MOST_PLANNED as MOST_FRAMES
+from .case import check_pixels
 from .devices import Device
 from .training import TrainingStep, training_step
 
 CHECKPOINTING = ("none", "mixers", "blocks")
-# No clip of a data set is longer; where even these fit, the search for the longest ends.
-MOST_FRAMES = 2**16
 # The longest clip is found to this share of its frames.
 _CLOSE = 0.01
 
@@ -33,13 +33,17 @@ class Setup(Config):
     """
 
     mixer: str = option("bimamba", "which mixer in which slot")
-    frames: int = option(256, "frames of a clip", least=1)
+    frames: int = option(256, "frames of a clip", least=1, most=MOST_FRAMES)
     clips: int = option(1, "clips of a batch", least=1)
     size: int = option(32, "height and width of a frame in pixels", least=1)
     preset: str = option("paper-57.5M", "preset of the denoiser, whose mixer is replaced")
     checkpointing: Literal["none", "mixers", "blocks"] = option("none", "what is computed again in backward")
     dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "precision; the short ones run under autocast")
     backends: tuple[str, ...] = option((), "pinned bodies, each op=body")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pixels(self.clips, self.size)
 
     @property
     def pins(self) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from temporal_zoo.files import written_whole
+
 from . import control, paper
 from .devices import GIB
 from .reproduce import WITHIN, Memory, Reproduction
@@ -89,9 +91,8 @@ def plot(found: Reproduction, path: Path) -> None:
     axes.set_title(f"Memory of training, arXiv {paper.ARXIV}", loc="left", fontsize=10)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    part = path.with_name(f".part-{path.name}")
-    figure.savefig(part, dpi=120)
-    part.replace(path)
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=120, format="png")
 
 
 def _sizes(found: Reproduction) -> Iterator[str]:

@@ -77,6 +77,20 @@ def mirror(source: Path, **structs: type[ctypes.Structure]) -> None:
 _mirrors: dict[str, dict[str, type[ctypes.Structure]]] = {}
 
 
+def compiler_facts() -> dict[str, object]:
+    """The compiler that would be used, its version and its flags, without compiling; for a record of the environment.
+
+    `path` is None where there is none, and `version` then says why.
+    """
+    flags = [*_OPTIONS, *_CPU_OPTIONS.get(torch.backends.cpu.get_cpu_capability(), ())]
+    try:
+        compiler = _compiler()
+        version = _run([*compiler, "--version"]).partition("\n")[0]
+    except (NativeError, OSError, ValueError) as error:
+        return {"path": None, "version": str(error), "flags": []}
+    return {"path": shutil.which(compiler[0]), "version": version, "flags": [*compiler[1:], *flags]}
+
+
 class Addresses:
     """Gives tensors to C as pointers, and keeps what they point to alive as long as itself."""
 
