@@ -21,7 +21,6 @@ docs/results/fvd-interval.md tells how often it holds the truth.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,10 +112,12 @@ def _gap_of_spreads(first: _Moments, second: _Moments) -> float:
 
 def _best_basis(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
     """(f, f): the basis in which the spreads of two Gaussians differ most, in columns."""
-    first, second = (_shrunk(side) for side in (real, fake))
-    root = _function_of(first, np.sqrt)
-    inverse = _function_of(first, lambda values: 1 / np.sqrt(values))
-    return np.linalg.eigh(inverse @ _function_of(root @ second @ root, np.sqrt) @ inverse)[1]
+    values, vectors = np.linalg.eigh(_shrunk(real))
+    root = (vectors * np.sqrt(values)) @ vectors.T
+    inverse = (vectors / np.sqrt(values)) @ vectors.T
+    values, vectors = np.linalg.eigh(root @ _shrunk(fake) @ root)
+    product = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    return np.linalg.eigh(inverse @ product @ inverse)[1]
 
 
 def _shrunk(features: np.ndarray) -> np.ndarray:
@@ -124,8 +125,3 @@ def _shrunk(features: np.ndarray) -> np.ndarray:
     width = len(covariance)
     level = max(np.trace(covariance) / width, 1e-12)  # not zero, as it is for clips that are all the same
     return (1 - _SHRINKAGE) * covariance + _SHRINKAGE * level * np.eye(width)
-
-
-def _function_of(symmetric: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    values, vectors = np.linalg.eigh(symmetric)
-    return (vectors * function(values.clip(1e-300))) @ vectors.T
