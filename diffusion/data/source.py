@@ -78,11 +78,18 @@ class ClipSource:
 
         Never mirrored.  After `num_rounds` turns some video has no window left, and its clips come again.
         """
-        turn, index = divmod(number, self.num_videos)
-        place = int(torch.randperm(self.num_videos, generator=generator(seed, "order"))[index])
+        turn, place = number // self.num_videos, self._place(number, seed)
         windows = max(1, self.videos.lengths[self._usable[place]] - self.config.span + 1)
         starts = torch.randperm(windows, generator=generator(seed, "crops", place))
         return self._cut(place, int(starts[turn % windows]))
+
+    def video_of_crop(self, number: int, seed: int) -> str:
+        """The name of the video that clip `number` of `crop` is cut from."""
+        return self.videos.names[self._usable[self._place(number, seed)]]
+
+    def _place(self, number: int, seed: int) -> int:
+        order = torch.randperm(self.num_videos, generator=generator(seed, "order"))
+        return int(order[number % self.num_videos])
 
     @property
     def num_rounds(self) -> int:

@@ -86,6 +86,11 @@ class Features:
         """(n, f) float32 of a view that has been computed."""
         return self._found[view]
 
+    @property
+    def width(self) -> int:
+        """How many numbers the network makes of a clip; 0 before the first view is computed."""
+        return next((features.shape[1] for features in self._found.values()), 0)
+
     def computed(self, view: View) -> Iterator[Progress]:
         """Computes the features of a view, or finds them; yields how far it is."""
         if not self._pixels:
@@ -102,7 +107,13 @@ class Features:
         while done < self.clips.count:
             last = min(self.clips.count, done + at_once)
             batch = torch.stack([self.clips.read(number)[list(view.frames)] for number in range(done, last)])
-            rows.append(self.extractor.features(batch, self.protocol).numpy())
+            found = self.extractor.features(batch, self.protocol).numpy()
+            if not np.isfinite(found).all():
+                raise EvaluationError(
+                    f"{self.extractor.identity['extractor']} makes numbers that are not finite of clips {done} to "
+                    f"{last - 1} of {self.clips.name}; look at the clips, and at the weights"
+                )
+            rows.append(found)
             done = last
             if done == self.clips.count or time.monotonic() - saved > SAVE_SECONDS:
                 _save(path, identity, np.concatenate(rows))
