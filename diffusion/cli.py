@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from diffusion.mixer_text import short
 from diffusion.presets import PRESETS, preset
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from diffusion.train import Step
 
 LOG_SECONDS = 30  # between two lines where no live display can be drawn
-INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
 
 
 @click.command()
@@ -62,7 +62,7 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
     """Trains a video diffusion model with any mixer; typed again, continues where it stopped.
 
     The run's folder holds the configuration, a log, the newest checkpoint, sample sheets and the loss curves.
-    Ctrl-C stops it with a checkpoint.  `zoo sample FOLDER` draws clips from it.
+    Ctrl-C, SIGTERM and SIGHUP stop it with a checkpoint.  `zoo sample FOLDER` draws clips from it.
     """
     config = preset(preset_name).override(assignments)
     model = config.model if mixer is None else config.model.replace(mixer=mixer)
@@ -73,25 +73,28 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
 
     from diffusion.device import open_device
     from diffusion.run import Run
+    from diffusion.signals import exit_code
     from temporal_zoo.ops import refusing_reference
 
     console = _console()
-    with refusing_reference(not allow_reference):
-        run = Run(config, folder, open_device(device))
+    with refusing_reference(not allow_reference), Run(config, folder, open_device(device)) as run:
         done = run.trainer.step
         if run.finished:
+            wrote = f" It lacked {' and '.join(written)}, which were written." if (written := run.complete()) else ""
             console.print(
-                f"{folder} is finished: {done} of {run.config.steps} steps. Train on with --steps {2 * done}."
+                f"{folder} is finished: {done} of {run.config.steps} steps. Train on with --steps {2 * done}.{wrote}"
             )
             return
         console.print(_opening(run))
+        for line in run.changed:
+            console.print(f"changed since the last checkpoint: {line}")
         for step, test_loss in _shown(run, console):
             if test_loss is not None:
                 console.print(f"step {step.step}: held-out loss {test_loss:.4f}")
     ending = "finished" if run.finished else "stopped, with a checkpoint; the same command continues"
     console.print(f"{ending}: step {run.trainer.step} of {run.config.steps}")
-    if not run.finished:
-        raise click.exceptions.Exit(INTERRUPTED)
+    if run.stopped_by and not run.finished:
+        raise click.exceptions.Exit(exit_code(run.stopped_by))
     console.print(f"Look at {folder}/samples and {folder}/loss.png, or draw new clips: zoo sample {folder}")
 
 
@@ -105,7 +108,7 @@ def _opening(run: Run) -> str:
     verb = f"continuing at step {run.trainer.step}" if run.continued else "training"
     config = run.config
     return (
-        f"{verb}: {config.model.mixer}, {parameters:,} parameters, {config.data.source} "
+        f"{verb}: {short(config.model.mixer)}, {parameters:,} parameters, {config.data.source} "
         f"({run.trainer.clips.num_videos} videos), {config.data.frames} frames of "
         f"{config.model.size}x{config.model.size}, batch {config.batch}, to step {config.steps}, in {run.folder}"
     )

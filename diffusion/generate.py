@@ -72,8 +72,8 @@ def load_network(path: Path, device: torch.device) -> tuple[Backbone, TrainConfi
     Raises:
         CheckpointError: not a checkpoint, a damaged one, or one whose network this version builds otherwise.
     """
-    content = checkpoint.load(path)
-    config = TrainConfig.from_dict(content["config"])
+    content = checkpoint.load(path, checkpoint.WEIGHTS)
+    config = checkpoint.config_of(content, path)
     network = Backbone(config.model, seed=0)
     checkpoint.fill(network, content["average"], path, {})
     return network.to(device).eval(), config, content["fps"]
