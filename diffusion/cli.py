@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from diffusion.config import MOST_FRAMES
 from diffusion.mixer_text import short
 from diffusion.presets import PRESETS, preset
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from diffusion.run import Run
     from diffusion.train import Step
 
+MOST_CLIPS = 1_000_000
 LOG_SECONDS = 30  # between two lines where no live display can be drawn
 
 
@@ -72,12 +74,20 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
     folder = out or Path("runs") / f"{preset_name}-{config.model.mixer.replace(':', '-').replace('=', '')}"
 
     from diffusion.device import open_device
+    from diffusion.memory import telling_when_memory_runs_out
     from diffusion.run import Run
     from diffusion.signals import exit_code
     from temporal_zoo.ops import refusing_reference
 
     console = _console()
-    with refusing_reference(not allow_reference), Run(config, folder, open_device(device)) as run:
+    with (
+        refusing_reference(not allow_reference),
+        telling_when_memory_runs_out(
+            "a smaller batch (--set batch=1), shorter clips (--set data.frames=8), a narrower network (--set "
+            "model.width=16), or recomputation (--set model.checkpointing=blocks)"
+        ),
+        Run(config, folder, open_device(device)) as run,
+    ):
         done = run.trainer.step
         if run.finished:
             wrote = f" It lacked {' and '.join(written)}, which were written." if (written := run.complete()) else ""
@@ -87,7 +97,7 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
             return
         console.print(_opening(run))
         for line in run.changed:
-            console.print(f"changed since the last checkpoint: {line}")
+            console.print(f"changed since the last start: {line}")
         for step, test_loss in _shown(run, console):
             if test_loss is not None:
                 console.print(f"step {step.step}: held-out loss {test_loss:.4f}")
@@ -140,8 +150,14 @@ def _bar(console: Console) -> Iterator[Progress]:
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@click.option("--count", type=click.IntRange(min=1), default=8, show_default=True, help="Clips to draw.")
-@click.option("--frames", type=click.IntRange(min=1), help="Frames of each clip.  [default: as trained]")
+@click.option(
+    "--count", type=click.IntRange(min=1, max=MOST_CLIPS), default=8, show_default=True, help="Clips to draw."
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1, max=MOST_FRAMES),
+    help="Frames of each clip.  [default: as trained]",
+)
 @click.option(
     "--sampler",
     type=click.Choice(["ancestral", "ddim"]),
@@ -152,7 +168,8 @@ def _bar(console: Console) -> Iterator[Progress]:
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help="Noise levels on the way, of the process's; as many as it has are the paper's.  [default: 64, or all]",
+    help="Noise levels to visit, of those that the process has (256 in the paper, which visits all of them).  "
+    "[default: 64, or all where there are fewer]",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Clip i is a function of the seed and i."
@@ -172,23 +189,28 @@ def _bar(console: Console) -> Iterator[Progress]:
 def sample(run, count, frames, sampler, steps, seed, batch, neighbours, out, device) -> None:
     """Draws clips from a trained model: RUN is a run's folder, a checkpoint, or builtin:doom, which ships.
 
-    Writes an mp4 and a gif of each clip, a gif of all of them, and a contact sheet (png).
+    Writes an mp4 and a gif of each clip, a gif of all of them, a contact sheet (png), and into record.jsonl how they
+    were drawn.  By default the sampler visits 64 noise levels, which is faster; the paper visits all 256 (--steps 256).
     """
 
     from diffusion.checkpoint import find
     from diffusion.data.readers import need
     from diffusion.data.storage import made
     from diffusion.device import open_device
-    from diffusion.generate import load_network, sample_clips
+    from diffusion.generate import levels_visited, load_network, sample_clips
+    from diffusion.memory import telling_when_memory_runs_out
     from diffusion.video import save_gif, save_mp4, save_sheet
+    from temporal_zoo.environment import environment
+    from temporal_zoo.record import Session
 
     # Whatever would stop the writing is found before the minutes of drawing.
     need("av", "writing mp4")
     need("PIL.Image", "writing gif and png")
-    network, config, fps = load_network(find(run), open_device(device))
-    folder = made(out or (Path(run) / "clips" if Path(run).is_dir() else Path("clips")))
+    path, torch_device = find(run), open_device(device)
     clips: list[Clip] = []
-    with _bar(_console()) as progress:
+    with telling_when_memory_runs_out("fewer --frames, or a smaller --batch"), _bar(_console()) as progress:
+        network, config, fps = load_network(path, torch_device)
+        folder = made(out or (Path(run) / "clips" if Path(run).is_dir() else Path("clips")))
         task = progress.add_task("drawing", total=count, loss="")
         for first in range(0, count, batch):
             part = min(batch, count - first)
@@ -196,6 +218,11 @@ def sample(run, count, frames, sampler, steps, seed, batch, neighbours, out, dev
                 network, config, part, first=first, fps=fps, seed=seed, sampler=sampler, num_steps=steps, frames=frames
             )
             progress.update(task, completed=len(clips))
+    visited = levels_visited(config, steps)
+    Session(folder / "record.jsonl", environment()).write("samples", {
+        "run": str(run), "config": config.to_dict(), "count": count, "frames": clips[0].frames, "seed": seed,
+        "sampler": sampler, "levels_visited": visited, "levels": config.process.steps,
+    })  # fmt: skip
     for number, clip in enumerate(clips):
         save_mp4(folder / f"{number:03d}.mp4", clip)
         save_gif(folder / f"{number:03d}.gif", clip)
@@ -205,4 +232,7 @@ def sample(run, count, frames, sampler, steps, seed, batch, neighbours, out, dev
         from diffusion.neighbours import save_neighbours
 
         save_neighbours(folder / "neighbours.png", clips, config.data)
-    click.echo(f"{count} clips of {clips[0].frames} frames: {folder}/sheet.png, {folder}/all.gif, {folder}/000.mp4 ...")
+    click.echo(
+        f"{count} clips of {clips[0].frames} frames: {folder}/sheet.png, {folder}/all.gif, {folder}/000.mp4 ... "
+        f"({sampler}, {visited} of {config.process.steps} noise levels)"
+    )

@@ -18,16 +18,15 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 
-from diffusion import checkpoint
+from diffusion import checkpoint, circumstances
 from diffusion.config import TrainConfig
 from diffusion.data import DataError
 from diffusion.data.storage import written_whole
 from diffusion.folder_lock import FolderLock
-from diffusion.made_with import changes, made_with
 from diffusion.mixer_text import short
 from diffusion.signals import Stop, stoppable
 from diffusion.slots import assign
@@ -60,7 +59,7 @@ class Run:
         device: where to train.
         beside: names of files of the caller that may lie in the folder before the run begins.
     Attributes:
-        changed: what is different from when the last checkpoint was written, a line each.
+        changed: what is different from when the run was last started, a line each.
         stopped_by: the signal that ended `steps`, or None.
     Raises:
         ConfigError, UnknownMixer: a mixer, option or slot that does not exist; the folder holds a run with another
@@ -96,21 +95,17 @@ class Run:
         self.trainer = Trainer(config, device, state, path)
         self.continued = state is not None
         self.config = self.trainer.config
-        here = environment()
-        self._made_with = made_with(self.trainer.clips, device, here)
-        self.changed = [] if state is None else self._changes(config, state)
+        here, log = environment(), self.folder / "log.jsonl"
+        found = circumstances.circumstances(self.trainer.clips, device)
+        self.changed: list[str] = []
+        if state is not None:
+            fields = checkpoint.differences(checkpoint.comparable(self.config), theirs)
+            self.changed += [f"{name}: {before} before, {now} now" for name, (now, before) in fields.items()]
+            self.changed += circumstances.changes(circumstances.last(log), circumstances.with_versions(found, here))
         with written_whole(self.folder / "config.json") as file:
             file.write(json.dumps(self.config.to_dict(), indent=1).encode() + b"\n")
-        self._session = Session(self.folder / "log.jsonl", here)
-
-    def _changes(self, config: TrainConfig, state: dict[str, Any]) -> list[str]:
-        theirs = checkpoint.comparable(checkpoint.config_of(state, self.folder / checkpoint.NAME))
-        ours = checkpoint.comparable(self.config)
-        fields = [
-            f"{name}: {before} before, {now} now"
-            for name, (now, before) in checkpoint.differences(ours, theirs).items()
-        ]
-        return fields + changes(state.get("made_with", {}), self._made_with)
+        self._session = Session(log, here)
+        self._session.write(circumstances.KIND, found)
 
     def __enter__(self) -> Self:
         return self
@@ -157,7 +152,7 @@ class Run:
         self._session.write("step", vars(step) | {"test_loss": test_loss, "bodies": bodies})
         self.stopped_by = stop.signal
         if self.stopped_by or self._due(self.config.save_every):
-            checkpoint.save(self.folder / checkpoint.NAME, self.trainer.state() | {"made_with": self._made_with})
+            checkpoint.save(self.folder / checkpoint.NAME, self.trainer.state())
         if self.finished:
             self._save_weights()
         if self._due(self.config.sample_every):

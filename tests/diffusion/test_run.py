@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 import shutil
 import signal
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -319,21 +321,41 @@ def test_weights_of_a_shorter_training_are_replaced(small, tmp_path, no_pictures
 def test_a_resume_says_what_changed(small, tmp_path, no_pictures):
     finish(small("steps=1"), tmp_path)
     assert Run(small("steps=1"), tmp_path, CPU).changed == []
-    path = tmp_path / "checkpoint.pt"
-    state = checkpoint.load(path)
-    state["made_with"] |= {"torch": "1.0", "device": "cuda", "videos": {"maze 0": 5, "old": 3}}
-    checkpoint.save(path, state)
+    start = {"device": "cuda", "videos": {"maze 0": 5, "old": 3}, "files": None}
+    Session(tmp_path / "log.jsonl", {"id": "other", "software": {"torch": "1.0"}, "code": {"sources": "f00"}}).write(
+        "start", start
+    )
     lines = Run(small("steps=3"), tmp_path, CPU).changed
     assert lines[0] == "steps: 1 before, 3 now"
     assert f"torch: 1.0 before, {torch.__version__} now" in lines
+    assert any(line.startswith("digest of our source files: f00 before, ") for line in lines)
     assert "device: cuda before, cpu now" in lines
     assert "data: 1 video is gone (old)" in lines
     assert "data: 1 video is of another length (maze 0)" in lines
     assert any(line.startswith("data: 2 videos are new (maze ") for line in lines)
     assert not any("\n" in line for line in lines)
-    # Checkpoints that do not say what they were made with are continued in silence.
-    del state["made_with"]
-    checkpoint.save(path, state)
+
+
+def test_a_resume_says_that_files_were_changed(small, tmp_path, no_pictures):
+    videos, config = (
+        tmp_path / "videos",
+        small(f"data.cache={tmp_path / 'cache'}", f"data.source={tmp_path / 'videos'}"),
+    )
+    videos.mkdir()
+    for name in ("a.npy", "b.npy"):
+        np.save(videos / name, np.zeros((5, 8, 8, 3), np.uint8))
+    finish(config, tmp_path / "run")
+    np.save(videos / "a.npy", np.full((5, 8, 8, 3), 9, np.uint8))
+    os.utime(videos / "a.npy", (1, 1))
+    assert Run(config, tmp_path / "run", CPU).changed == ["data: files were changed under the same names"]
+
+
+def test_a_run_whose_log_tells_nothing_is_continued_in_silence(small, tmp_path, no_pictures):
+    finish(small("steps=1"), tmp_path)
+    for log in (b"", b"damaged\n"):
+        (tmp_path / "log.jsonl").write_bytes(log)
+        assert Run(small("steps=1"), tmp_path, CPU).changed == []
+    (tmp_path / "log.jsonl").unlink()
     assert Run(small("steps=1"), tmp_path, CPU).changed == []
 
 

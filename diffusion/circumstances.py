@@ -1,32 +1,29 @@
-"""What a run was made with, kept in its checkpoint; and what is different when it is resumed."""
+"""What a run is trained with besides its configuration: written to its log, and compared when it is resumed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion.data.build import is_cache, read_meta
+from temporal_zoo.record import RecordError, read
 
 if TYPE_CHECKING:
     import torch
 
     from diffusion.data.source import ClipSource
 
+KIND = "start"  # of the records in the log, one for each time that a run is started or resumed
 _NAMES = 3  # of videos that a line names
-_WORDS = {
-    "torch": "torch",
-    "sources": "digest of our source files",
-    "device": "device",
-}
+_WORDS = {"torch": "torch", "sources": "digest of our source files", "device": "device"}
 
 
-def made_with(clips: ClipSource, device: torch.device, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values: versions of `environment`, device, and the videos by name with their frames."""
+def circumstances(clips: ClipSource, device: torch.device) -> dict[str, Any]:
+    """Plain values: the device, and the videos by name with their frames."""
     videos = clips.videos
     folder = getattr(videos, "folder", None)
     return {
-        "torch": str(environment["software"]["torch"]),
-        "sources": environment["code"]["sources"],
         "device": device.type,
         "videos": dict(zip(videos.names, videos.lengths, strict=True)),
         # Of the files that the cache was decoded from; videos that are rendered have none.
@@ -34,12 +31,31 @@ def made_with(clips: ClipSource, device: torch.device, environment: Mapping[str,
     }
 
 
+def with_versions(found: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with what `temporal_zoo.environment` says of versions."""
+    software, code = environment.get("software", {}), environment.get("code", {})
+    return {"torch": software.get("torch"), "sources": code.get("sources"), **found}
+
+
+def last(log: Path) -> dict[str, Any]:
+    """Circumstances and versions of the last start in a run's log; logs of older versions tell the versions alone."""
+    try:
+        reading = read(log) if log.is_file() else None  # a device has no end
+    except RecordError:
+        reading = None
+    if reading is None:
+        return {}
+    starts = reading.of(KIND) or reading.of("environment") or [{}]
+    start = starts[-1]
+    return with_versions(start, reading.environments.get(start.get("environment", ""), start))
+
+
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A short line for everything in which a run goes on otherwise than it was begun; none for what is not known."""
     lines = [
         f"{words}: {before[name]} before, {now[name]} now"
         for name, words in _WORDS.items()
-        if name in before and before[name] != now[name]
+        if before.get(name) is not None and before[name] != now[name]
     ]
     if "videos" in before:
         lines += _videos(before["videos"], now["videos"])
