@@ -13,6 +13,7 @@ import torch
 
 from temporal_zoo.config import Config, ConfigError, nearest, option
 from temporal_zoo.ops import Planned, ops, planning, tracing, use_backend
+from temporal_zoo.ops.attention.sdpa import kernel as sdpa_kernel
 
 from .accounting import Bytes, account
 from .case import MOST_PLANNED as MOST_FRAMES
@@ -21,6 +22,8 @@ from .devices import Device
 from .training import TrainingStep, training_step
 
 CHECKPOINTING = ("none", "mixers", "blocks")
+# Features of a head in all presets.
+_FEATURES = 64
 # The longest clip is found to this share of its frames.
 _CLOSE = 0.01
 
@@ -76,6 +79,15 @@ class Plan:
         if self.bytes.peak > usable:
             return "no"
         return "yes" if (self.bytes.reserved or 0) <= usable else "tight"
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Each op and the backend that runs it; for SDPA also the kernel: "attention=sdpa (efficient kernel)"."""
+        planned = Planned(self.device.type, self.device.capability)
+        q = torch.empty(1, 1, 1, _FEATURES, device="meta", dtype=getattr(torch, self.setup.dtype))
+        with planning(planned):
+            named = {"sdpa": f"sdpa ({sdpa_kernel(q, None)} kernel)"}
+        return tuple(f"{op}={named.get(body, body)}" for op, bodies in self.bodies.items() for body in bodies)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

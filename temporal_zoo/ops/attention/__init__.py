@@ -11,7 +11,7 @@ from temporal_zoo.ops._lengths import check_lengths
 __all__ = ["attention"]
 
 
-@op("flash_attn", "xformers", "sdpa", "blocked", "triton", "reference")
+@op("flash_attn", "xformers", "sdpa", "cudnn", "blocked", "triton", "reference")
 def attention(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> None:
     """Lets every frame of a row take a weighted mean over all frames, one per head.
 
