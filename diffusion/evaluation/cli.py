@@ -127,7 +127,7 @@ def evaluate(
     from diffusion.device import open_device
     from diffusion.evaluation.extractors import open_extractor
     from diffusion.evaluation.features import require_frames
-    from diffusion.evaluation.report import save_plot, table, title
+    from diffusion.evaluation.report import remarks, save_plot, table, title
     from diffusion.evaluation.suite import Evaluation
     from temporal_zoo.environment import environment
     from temporal_zoo.record import Session
@@ -169,7 +169,7 @@ def evaluate(
     _shown(evaluation.work(), console)
     session.write("evaluation", evaluation.facts() | drawn | {"rows": [row.to_dict() for row in evaluation.rows]})
     save_plot(folder / "evaluation.png", evaluation)
-    click.echo(title(evaluation))
+    click.echo("\n".join([title(evaluation), *remarks(evaluation)]))
     terminal.output().print(table(evaluation))
     click.echo(f"{folder}/evaluation.png, {folder}/evaluation.jsonl")
 
@@ -189,7 +189,7 @@ def _meta_test(
     from diffusion.data.storage import written_whole
     from diffusion.evaluation.clips import open_set
     from diffusion.evaluation.metatest import PICTURE, MetaTest, page, save_plot
-    from diffusion.evaluation.report import title
+    from diffusion.evaluation.report import remarks, title
     from temporal_zoo.environment import environment
     from temporal_zoo.record import Session
 
@@ -202,7 +202,7 @@ def _meta_test(
     rows = {name: [row.to_dict() for row in found.values()] for name, found in test.rows.items()}
     session.write("meta-test", test.clean.facts() | {"rows": rows})
     command = shlex.join(["zoo", *sys.argv[1:]])
-    text = page(test, command, title(test.clean))
+    text = page(test, command, title(test.clean), remarks(test.clean))
     with written_whole(folder / "metatest.md") as file:
         file.write(text.encode())
     save_plot(folder / PICTURE, test.rows)

@@ -5,22 +5,21 @@ Letters: t frames, c channels, h height, w width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.data import DataConfig, open_clips
+from diffusion.data import DataConfig
 from diffusion.data.build import is_cache, read_meta
 from diffusion.data.config import Split
 from diffusion.data.layout import Item, builtin, find_items, locate
-from diffusion.data.readers import UnreadableVideo, recordings
-from diffusion.data.source import ClipSource
+from diffusion.data.source import ClipSource, Videos, open_videos
 from diffusion.evaluation import EvaluationError
+from diffusion.evaluation.origin import RENDERED, Origin, one_file_per_clip, stored
 
 _LOOKED_AT = 8  # clips whose range is looked at when a set is opened; that of all others when they are read
 
@@ -28,7 +27,8 @@ _LOOKED_AT = 8  # clips whose range is looked at when a set is opened; that of a
 class ClipSet(Protocol):
     """Some clips, by number from 0.
 
-    name: for tables.  frames, size, channels: of every clip.  num_videos: how many videos they were cut from.
+    name: for tables.  frames, size, channels: of every clip.  videos: of every clip, the video that it was cut from;
+    clips of one video are not independent.  num_videos: how many different ones.  origin: of the files.
     """
 
     name: str
@@ -36,7 +36,9 @@ class ClipSet(Protocol):
     frames: int
     size: int
     channels: int
+    videos: list[str]
     num_videos: int
+    origin: Origin
 
     def read(self, number: int) -> Tensor:
         """(t, c, h, w) uint8, or floats in [-1, 1]."""
@@ -49,14 +51,16 @@ class Crops:
     Raises: EvaluationError when clips would come twice.
     """
 
-    def __init__(self, source: ClipSource, count: int, *, seed: int, first: int = 0) -> None:
+    def __init__(self, source: ClipSource, count: int, origin: Origin, *, seed: int, first: int = 0) -> None:
         if (most := source.num_videos * source.num_rounds) < first + count:
             raise EvaluationError(
                 f"{source.config.source} gives {most} different clips of {source.config.frames} frames, a turn of each "
                 f"of its {source.num_videos} videos at a time, and {first + count} are asked for; ask for fewer clips"
             )
         self.name, self.count, self.frames = source.config.source, count, source.config.frames
-        self.size, self.channels, self.num_videos = source.size, source.channels, min(count, source.num_videos)
+        self.size, self.channels, self.origin = source.size, source.channels, origin
+        self.videos = [source.video_of_crop(number, seed) for number in range(first, first + count)]
+        self.num_videos = len(set(self.videos))
         self._source, self._seed, self._first = source, seed, first
 
     def read(self, number: int) -> Tensor:
@@ -67,10 +71,13 @@ class Crops:
 class Arrays:
     """npy files with a clip each, (t, h, w, c): uint8, or floats in [-1, 1].  Longer ones are cut at `frames`.
 
+    how: where they come from, for reports.  doubles: files that show the same clips.
     Raises: EvaluationError when there is none, or they differ in shape or type.
     """
 
-    def __init__(self, name: str, paths: Iterable[Path], frames: int | None = None) -> None:
+    def __init__(
+        self, name: str, paths: Iterable[Path], frames: int | None = None, *, how: str = "", doubles: Sequence[str] = ()
+    ) -> None:
         self.name, self._paths = name, list(paths)
         if not self._paths:
             raise EvaluationError(f"{name} holds no npy files")
@@ -90,7 +97,12 @@ class Arrays:
                 f"the floats in {name} never go below 0, as if they were in [0, 1]; store 2 x - 1, or uint8"
             )
         self.count = self.num_videos = len(self._paths)
+        self.videos = [str(path) for path in self._paths]
         self.frames, self.size, self.channels = frames or shape[0], shape[1], shape[3]
+        self.origin = Origin(
+            stored={how or f"{kind} arrays": self.count}, sizes={f"{shape[1]} x {shape[2]}": self.count},
+            lengths=(shape[0], shape[0]), doubles=tuple(doubles),
+        )  # fmt: skip
 
     def read(self, number: int) -> Tensor:
         """(t, c, h, w).  Raises: EvaluationError when floats leave [-1, 1]."""
@@ -129,37 +141,82 @@ def open_set(
         EvaluationError: videos of several lengths or sizes where one was needed, or smaller ones than `size`.
     """
     source = data.source
-    if builtin(source) == "mazes":
-        items: list[Item] = []
-    elif is_cache(locate(source)):
-        items, size = [], size or read_meta(locate(source))["size"]
-    else:
-        items = find_items(locate(source))
-    if items and all(_holds_floats(item.path) for item in items):
+    items, doubles = _items(source)
+    if builtin(source) != "mazes" and is_cache(locate(source)):
+        size = size or read_meta(locate(source))["size"]
+    elif items and all(_holds_floats(item.path) for item in items):
         if first:
             raise EvaluationError(f"{source} holds arrays of floats, of which no second set of crops can be cut")
-        return Arrays(source, [item.path for item in items][:count], frames)
-    if items:
+        names = tuple(item.name for item in doubles)
+        return Arrays(source, [item.path for item in items][:count], frames, doubles=names)
+    elif items:
         size = _size(source, items, size)
     config = data.replace(frames=frames or 1, size=size or data.size, short="drop")
-    if frames is None:
-        lengths = open_clips(config, split=split).videos.lengths
-        if len(set(lengths)) > 1:
-            raise EvaluationError(
-                f"the videos of {source} have {min(lengths)} to {max(lengths)} frames; choose with --frames"
-            )
-        config = config.replace(frames=(lengths[0] - 1) // data.stride + 1)
-    clips = open_clips(config, split=split)
-    return Crops(clips, count or clips.num_videos, seed=seed, first=first)
+    videos = _Without(open_videos(config, split), doubles)
+    if frames is None and videos.lengths:
+        low, high = min(videos.lengths), max(videos.lengths)
+        if low != high:
+            raise EvaluationError(f"the videos of {source} have {low} to {high} frames; choose with --frames")
+        config = config.replace(frames=(low - 1) // data.stride + 1)
+    clips = ClipSource(videos, config, split=split)
+    return Crops(clips, count or clips.num_videos, _origin(clips, items, doubles), seed=seed, first=first)
+
+
+class _Without:
+    """Videos without those of some items; see `diffusion.data.source.Videos`."""
+
+    def __init__(self, videos: Videos, items: Iterable[Item]) -> None:
+        names = [item.name for item in items]
+        self._videos = videos
+        self._kept = [number for number, name in enumerate(videos.names) if not any(_is_of(name, i) for i in names)]
+        self.channels, self.size, self.fps = videos.channels, videos.size, videos.fps
+        self.names = [videos.names[number] for number in self._kept]
+        self.lengths = [videos.lengths[number] for number in self._kept]
+
+    def read(self, video: int, frames: slice) -> np.ndarray:
+        """Frames of one video, (frames, height, width, channels) uint8."""
+        return self._videos.read(self._kept[video], frames)
+
+
+def _items(source: str) -> tuple[list[Item], list[Item]]:
+    """The items of a source to read, and those that show the same clips; none where it has no files any more."""
+    if builtin(source) == "mazes":
+        return [], []
+    folder = locate(source)
+    if is_cache(folder):
+        folder = Path(read_meta(folder)["source"])
+        if not folder.exists():
+            return [], []
+    return one_file_per_clip(find_items(folder))
+
+
+def _is_of(video: str, item: str) -> bool:
+    """Whether a video is one of an item's: of several, those after the first have a number behind their name."""
+    return video == item or video.startswith(f"{item}#")
+
+
+def _origin(clips: ClipSource, items: list[Item], doubles: list[Item]) -> Origin:
+    names, config = clips.videos.names, clips.config
+    lengths = [length for length in clips.videos.lengths if length >= config.span]
+    facts: dict[str, Any] = {
+        "lengths": (min(lengths), max(lengths)), "windows": max(lengths) > config.span,
+        "too_short": len(names) - len(lengths), "doubles": tuple(item.name for item in doubles),
+    }  # fmt: skip
+    if builtin(config.source) == "mazes":
+        return Origin(stored={RENDERED: len(names)}, **facts)
+    if not items:
+        return Origin.of_names(names, **facts)
+    known = set(names)
+    used = [item for item in items if item.name in known or stored(item) is None]
+    return Origin.of(used, stride=config.stride, **facts)
 
 
 def _size(source: str, items: list[Item], wanted: int | None) -> int:
     """The size to decode at: the wanted one where no video is smaller, else the one that all have."""
     shapes: dict[int, str] = {}
     for item in items:
-        with suppress(UnreadableVideo):  # left out, and told of, when the rest is decoded
-            first = next(recordings(item.path, 1))  # which knows its size before a frame is decoded
-            shapes[min(first.height, first.width)] = item.name
+        if found := stored(item):
+            shapes[min(found.height, found.width)] = item.name
     if not shapes:
         raise EvaluationError(f"nothing in {source} can be decoded; look at it with: zoo data inspect {source}")
     if wanted is None:

@@ -76,7 +76,7 @@ class Distorted:
     def __init__(self, clips: ClipSet, name: str, *, seed: int) -> None:
         self.name = f"{clips.name}, {name}"
         self.count, self.frames, self.num_videos = clips.count, clips.frames, clips.num_videos
-        self.size, self.channels = clips.size, clips.channels
+        self.size, self.channels, self.videos, self.origin = clips.size, clips.channels, clips.videos, clips.origin
         self._clips, self._distortion, self._seed = clips, name, seed
 
     def read(self, number: int) -> Tensor:

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffusion.data.storage import cache_home, written_whole
+from diffusion.data.storage import written_whole
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.clips import ClipSet
 from diffusion.evaluation.extractors import Extractor
 from diffusion.evaluation.protocol import Protocol
+from temporal_zoo.cache import cache_folder
 from temporal_zoo.environment import digest
 
 FRAMES_AT_ONCE = 64
@@ -85,12 +86,17 @@ class Features:
         """(n, f) float32 of a view that has been computed."""
         return self._found[view]
 
+    @property
+    def width(self) -> int:
+        """How many numbers the network makes of a clip; 0 before the first view is computed."""
+        return next((features.shape[1] for features in self._found.values()), 0)
+
     def computed(self, view: View) -> Iterator[Progress]:
         """Computes the features of a view, or finds them; yields how far it is."""
         if not self._pixels:
             yield from self._read()
         identity = self._identity(view)
-        path = cache_home() / "features" / f"{digest(identity)}.npz"
+        path = cache_folder() / "features" / f"{digest(identity)}.npz"
         known = _load(path, identity) if path.exists() else None
         rows = [] if known is None else [known]
         done = 0 if known is None else len(known)
@@ -101,7 +107,13 @@ class Features:
         while done < self.clips.count:
             last = min(self.clips.count, done + at_once)
             batch = torch.stack([self.clips.read(number)[list(view.frames)] for number in range(done, last)])
-            rows.append(self.extractor.features(batch, self.protocol).numpy())
+            found = self.extractor.features(batch, self.protocol).numpy()
+            if not np.isfinite(found).all():
+                raise EvaluationError(
+                    f"{self.extractor.identity['extractor']} makes numbers that are not finite of clips {done} to "
+                    f"{last - 1} of {self.clips.name}; look at the clips, and at the weights"
+                )
+            rows.append(found)
             done = last
             if done == self.clips.count or time.monotonic() - saved > SAVE_SECONDS:
                 _save(path, identity, np.concatenate(rows))

@@ -62,10 +62,18 @@ class Kernel:
         chosen[0, 0, first] = chosen[1, 0, second] = True
         return float(self.between(*chosen)[0])
 
-    def p_value(self, dice: np.random.Generator) -> float:
-        """Share of random labellings, the true one among them, whose KVD is at least as large."""
-        count, real = len(self.real) + len(self.fake), len(self.real)
-        order = dice.permuted(np.tile(np.arange(count), (PERMUTATIONS, 1)), axis=1)
-        labelled = order < real
-        larger = int((self.between(labelled, ~labelled) >= self.value).sum())
-        return (1 + larger) / (1 + PERMUTATIONS)
+    def p_value(self, dice: np.random.Generator, groups: np.ndarray) -> float:
+        """Share of random labellings, the true one among them, whose KVD is at least as large.
+
+        groups: an integer for each of the real and then the fake samples, equal for those that belong together; a
+            labelling gives them one label, and meets the number of real samples as nearly as groups allow.  One that
+            leaves fewer than 2 samples on a side counts as larger.
+        """
+        _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        ranks = dice.permuted(np.tile(np.arange(len(sizes)), (PERMUTATIONS, 1)), axis=1)
+        counts = sizes[np.argsort(ranks, axis=1)].cumsum(1)[:, :-1]
+        usable = (counts >= 2) & (counts <= len(inverse) - 2)
+        num_groups = 1 + np.where(usable, np.abs(counts - len(self.real)), np.inf).argmin(1)
+        labelled = (ranks < num_groups[:, None])[usable.any(1)][:, inverse]
+        smaller = int((self.between(labelled, ~labelled) < self.value).sum())
+        return (1 + PERMUTATIONS - smaller) / (1 + PERMUTATIONS)

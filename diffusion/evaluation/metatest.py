@@ -5,7 +5,7 @@ Of the real clips, one half is the reference and the other half is damaged; unda
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def seen(row: Row, clean: Row) -> bool:
     return row.estimate.value > _bound(clean)
 
 
-def page(test: MetaTest, command: str, heading: str) -> str:
+def page(test: MetaTest, command: str, heading: str, remarks: Iterable[str]) -> str:
     """The result as a page in Markdown: a table of values, those that a measure sees in bold."""
     rows = test.rows
     measures = list(rows[CLEAN])
@@ -65,6 +65,8 @@ def page(test: MetaTest, command: str, heading: str) -> str:
         "# What the measures see",
         "",
         heading + ".",
+        "",
+        *(f"* {remark}." for remark in remarks),
         "",
         "Half of the clips are damaged in known ways and compared with the other half. A number in **bold** is above",
         "where 95 % of the splits of real clips lie: the measure sees the damage at this count. The number in brackets",

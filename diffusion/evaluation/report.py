@@ -31,6 +31,14 @@ def title(evaluation: Evaluation) -> str:
     )
 
 
+def remarks(evaluation: Evaluation) -> list[str]:
+    """Lines below the title: how clips of both sides were made of files, and what to beware of."""
+    frames, size = evaluation.real.frames, evaluation.real.size
+    sides = (("real", evaluation.real), ("generated", evaluation.fake))
+    made = [f"{side} clips: {clips.origin.sentence(frames, size)}" for side, clips in sides]
+    return [*made, *(f"warning: {text}" for text in evaluation.warnings)]
+
+
 def table(evaluation: Evaluation) -> Table:
     """A row for each measure: value with 95 % interval, floor, the parts of it, p-value."""
     found = terminal.table("measure", "value", "real against real", "of means", "of covariances", "p")
@@ -47,11 +55,11 @@ def comparison(records: Sequence[Mapping[str, Any]]) -> Table:
     Raises: EvaluationError when their numbers cannot be compared.
     """
     require_comparable(records)
-    measures = [row["measure"] for row in records[0]["rows"]]
+    measures = list(dict.fromkeys(row["measure"] for record in records for row in record["rows"]))
     found = terminal.table("clips", *measures)
     for record in records:
         values = {row["measure"]: str(Estimate(*row["estimate"])) for row in record["rows"]}
-        found.add_row(record["sets"]["fake"]["name"], *(values[measure] for measure in measures))
+        found.add_row(record["sets"]["fake"]["name"], *(values.get(measure, "not shown") for measure in measures))
     return found
 
 
@@ -76,6 +84,8 @@ def _conditions(record: Mapping[str, Any]) -> dict[str, Any]:
         "size": record["size"],
         "clips": [sets["real"]["count"], sets["fake"]["count"]],
         "real clips": sets["real"]["pixels"],
+        # Records from before intervals had a number hold method 1.
+        "method of intervals": record.get("interval_method", 1),
     }
 
 

@@ -19,6 +19,7 @@ from diffusion.data.storage import written_whole
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.clips import Arrays
 from diffusion.evaluation.features import Progress
+from diffusion.evaluation.origin import DRAWN
 from diffusion.evaluation.protocol import Protocol
 from diffusion.generate import SAMPLER, STEPS, Sampler, generate, load_network
 from temporal_zoo.environment import digest
@@ -78,7 +79,7 @@ class Samples:
         paths = [self._path(number) for number in range(self.count)]
         if missing := sum(not path.exists() for path in paths):
             raise EvaluationError(f"{missing} of the {self.count} samples of {self.run} are not drawn yet")
-        return Arrays(self.run, paths)
+        return Arrays(self.run, paths, how=DRAWN)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.npy"

@@ -13,10 +13,12 @@ from diffusion.evaluation.clips import ClipSet
 from diffusion.evaluation.extractors import Extractor
 from diffusion.evaluation.features import Features, Progress, View, views
 from diffusion.evaluation.frechet import frechet
+from diffusion.evaluation.infinite import LEAST_VIDEOS, METHOD, at_infinity
 from diffusion.evaluation.kernel import Kernel
 from diffusion.evaluation.measures import CURVES, Energy, curves
+from diffusion.evaluation.origin import differences
 from diffusion.evaluation.protocol import Protocol
-from diffusion.evaluation.uncertainty import Distance, Estimate, estimated, floor
+from diffusion.evaluation.uncertainty import LEAST_GROUPS, Distance, Estimate, floor, resampled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ class Evaluation:
         self.extractor, self.protocol, self.seed = extractor, protocol, seed
         self._sets = {"real": real, "fake": fake} | ({"second": second} if second else {})
         self._features = {side: Features(clips, extractor, protocol) for side, clips in self._sets.items()}
+        self._groups = {side: np.unique(clips.videos, return_inverse=True)[1] for side, clips in self._sets.items()}
         self._views = views(real.frames, protocol, extractor.least_frames)
         self.rows: list[Row] = []
 
@@ -112,31 +115,63 @@ class Evaluation:
         between = lambda a, b: lambda i, j: frechet(a[i], b[j]).value
         pool = None if second is None else np.concatenate([real, second])
         level = None if pool is None else self._floor(between(pool, pool))
-        now, at_infinity = estimated(between(real, fake), len(real), len(fake), self._dice())
+        found = resampled(between(real, fake), self._groups["real"], self._groups["fake"], self._dice())
         terms = frechet(real, fake)
         parts = {"mean_term": terms.mean_term, "covariance_term": terms.covariance_term}
         label = name if view.name == "whole" else f"{name}, {view.name}"
-        rows = [Row(measure=label, estimate=now, floor=level, **parts)]
+        rows = [Row(measure=label, estimate=found.estimate, floor=level, **parts)]
         if view.name == "whole":
-            rows.append(Row(measure=f"{name}, infinite", estimate=at_infinity, floor=None))
+            limit = at_infinity(real, fake, self._groups["real"], self._groups["fake"], found, self._dice())
+            if limit is not None:
+                rows.append(Row(measure=f"{name}, infinite", estimate=limit, floor=None))
             rows.append(self._of_kernel(kernel_name, real, fake, second))
         return rows
 
     def _of_kernel(self, name: str, real: np.ndarray, fake: np.ndarray, second: np.ndarray | None) -> Row:
         kernel = Kernel(real, fake)
         across = lambda i, j: kernel.subset(i, j + len(real))
-        value, _ = estimated(across, len(real), len(fake), self._dice())
+        found = resampled(across, self._groups["real"], self._groups["fake"], self._dice())
         level = None if second is None else self._floor(Kernel(real, second).subset)
-        return Row(measure=name, estimate=value, floor=level, p_value=kernel.p_value(self._dice()))
+        groups = np.concatenate([self._groups["real"], self._groups["fake"] + len(real)])
+        return Row(measure=name, estimate=found.estimate, floor=level, p_value=kernel.p_value(self._dice(), groups))
 
-    def _of_curve(self, name: str, found: dict[str, np.ndarray]) -> Row:
-        value, _ = estimated(Energy(found["real"], found["fake"]), self.real.count, self.fake.count, self._dice())
-        level = self._floor(Energy(found["real"], found["second"]).between) if self.second else None
-        return Row(measure=name, estimate=value, floor=level)
+    def _of_curve(self, name: str, sides: dict[str, np.ndarray]) -> Row:
+        distance = Energy(sides["real"], sides["fake"])
+        found = resampled(distance, self._groups["real"], self._groups["fake"], self._dice())
+        level = self._floor(Energy(sides["real"], sides["second"]).between) if self.second else None
+        return Row(measure=name, estimate=found.estimate, floor=level)
 
-    def _floor(self, distance: Distance) -> Estimate:
+    def _floor(self, distance: Distance) -> Estimate | None:
+        """Between real clips: by clips where each is of another video on either side, else by videos."""
         assert self.second is not None
-        return floor(distance, self.real.count, self.second.count, self._dice())
+        pool = [*self.real.videos, *self.second.videos]
+        alone = all(clips.num_videos == clips.count for clips in (self.real, self.second))
+        groups = np.arange(len(pool)) if alone else np.unique(pool, return_inverse=True)[1]
+        return floor(distance, self.real.count, self.second.count, groups, self._dice())
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the numbers must know, a sentence each; complete after `work`."""
+        found = differences(self.real.origin, self.fake.origin)
+        name, _ = self.extractor.measures
+        fewest = min(self.real.count, self.fake.count)
+        if fewest <= (width := self._features["real"].width):
+            found.append(
+                f"{name} compares covariances of {width} features, and {fewest} clips span at most {fewest - 1} "
+                "dimensions: the value depends on the number of clips. Compare it at equal counts and with the floor"
+            )
+        videos = min(self.real.num_videos, self.fake.num_videos)
+        if videos < LEAST_VIDEOS:
+            found.append(f"{name}, infinite is not shown: fewer than {LEAST_VIDEOS} videos on a side ({videos})")
+        if videos < LEAST_GROUPS:
+            found.append(f"no intervals: fewer than {LEAST_GROUPS} videos on a side ({videos})")
+        for side, clips in (("real", self.real), ("generated", self.fake)):
+            if clips.num_videos < clips.count:
+                found.append(
+                    f"{clips.count} {side} clips come from {clips.num_videos} videos, and clips of one video are "
+                    "alike: intervals are computed from halves of the videos"
+                )
+        return found
 
     def _dice(self) -> np.random.Generator:
         return np.random.default_rng(self.seed)
@@ -146,12 +181,12 @@ class Evaluation:
         sets = {
             side: {
                 "name": clips.name, "count": clips.count, "videos": clips.num_videos,
-                "pixels": self._features[side].pixels,
+                "pixels": self._features[side].pixels, "origin": clips.origin.to_dict(),
             }
             for side, clips in self._sets.items()
         }  # fmt: skip
         return {
             "protocol": self.protocol.to_dict(), "protocol_digest": self.protocol.digest,
             "extractor": self.extractor.identity, "frames": self.real.frames, "size": self.real.size,
-            "sets": sets, "seed": self.seed,
+            "sets": sets, "seed": self.seed, "interval_method": METHOD, "warnings": self.warnings,
         }  # fmt: skip

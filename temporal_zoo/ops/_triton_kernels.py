@@ -13,7 +13,7 @@ def real_frames(lengths, row, frames):
     """How many frames of a row are real; never more than there are, and never fewer than none."""
     real = frames
     if lengths is not None:
-        # Wrong lengths must not reach memory of others.
+        # Clamped, since the caller does not read the values: none may point outside of the row.
         real = tl.minimum(tl.maximum(tl.load(lengths + row), 0), frames).to(tl.int32)
     return real
 

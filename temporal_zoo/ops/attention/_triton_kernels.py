@@ -87,9 +87,9 @@ def _pairs(lengths, rows, frames, rows_per_tile, heads: tl.constexpr, TILE: tl.c
     real = tl.zeros_like(i) + frames
     if lengths is not None:
         row = tl.program_id(0) // heads * rows_per_tile + i // frames
-        real = tl.load(lengths + row, mask=row < rows, other=frames).to(tl.int32)
-        # A frame with nothing to look at would make NaN.
-        real = tl.maximum(real, 1)
+        real = tl.load(lengths + row, mask=row < rows, other=frames)
+        # Clamped, since the caller does not read the values; a frame with nothing to look at would make NaN.
+        real = tl.minimum(tl.maximum(real, 1), frames).to(tl.int32)
     return ((i // frames)[:, None] == (i // frames)[None, :]) & (i % frames < real)[None, :]
 
 

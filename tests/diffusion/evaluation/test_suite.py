@@ -34,19 +34,23 @@ def evaluated(real, fake, second, extractor, settings=PRESETS["standard"]):
     return {row.measure: row for row in evaluation.rows}, evaluation
 
 
-def test_an_evaluation_has_every_measure(cache, videos, means):
-    real, fake = opened(videos("real"), frames=9), opened(videos("fake", seed=1), frames=9)
-    second = opened(videos("more", seed=2), frames=9)
+@pytest.mark.parametrize(("count", "extrapolated"), [(6, False), (32, True)])
+def test_an_evaluation_has_every_measure(cache, videos, means, count, extrapolated):
+    sources = [videos(name, seed=seed, count=count) for seed, name in enumerate(("real", "fake", "more"))]
+    real, fake, second = (opened(source, frames=9) for source in sources)
     rows, evaluation = evaluated(real, fake, second, means)
-    whole = {"Frechet of means", "Frechet of means, infinite", "kernel of means"}
+    whole = {"Frechet of means", "kernel of means"} | ({"Frechet of means, infinite"} if extrapolated else set())
     assert set(rows) == {*whole, "Frechet of means, static", *measures.CURVES}
+    assert any("infinite is not shown: fewer than 32 videos" in text for text in evaluation.warnings) != extrapolated
     whole = rows["Frechet of means"]
     assert whole.mean_term + whole.covariance_term == pytest.approx(whole.estimate.value)
     assert whole.floor.value > 0
     assert 0 < rows["kernel of means"].p_value <= 1
     facts = evaluation.facts()
     assert facts["protocol_digest"] == PRESETS["standard"].digest
-    assert {side: held["count"] for side, held in facts["sets"].items()} == {"real": 6, "fake": 6, "second": 6}
+    assert {held["count"] for held in facts["sets"].values()} == {count}
+    assert facts["interval_method"] == 2
+    assert facts["warnings"] == evaluation.warnings
 
 
 def test_two_samples_on_each_side_are_enough(cache, videos, means):
