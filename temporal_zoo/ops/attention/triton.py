@@ -20,6 +20,7 @@ from temporal_zoo.ops._autocast import working_dtype
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = "triton"
+CONFIRMED = None
 run = partial(_operator.run, "triton")
 
 # Frames in a tile: those of one row are all in one, and few rows share one, since pairs of rows are computed in vain.
