@@ -324,11 +324,11 @@ def test_names_that_look_like_markup_are_printed_as_they_are():
 
 
 def test_drawing_needs_its_packages_before_it_begins(trained, monkeypatch):
-    from diffusion.data import readers
+    from diffusion.data import recording
 
     def absent(name, package=None):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(readers, "import_module", absent)
+    monkeypatch.setattr(recording, "import_module", absent)
     monkeypatch.setattr("diffusion.generate.load_network", lambda *_: pytest.fail("the network was loaded"))
     refused("sample run", "writing mp4 needs av")
