@@ -231,7 +231,7 @@ def test_second_derivative_is_refused_by_name():
     (grad,) = torch.autograd.grad(
         diagonal_ssm(u.requires_grad_(), directions, backend="toeplitz").square().sum(), u, create_graph=True
     )
-    with pytest.raises(RuntimeError, match="diagonal_ssm was differentiated twice.*diagonal_ssm='reference'"):
+    with pytest.raises(RuntimeError, match=r"diagonal_ssm was differentiated twice.*diagonal_ssm='reference'"):
         grad.sum().backward()
 
 
