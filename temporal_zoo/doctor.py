@@ -136,7 +136,8 @@ def _bodies() -> list[dict[str, Any]]:
 
 
 def _row(key: list[str], result: dict[str, Any] | None, failure: str | None) -> dict[str, Any]:
-    result = result or {"reasons": [], "dtype": None, "padded": None, "error": None, "agrees": None, "package": None}
+    nothing = dict.fromkeys(("dtype", "padded", "error", "agrees", "package", "confirmed"))
+    result = {"reasons": [], **nothing} | (result or {})
     if result["agrees"] is False:
         failure = f"differs from the reference by {result['error']:.1e}"
     op, body, device = key

@@ -20,6 +20,7 @@ from temporal_zoo.ops._planning import device_type, planned
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = None
+CONFIRMED = "torch"
 run = partial(_operator.run, "sdpa")
 
 aten = torch.ops.aten

@@ -23,6 +23,7 @@ from temporal_zoo.ops.diagonal_ssm.reference import precision
 from temporal_zoo.ops.diagonal_ssm.toeplitz import blocks, channels_first, channels_last
 
 NEEDS = None
+CONFIRMED = "torch"
 CHUNK = 64
 
 run = partial(_operator.run, "chunked")

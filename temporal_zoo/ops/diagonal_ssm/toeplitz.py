@@ -17,6 +17,7 @@ from temporal_zoo.ops.diagonal_ssm import _kernel, _operator
 from temporal_zoo.ops.diagonal_ssm.reference import precision
 
 NEEDS = None
+CONFIRMED = "torch"
 # Beyond this `chunked` does less work.
 MOST_FRAMES = 96
 # Elements of a block on a CPU: what is copied for the product stays in its cache, unless too few rows would share it.
