@@ -37,6 +37,34 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def sanitize(session: nox.Session) -> None:
+    """The C++ backends under the address and undefined-behaviour sanitizers: lengths, padding, 10,000 random shapes."""
+    install(session, ".[test]")
+    folder = Path(session.create_tmp()).absolute()
+    # A compiler of this session's own, so that the package needs no setting for it.  Its options come last and win.
+    compiler = folder / "sanitizing-g++"
+    compiler.write_text(
+        "#!/bin/sh\nunset LD_PRELOAD\n"
+        'exec g++ "$@" -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all\n'
+    )
+    compiler.chmod(0o700)
+    runtime = session.run("g++", "-print-file-name=libasan.so", external=True, silent=True).strip()
+    env = {
+        "CXX": str(compiler),
+        "ZOO_CACHE": str(folder / "cache"),
+        # The program is Python, which is built without it; Python and torch keep memory until the end.
+        "LD_PRELOAD": runtime,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "OMP_NUM_THREADS": "1",
+    }
+    words = ("pytest", "-x", "--durations=5")
+    padding = "lengths or padding or (rows and not shapes)"
+    tests = ("tests/temporal_zoo/test_contract.py", "tests/temporal_zoo/ops")
+    session.run(*words, "-k", padding, *tests, *session.posargs, env=env)
+    session.run(*words, "-m", "sanitize", "tests/temporal_zoo/ops/test_random_shapes.py", *session.posargs, env=env)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Rules and format of the code."""
     install(session, "ruff")
@@ -73,12 +101,12 @@ def kernels(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def gpu(session: nox.Session) -> None:
-    """What only a GPU can tell, with the torch and the kernels of the active environment: `-- parity kernels paper`.
+    """What only a GPU can tell, with the torch and the kernels of the active environment: `-- --minutes 8`.
 
-    At most 8 minutes; typed again, it goes on.  Parts are parity, kernels, paper, scaling and plan.
+    Run it again to continue; `-- --rehearse --device cpu` needs no GPU.
     """
     # Exit code 3: its minutes are over, and there is more to do.
-    session.run("python", "-m", "bench.gpu", *session.posargs, success_codes=[0, 3])
+    session.run("python", "-m", "bench.gpu", "quarter", *session.posargs, success_codes=[0, 3])
 
 
 @nox.session

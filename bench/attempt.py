@@ -98,4 +98,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+    # The last: more bytes than 64 bits can count.
+    words = ("can't allocate memory", "not enough memory", "storage size calculation overflowed")
+    return isinstance(error, RuntimeError) and any(each in text for each in words)

@@ -24,10 +24,11 @@ _BASELINE = "baseline"
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def baselines(folder: Path) -> None:
     """Prints the last run of every kind of machine in FOLDER beside its baseline."""
-    from .cli import wide_console
+    from temporal_zoo import terminal
+
     from .report import rich_table
 
-    console = wide_console()
+    console = terminal.output(highlight=False)
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
         found = pair(place)
         if found is None:

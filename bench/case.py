@@ -21,6 +21,12 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 ROWS = 64
 DIM = 64
+# Beyond these, nothing is a measurement: no machine holds it, and sizes in bytes leave the range of 64 bits.
+MOST_FRAMES = 2**24
+MOST_VALUES = 2**40  # rows x frames x width
+MOST_PIXELS = 2**22  # clips x height x width
+# No clip of a data set is longer; where even these fit a plan, the search for the longest ends.
+MOST_PLANNED = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,7 @@ class Case(Config):
     mixer: str
     level: Literal["mixer", "model"]
     mode: Literal["forward", "train", "sample"]
-    frames: int = option(16, "number of frames", least=1)
+    frames: int = option(16, "number of frames", least=1, most=MOST_FRAMES)
     rows: int | None = option(None, "independent sequences, at the level mixer", least=1)
     total: int | None = option(None, "rows x frames, where that stays the same and rows vary with frames", least=1)
     dim: int | None = option(None, "width of the mixer, at the level mixer", least=1)
@@ -45,6 +51,21 @@ class Case(Config):
     dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "precision; the short ones run under autocast")
     device: str = option("cpu", "where it runs, as torch names it")
     backends: tuple[str, ...] = option((), "pinned bodies, each op=body")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        of_mixer, of_model = (self.rows, self.dim), (self.preset, self.clips, self.size)
+        needed, strays = (of_mixer, of_model) if self.level == "mixer" else (of_model, (*of_mixer, self.total))
+        if None in needed or any(value is not None for value in strays):
+            raise ConfigError(
+                f"a case of the level {self.level} has "
+                + ("rows and dim, and no preset, clips and size" if self.level == "mixer" else
+                   "preset, clips and size, and no rows, dim and total")
+            )  # fmt: skip
+        if self.rows and self.dim and (count := self.rows * self.frames * self.dim) > MOST_VALUES:
+            raise ConfigError(f"rows x frames x width are {count:,} values; at most {MOST_VALUES:,} can be measured")
+        if self.clips and self.size:
+            check_pixels(self.clips, self.size)
 
     @property
     def pins(self) -> dict[str, str]:
@@ -116,7 +137,7 @@ def expand(
     def place(where: str, length: int) -> dict[str, object]:
         if where == "model":
             return {"preset": preset, "clips": 1, "size": size}
-        many = (ROWS if rows is None else rows) if total is None else max(1, round(total / length))
+        many = (ROWS if rows is None else rows) if total is None else max(1, round(min(total, MOST_VALUES) / length))
         return {"rows": many, "total": total, "dim": DIM if dim is None else dim}
 
     return [
@@ -145,8 +166,16 @@ def parse_layers(text: str) -> list[str]:
     return list(dict.fromkeys(map(str, specs)))
 
 
-def parse_lengths(text: str) -> list[int]:
-    """Numbers of frames of "16,64,256", ascending, each once."""
+def check_pixels(clips: int, size: int) -> None:
+    """Refuses batches that no device holds.  Raises: ConfigError."""
+    if (count := clips * size * size) > MOST_PIXELS:
+        raise ConfigError(
+            f"{clips:,} clips of {size:,} x {size:,} are {count:,} pixels; at most {MOST_PIXELS:,} will do"
+        )
+
+
+def parse_lengths(text: str, *, most: int = MOST_FRAMES) -> list[int]:
+    """Numbers of frames of "16,64,256", ascending, each once; none above `most`."""
     lengths = set()
     for part in filter(None, map(str.strip, text.split(","))):
         try:
@@ -155,6 +184,8 @@ def parse_lengths(text: str) -> list[int]:
             raise ConfigError(f"{part!r} is not a number of frames; write whole numbers such as 16,64,256") from None
         if length < 1:
             raise ConfigError(f"{length} frames cannot be measured; a length is a whole number of at least 1")
+        if length > most:
+            raise ConfigError(f"{length} frames are too many; a length is at most {most}")
         lengths.add(length)
     if not lengths:
         raise ConfigError(f"{text!r} holds no length; write whole numbers such as 16,64,256")

@@ -11,6 +11,9 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
+from temporal_zoo import terminal
+from temporal_zoo.files import write_text
+from temporal_zoo.option_types import FiniteNumber
 from temporal_zoo.record import read
 
 from .case import DIM, DTYPES, LEVELS, MODES, ROWS, Case, expand, parse_lengths
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 # Unless the command or its suite says otherwise.  Two make an interval, and it shrinks fast up to five.
 _REPETITIONS = 5
+_WEEK_S = 7 * 24 * 3600
 _SWEEPS = ("quick", "paper", "scaling")
 # Exit code of a sweep that has done what it could in its minutes, and goes on when it is typed again.
 UNFINISHED = 3
@@ -47,16 +51,16 @@ UNFINISHED = 3
               help="A ready-made sweep; or every body of every op, checked and timed against peers.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/bench"), show_default=True,
               help="Folder of the record and the plots.")  # fmt: skip
-@click.option("--limit", type=click.FloatRange(min=1), default=300.0, show_default=True,
+@click.option("--limit", type=FiniteNumber(min=1, max=_WEEK_S), default=300.0, show_default=True,
               help="Seconds after which a case is ended.")  # fmt: skip
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+@click.option("--minutes", type=FiniteNumber(min=0, min_open=True),
               help="Stops when so many are over; the same command goes on from there.")  # fmt: skip
 @click.option("--again", is_flag=True, help="Measures once more what OUT has a record of already.")
 @click.option("--profile", is_flag=True, help="Also a trace of one step of every case, in OUT/traces.")
 @click.option("--expect-device", metavar="NAME", help="Stops on a device whose name has no NAME in it, such as A100.")
 @click.option("--peers", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Of the suite kernels: folder with sources of peers that cannot be installed.")  # fmt: skip
-@click.option("--repetitions", type=click.IntRange(min=1),
+@click.option("--repetitions", type=click.IntRange(min=1, max=1000),
               help="Processes of every case, in turns; of the suite kernels, turns of everybody.  "
               "[default: 5; of quick 8, of paper and scaling 3]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON instead of tables.")
@@ -205,7 +209,7 @@ def _kernels(
     command += " --peers FOLDER" if peers else ""
     rows = kernels.run(plan, record, command, lambda line: click.echo(line, err=True))
     kernels_report.plot(rows, picture)
-    page.write_text(kernels_report.page(read(record), record.name, picture.name), encoding="utf-8")
+    write_text(page, kernels_report.page(read(record), record.name, picture.name))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
@@ -222,7 +226,7 @@ def _print_kernels(rows: list[dict[str, Any]]) -> None:
 
     from . import kernels_report
 
-    console = wide_console()
+    console = terminal.output(highlight=False)
     for table in kernels_report.tables(rows):
         shown = Table(*table.columns, title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for row in table.rows:
@@ -253,7 +257,7 @@ def print_panels(panels: list[Panel]) -> None:
     """Tables, remarks and notes of each panel, and what the machine did meanwhile, on the terminal."""
     from . import report
 
-    console = wide_console()
+    console = terminal.output(highlight=False)
     for panel in panels:
         console.rule(f"[bold]{panel.case.setting}: {panel.step}", align="left")
         for sheet in report.tables(panel):
@@ -265,9 +269,3 @@ def print_panels(panels: list[Panel]) -> None:
         console.print()
     if said := report.drifted([result for panel in panels for curve in panel.curves for result in curve.results]):
         console.print(said)
-
-
-def wide_console() -> Console:
-    """The terminal; piped into a file there is no width to fit, and a table cut to 80 columns is of no use."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)

@@ -61,10 +61,20 @@ def check_same_machine(first: Run, second: Run) -> None:
     Raises:
         CompareError: processor, GPU or number of threads differ; the message names what.
     """
-    other = [name for name, value in _identity(first).items() if value != _identity(second)[name]]
+    # What is unknown of one cannot be said to be the same.
+    other = [name for name, value in _identity(first).items() if value is None or value != _identity(second)[name]]
     if other:
-        told = "; ".join(f"{name}: {_identity(first)[name]} and {_identity(second)[name]}" for name in other)
+        told = "; ".join(
+            f"{name}: {_told(_identity(first)[name])} and {_told(_identity(second)[name])}" for name in other
+        )
         raise CompareError(f"these are different machines ({told}); --other-machine compares them all the same")
+
+
+def differences(first: Run, second: Run) -> list[str]:
+    """In what two runs of one machine differ all the same: compiler and arithmetic, a line for each."""
+    parts = ("compiler", "arithmetic")
+    facts = [(part, first.environment.get(part), second.environment.get(part)) for part in parts]
+    return [f"{part}: first {_told(a)}; second {_told(b)}" for part, a, b in facts if a != b]
 
 
 def pairs(first: Run, second: Run) -> list[Pair]:
@@ -117,11 +127,20 @@ def plain(found: Sequence[Pair]) -> dict[str, Any]:
 
 
 def _identity(run: Run) -> Mapping[str, Any]:
+    devices = ", ".join(run.devices)
     return {
-        "device": ", ".join(run.devices),
-        "cores": run.environment["machine"]["usable_cores"],
-        "threads": run.environment["threads"]["torch"],
+        "device": None if "unknown" in devices else devices,
+        "cores": run.fact("machine", "usable_cores"),
+        "threads": run.fact("threads", "torch"),
     }
+
+
+def _told(fact: Any) -> str:
+    if isinstance(fact, Mapping):
+        return ", ".join(f"{name} {_told(value)}" for name, value in fact.items())
+    if isinstance(fact, list):
+        return " ".join(map(str, fact))
+    return "unknown" if fact is None else str(fact)
 
 
 def _time(first: Times | None, second: Times | None) -> Ratio | None:
@@ -137,7 +156,7 @@ def _over(first: int | None, second: int | None) -> float | None:
 
 
 def _row(pair: Pair) -> tuple[str, ...]:
-    medians = [number(o.time_ms.p50) if o.time_ms else ENDS[o.status] for o in (pair.first, pair.second)]
+    medians = [number(o.time_ms.p50) if o.time_ms else ENDS.get(o.status, "-") for o in (pair.first, pair.second)]
     verdict = ("slower" if pair.time.value > 1 else "faster") if pair.time and pair.time.differs else ""
     shares = ("-" if share is None else f"{share:.3f}" for share in (pair.stored, pair.peak))
     return (f"{pair.case.mixer} {pair.case.frames}", *medians, str(pair.time or "-"), *shares, verdict)

@@ -1,14 +1,16 @@
-"""The control that arXiv 2403.07711 lacks, on a GPU: fused and checkpointed attention beside its two columns."""
+"""The control that arXiv 2403.07711 lacks, planned and measured: fused and recomputed attention beside its columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from temporal_zoo.arithmetic import set_arithmetic
 from temporal_zoo.environment import environment
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops import use_backend
@@ -20,7 +22,9 @@ from .plan import Planner, Setup
 
 KIND = "control"
 LENGTHS = (16, 64, 256)
-FRAMES = 256  # what the plan of the control is for
+FRAMES = 256  # the clip that the control is planned for
+DTYPES = ("float32", "bfloat16")
+GPU = "a100-40gb"  # the paper's
 
 
 class ControlError(InvalidInput):
@@ -29,69 +33,108 @@ class ControlError(InvalidInput):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the control: what is trained, and what it is called."""
+    """One way to train the network: the temporal layers, what is recomputed in the backward pass, pinned backends."""
 
     name: str
     mixer: str
     checkpointing: Literal["none", "mixers", "blocks"] = "none"
     backends: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = DTYPES
 
-    def setup(self, frames: int) -> Setup:
+    def setup(self, frames: int, dtype: str = "float32") -> Setup:
         """One clip and width 64, as in the paper's 56.3M and 57.5M."""
-        return Setup(mixer=self.mixer, frames=frames, checkpointing=self.checkpointing, backends=self.backends)
+        return Setup(
+            mixer=self.mixer, frames=frames, checkpointing=self.checkpointing, backends=self.backends, dtype=dtype
+        )
 
 
 @dataclass(frozen=True)
 class PlannedColumn:
-    """What is planned for a column: bytes stored and at the peak of a step of `FRAMES`, and the longest clip."""
+    """The plan of a column: stored and peak bytes of a step of `FRAMES`, the longest clip, the backends that run.
+
+    `longest` is a number of frames; `backends` are texts such as "attention=sdpa (efficient kernel)".
+    """
 
     column: str
+    dtype: str
     stored: int
     peak: int
     longest: int
+    backends: tuple[str, ...]
 
 
-# The kernels of mamba_ssm may be missing; then the scan is whatever runs here, and the record says which.
+_HELD = ("attention=reference",)
+_BIAS = "relative_bias=yes"
+PUBLISHED = Column("attention with bias, weights held", f"attn:{_BIAS}", backends=_HELD)
+PROPOSED = Column("bimamba", "bimamba")
+_FUSED = Column("attention with bias, fused", f"flash:{_BIAS}")
+_FUSED_RECOMPUTED = Column("attention with bias, fused, recomputed", f"flash:{_BIAS}", "mixers")
+# Rows of the table.  Neighbours differ in one thing: the bias, fusing, or recomputing.
 COLUMNS = (
-    Column("attention, weights held", "attn:relative_bias=yes", backends=("attention=reference",)),
-    Column("attention, weights held, checkpointed", "attn:relative_bias=yes", "mixers", ("attention=reference",)),
+    PUBLISHED,
+    Column("attention with bias, weights held, recomputed", f"attn:{_BIAS}", "mixers", _HELD),
+    _FUSED,
+    _FUSED_RECOMPUTED,
+    Column("attention, weights held", "attn", backends=_HELD),
+    Column("attention, weights held, recomputed", "attn", "mixers", _HELD),
     Column("attention, fused", "flash"),
-    Column("Mamba", "mamba"),
-    Column("Mamba in both directions", "bimamba"),
+    Column("attention, fused, recomputed", "flash", "mixers"),
+    # The cuDNN kernel takes half precision only.
+    Column("attention, fused by cuDNN", "flash", backends=("attention=cudnn",), dtypes=("bfloat16",)),
+    Column("s4d", "s4d"),
+    Column("s4d, recomputed", "s4d", "mixers"),
+    Column("mamba", "mamba"),
+    Column("mamba, recomputed", "mamba", "mixers"),
+    PROPOSED,
+    Column("bimamba, recomputed", "bimamba", "mixers"),
+    Column("identity: no temporal layer", "identity"),
+)
+# From the published baseline to the proposed layer, one change at a time.
+STEPS = (
+    ("fusing the attention", PUBLISHED, _FUSED),
+    ("recomputing the attention layers in the backward pass", _FUSED, _FUSED_RECOMPUTED),
+    ("the state space layer in place of attention", _FUSED_RECOMPUTED, PROPOSED),
 )
 
 
-def planned(column: Column) -> PlannedColumn:
+def planned(column: Column, dtype: str) -> PlannedColumn:
     """A column of the control as it is planned for the paper's GPU."""
-    planner, setup = Planner(device("a100-40gb")), column.setup(FRAMES)
-    sizes = planner.plan(setup).bytes
+    planner, setup = Planner(device(GPU)), column.setup(FRAMES, dtype)
+    plan = planner.plan(setup)
     longest = planner.longest(setup, (64, FRAMES, 1024))
-    return PlannedColumn(column.name, sizes.stored, sizes.peak, longest)
+    return PlannedColumn(column.name, dtype, plan.bytes.stored, plan.bytes.peak, longest, plan.backends)
+
+
+def advantage(plans: Sequence[PlannedColumn]) -> list[tuple[str, int]]:
+    """Where the published advantage in peak bytes comes from, in float32: each change and the bytes that it saves."""
+    peaks = {plan.column: plan.peak for plan in plans if plan.dtype == "float32"}
+    return [(change, peaks[before.name] - peaks[after.name]) for change, before, after in STEPS]
 
 
 def run(record: Path, talk: Callable[[str], object]) -> None:
-    """Measures every column at every length, width 64 and one clip as in the paper, and appends them to `record`.
+    """Measures every column at every length and dtype, width 64 and one clip as in the paper; appends to `record`.
 
     Raises:
         ControlError: there is no GPU here.
     """
     if not torch.cuda.is_available():
         raise ControlError("--measure needs a CUDA device, and torch sees none here; without it all else is counted")
+    set_arithmetic()
     session = Session(record, environment())
     for column in COLUMNS:
-        for frames in LENGTHS:
-            setup = column.setup(frames)
+        for frames, dtype in itertools.product(LENGTHS, column.dtypes):
+            setup = column.setup(frames, dtype)
             found = _measured(setup)
             session.write(KIND, {"column": column.name, "setup": setup.to_dict(), **found})
-            talk(f"{column.name}, {frames} frames: {found['outcome']}")
+            talk(f"{column.name}, {frames} frames, {dtype}: {found['outcome']}")
 
 
 def read_all(record: Path) -> list[dict[str, Any]]:
-    """What was measured before, the latest of each column and length; each with the name of its GPU."""
+    """What was measured before: the latest of each column, length and dtype; each with the name of its GPU."""
     if not record.exists():
         return []
     reading = read(record)
-    latest = {(row["column"], row["setup"]["frames"]): row for row in reading.of(KIND)}
+    latest = {(row["column"], *map(row["setup"].get, ("frames", "dtype"))): row for row in reading.of(KIND)}
     return [row | {"gpu": _gpu(reading.environments.get(row["environment"], {}))} for row in latest.values()]
 
 

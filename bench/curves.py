@@ -167,10 +167,15 @@ def panels(results: Sequence[Result]) -> list[Panel]:
     return [
         Panel(
             next(iter(place.values()))[0].case,
-            tuple(Curve(mixer, tuple(sorted(rs, key=lambda r: r.case.frames))) for mixer, rs in place.items()),
+            tuple(Curve(mixer, _by_frames(rs)) for mixer, rs in place.items()),
         )
         for place in found.values()
     ]
+
+
+def _by_frames(results: Sequence[Result]) -> tuple[Result, ...]:
+    """Ascending; of several with one number of frames, which differ in what no table shows, the last."""
+    return tuple(result for _, result in sorted({result.case.frames: result for result in results}.items()))
 
 
 def growth(panel: Panel) -> list[dict[str, Any]]:

@@ -62,11 +62,19 @@ def device(text: str) -> Device:
     kind, colon, amount = key.rpartition(":")
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", amount)
     if match and match[2] in _UNITS and kind in ("", "cpu") and bool(colon) == bool(kind):
-        size = int(float(match[1]) * _UNITS[match[2]])
-        # A context alone takes more; surely a unit was forgotten.
-        if size > GIB:
+        amount_bytes = float(match[1]) * _UNITS[match[2]]
+        # Below, a context alone takes more: surely a unit was forgotten.  Above there is no such device.
+        if GIB < amount_bytes < 2**60:
+            size = int(amount_bytes)
             return Device(f"{'CPU' if kind else 'GPU'} with {size / GIB:.3g} GiB", kind or "cuda", size)
     raise ConfigError(
         f"{text!r} is no device{nearest(key, GPUS)}; there are {', '.join(GPUS)}, a number of bytes above 1 GiB "
         "such as 24GiB (a GPU of that memory), and the same of a CPU, cpu:16GiB"
     )
+
+
+def like(name: str, memory_bytes: int) -> str:
+    """What `device` calls a GPU of that name and memory: a name of its list, or else the memory."""
+    keys = [key for key in GPUS if key.partition("-")[0] in name.lower()]
+    near = [key for key in keys if abs(device(key).memory_bytes - memory_bytes) < memory_bytes / 10]
+    return (near or [f"{memory_bytes / GIB:.1f}GiB"])[0]

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
+from temporal_zoo import control_group
 
 _RESET_PEAK = "5"  # what /proc/self/clear_refs takes to forget the peak; see proc(5)
 _LARGE_CACHE = 32 * 2**20
@@ -35,6 +35,8 @@ def peak_resident(step: Callable[[], object]) -> tuple[int, int]:
 
 def resident() -> int:
     """Bytes of this process that are in memory now."""
+    import psutil  # here, because measurements on a GPU need none
+
     return psutil.Process().memory_info().rss
 
 
@@ -88,12 +90,10 @@ def cache_bytes() -> int:
 
 def available() -> int:
     """Bytes that this process can still get: the machine's, or its control group's where that is less."""
-    free = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # no control groups, or "max"
-        most = int((group / "memory.max").read_text())
-        free = min(free, most - int((group / "memory.current").read_text()))
-    return max(free, 0)
+    import psutil
+
+    free, group = psutil.virtual_memory().available, control_group.available_bytes()
+    return free if group is None else min(free, group)
 
 
 def _status(field: str) -> int:

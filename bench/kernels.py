@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 
+from temporal_zoo.arithmetic import set_arithmetic
 from temporal_zoo.environment import environment
 from temporal_zoo.ops import BackendError
 from temporal_zoo.record import Session
@@ -87,6 +88,7 @@ def run(plan: Plan, record: Path, command: str, talk: Talk) -> list[dict[str, An
         OSError: the record cannot be written; likewise.
     """
     digests = peers.check(plan.peers) if plan.peers else {}
+    set_arithmetic()
     session = Session(record, environment())
     about = {name: value for name, value in asdict(plan).items() if name != "peers"}
     session.write("suite", {"suite": "kernels", "command": command, "plan": about, "peers": digests, "load": _load()})

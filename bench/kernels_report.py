@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from temporal_zoo.files import written_whole
 from temporal_zoo.record import Reading, RecordError
 
 from .report import number, size
@@ -147,7 +148,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axes.set_title(f"{subject}, forward and backward", loc="left", fontsize=10)
         # Below and not inside, where it would hide lines.
         axes.legend(fontsize=8, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False)
-    figure.savefig(path, dpi=120)
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=120, format="png")
 
 
 _HOW = (

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 import numpy as np
 
+from temporal_zoo.record import RecordError
 from temporal_zoo.student import half_width_95
 
 Status = Literal["ok", "out_of_memory", "unsupported", "disagrees", "failed", "crashed", "timed_out"]
@@ -26,6 +29,8 @@ ENDS = {
 # Ends that are a fault and not an answer.
 FAULTS = ("disagrees", "failed", "crashed", "timed_out")
 
+# No measured number is larger, in milliseconds or bytes; a larger one would leave the range of floats in what follows.
+_MOST = 1e18
 # A time that may be off by more than this share says so.
 WIDE = 0.10
 
@@ -181,26 +186,56 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """Reads what `to_dict` wrote, among other fields or not, and older records, which know fewer of them."""
-        return cls(
-            record["outcome"],
-            record["reason"],
-            time_ms=_read(Times, record["time_ms"]),
-            memory=_read(Memory, record["memory_bytes"]),
-            stored_bytes=record["stored_bytes"],
-            num_parameters=record["num_parameters"],
-            bodies=record["bodies"],
-            agreement=_read(Agreement, record["gate"]),
-            declared=record.get("declared", {}),
-            threads=record.get("threads"),
-            trace=record.get("trace"),
-            traceback=record["traceback"],
-        )
+        """Reads what `to_dict` wrote, among other fields or not, and older records, which know fewer of them.
+
+        Raises:
+            RecordError: a field is missing or holds what cannot have been measured; the message names it.
+        """
+        values = dict(record) | {"status": record.get("outcome")}
+        values |= {"memory": record.get("memory_bytes"), "agreement": record.get("gate")}
+        found: Self = _read(cls, values)
+        if (times := found.time_ms) and not 0 < times.p10 <= times.p50 <= times.p90:
+            raise RecordError(
+                f"times of {times.p10}, {times.p50} and {times.p90} ms cannot be percentiles 10, 50 and 90"
+            )
+        if times and not all(each > 0 for each in times.medians):
+            raise RecordError('"medians" holds a time of 0 ms')
+        if found.memory and found.memory.above < 0:
+            raise RecordError("the peak of memory is below what was in use before")
+        return found
 
 
-def _read(kind: type, values: Mapping[str, Any] | None) -> Any:
-    if values is None:
-        return None
-    known = {each.name for each in fields(kind)}
-    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known}
-    return kind(**kept)
+def _read(kind: type, values: Mapping[str, Any]) -> Any:
+    """A dataclass from plain values; names that it does not know are left out."""
+    hints, kept = typing.get_type_hints(kind), {}
+    for each in fields(kind):
+        if each.name in values:
+            kept[each.name] = _checked(values[each.name], hints[each.name], each.name)
+    try:
+        return kind(**kept)
+    except TypeError as error:  # a field without a default
+        raise RecordError(f"a field is missing: {error}") from error
+
+
+def _checked(value: Any, kind: Any, name: str) -> Any:
+    """`value` as a field of type `kind`: numbers are finite and not negative, lists are tuples."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else _checked(value, args[0], name)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_checked(each, args[0], name) for each in value)
+    if origin is list and isinstance(value, list):
+        return [_checked(each, args[0], name) for each in value]
+    if origin is dict and isinstance(value, dict):
+        return {key: _checked(each, args[1], name) for key, each in value.items()}
+    if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__") and isinstance(value, Mapping):
+        return _read(kind, value)
+    if origin is Literal and value in args:
+        return value
+    if kind in (str, bool) and isinstance(value, kind):
+        return value
+    numbers: tuple[type, ...] = {int: (int,), float: (int, float)}.get(kind, ())
+    if type(value) in numbers and 0 <= value <= _MOST:  # NaN is not
+        return value
+    shown = repr(value)
+    raise RecordError(f'"{name}" cannot be {shown if len(shown) <= 60 else shown[:60] + "..."}')

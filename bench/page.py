@@ -57,6 +57,10 @@ def _counts(run: Run) -> str:
     told = f"{', '.join(said)}."
     if wide:
         told += f" In {wide} of them the time may be off by more than {100 * WIDE:.0f} %."
+    if run.left_out:
+        told += (
+            f" {len(run.left_out)} lines or groups of lines of the record were left out, the first: {run.left_out[0]}."
+        )
     if run.busy:
         told += f" Before {run.busy} of {len(run.lines)} processes other programs had over {BUSY_PERCENT:.0f} % of all."
     return f"{told} {report.drifted(run.results)}"

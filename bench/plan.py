@@ -13,14 +13,17 @@ import torch
 
 from temporal_zoo.config import Config, ConfigError, nearest, option
 from temporal_zoo.ops import Planned, ops, planning, tracing, use_backend
+from temporal_zoo.ops.attention.sdpa import kernel as sdpa_kernel
 
 from .accounting import Bytes, account
+from .case import MOST_PLANNED as MOST_FRAMES
+from .case import check_pixels
 from .devices import Device
 from .training import TrainingStep, training_step
 
 CHECKPOINTING = ("none", "mixers", "blocks")
-# No clip of a data set is longer; where even these fit, the search for the longest ends.
-MOST_FRAMES = 2**16
+# Features of a head in all presets.
+_FEATURES = 64
 # The longest clip is found to this share of its frames.
 _CLOSE = 0.01
 
@@ -33,13 +36,17 @@ class Setup(Config):
     """
 
     mixer: str = option("bimamba", "which mixer in which slot")
-    frames: int = option(256, "frames of a clip", least=1)
+    frames: int = option(256, "frames of a clip", least=1, most=MOST_FRAMES)
     clips: int = option(1, "clips of a batch", least=1)
     size: int = option(32, "height and width of a frame in pixels", least=1)
     preset: str = option("paper-57.5M", "preset of the denoiser, whose mixer is replaced")
     checkpointing: Literal["none", "mixers", "blocks"] = option("none", "what is computed again in backward")
     dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "precision; the short ones run under autocast")
     backends: tuple[str, ...] = option((), "pinned bodies, each op=body")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pixels(self.clips, self.size)
 
     @property
     def pins(self) -> dict[str, str]:
@@ -72,6 +79,15 @@ class Plan:
         if self.bytes.peak > usable:
             return "no"
         return "yes" if (self.bytes.reserved or 0) <= usable else "tight"
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Each op and the backend that runs it; for SDPA also the kernel: "attention=sdpa (efficient kernel)"."""
+        planned = Planned(self.device.type, self.device.capability)
+        q = torch.empty(1, 1, 1, _FEATURES, device="meta", dtype=getattr(torch, self.setup.dtype))
+        with planning(planned):
+            named = {"sdpa": f"sdpa ({sdpa_kernel(q, None)} kernel)"}
+        return tuple(f"{op}={named.get(body, body)}" for op, bodies in self.bodies.items() for body in bodies)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 
+from temporal_zoo import terminal
 from temporal_zoo.config import ConfigError
+from temporal_zoo.files import write_text
 
-from .case import DTYPES, parse_layers, parse_lengths
+from .case import DTYPES, MOST_PLANNED, check_pixels, parse_layers, parse_lengths
 from .devices import device as device_of
 
 _CHECKPOINTING = ("none", "mixers", "blocks")
@@ -47,10 +48,11 @@ def plan(
     A training step of the whole denoiser, with AdamW and a moving average, is counted on the meta device, which needs
     no GPU.  Exit code 1 when nothing that was asked fits, or a measured peak is more than 10 % from its plan.
     """
-    mixers, frames, target = parse_layers(layers), parse_lengths(lengths), device_of(gpu)
+    mixers, frames, target = parse_layers(layers), parse_lengths(lengths, most=MOST_PLANNED), device_of(gpu)
     recomputed = list(dict.fromkeys(part.strip() for part in checkpointing.split(",")))
     if strange := [part for part in recomputed if part not in _CHECKPOINTING]:
         raise ConfigError(f"nothing can be checkpointed as {strange[0]!r}; there are {', '.join(_CHECKPOINTING)}")
+    check_pixels(clips, size)
     from . import plan_plot, plan_tables
     from .plan import Setup, plans_of
     from .pool import planners
@@ -66,12 +68,12 @@ def plan(
             progress.update(task, description=f"{setup.mixer}, checkpointing {setup.checkpointing}", advance=1)
             curves.append(plan_tables.Curve(setup, *found))
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "plan.json", plan_tables.as_json(curves))
+    write_text(out / "plan.json", plan_tables.as_json(curves))
     plan_plot.save(curves, target, out / "plan.png")
     if as_json:
         click.echo(plan_tables.as_json(curves))
     else:
-        console = _console()
+        console = terminal.output(highlight=False)
         for part in plan_tables.told(curves, target):
             console.print(part)
     click.echo(f"Plans: {out / 'plan.json'}\nPlot:  {out / 'plan.png'}", err=True)
@@ -85,7 +87,7 @@ def _verify(plans: list, record: Path) -> bool:
     from . import verify
 
     checks = verify.run(plans, record, functools.partial(click.echo, err=True))
-    _console().print(verify.table(checks))
+    terminal.output(highlight=False).print(verify.table(checks))
     return any(check.wrong for check in checks)
 
 
@@ -115,25 +117,13 @@ def reproduce(paper: str, out: Path, measure: bool, as_json: bool) -> None:
     measured = control.read_all(record)
     page = reproduce_page.page(found, measured)
     reproduce_page.plot(found, out / "reproduce.png")
-    _write(out / "reproduce.md", page)
-    _write(out / "reproduce.json", json.dumps(found.to_dict(), indent=1) + "\n")
+    write_text(out / "reproduce.md", page)
+    write_text(out / "reproduce.json", json.dumps(found.to_dict(), indent=1) + "\n")
     click.echo(json.dumps(found.to_dict(), indent=1) if as_json else page)
     click.echo(f"Page: {out / 'reproduce.md'}", err=True)
     if not all(row.agrees for row in found.sizes):
         raise SystemExit(1)
 
 
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
 def _progress() -> Progress:
     return Progress(console=Console(stderr=True), transient=True)
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)

@@ -8,6 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from temporal_zoo.files import written_whole
+
 from .devices import GIB, Device
 from .plan_tables import Curve
 
@@ -46,6 +48,5 @@ def save(curves: Sequence[Curve], device: Device, path: Path) -> None:
     axes.set_title(f"{setup.preset}, {setup.clips} x {setup.size}x{setup.size}, {setup.dtype}", loc="left", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    part = path.with_name(f".part-{path.name}")
-    figure.savefig(part, dpi=120)
-    part.replace(path)
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=120, format="png")

@@ -7,11 +7,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from temporal_zoo.files import written_whole
 
 from .curves import PEAK, STORED, TIME, Curve, Metric, Panel
 from .outcome import ENDS
@@ -19,12 +22,22 @@ from .outcome import ENDS
 _STYLES = {"train": "-", "forward": "--", "sample": ":"}
 _TOP = 0.97  # of the axes' height: where a case that ended without a number is marked
 _BELOW = 0.05
+_DPI = 120
+_MOST_PIXELS = 2**16 - 1  # of an edge; more, and matplotlib refuses
 _MARKERS = "os^Dv<>p"
 _NAMES = {"mixer": "bare mixer", "model": "whole model"}
 _TITLES = {TIME.name: "time of one step and its interval", STORED.name: "stored for backward",
            PEAK.name: "peak above what was there before"}  # fmt: skip
 
+_SETTINGS: Any = {
+    # The same identifiers for the same picture, so that a page of it changes only with its numbers.
+    "svg.hashsalt": "bench",
+    # A dollar sign in a name is no formula.
+    "text.parse_math": False,
+}
 
+
+@matplotlib.rc_context(_SETTINGS)
 def save(panels: Sequence[Panel], path: Path) -> None:
     """Draws a row for each setting, time on the left and stored bytes on the right, into a PNG, replaced whole."""
     rows = settings(panels)
@@ -39,11 +52,11 @@ def save(panels: Sequence[Panel], path: Path) -> None:
     if any(panel.waited for panel in panels):
         lines.append("times are too long: other programs had the processor")
     figure.suptitle("\n".join(lines), fontsize=9, x=0.01, ha="left")
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    figure.savefig(unfinished, dpi=120, format="png")
-    unfinished.replace(path)
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=min(_DPI, _MOST_PIXELS / figure.get_figheight()), format="png")
 
 
+@matplotlib.rc_context(_SETTINGS)
 def svg(panels: Sequence[Panel]) -> str:
     """The panels of one setting as one SVG that needs nothing from elsewhere: each step's time, stored bytes, peaks."""
     drawn = [([panel], TIME, f"time of one {panel.step}") for panel in panels]
@@ -58,9 +71,7 @@ def svg(panels: Sequence[Panel]) -> str:
     for axes in places[len(drawn) :]:
         axes.set_axis_off()
     text = io.StringIO()
-    # The same identifiers for the same picture, so that a page of it changes only with its numbers.
-    with matplotlib.rc_context({"svg.hashsalt": "bench"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
+    figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
 
 

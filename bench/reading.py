@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 
+from temporal_zoo import terminal
+from temporal_zoo.files import write_text
+
 
 @click.command()
 @click.argument("place", type=click.Path(path_type=Path), default=Path("runs/bench"))
@@ -26,20 +29,18 @@ def report(place: Path, out: Path | None, environment: str | None, as_json: bool
     found = curves.panels(run.results)
     folder = out or run.path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "report.html", page.page(run))
+    write_text(folder / "report.html", page.page(run))
     plot.save(found, folder / "growth.png")
     for number, here in enumerate(plot.settings(found).values(), start=1):
-        _write(folder / f"growth-{number}.svg", plot.svg(here))
+        write_text(folder / f"growth-{number}.svg", plot.svg(here))
     if as_json:
         click.echo(json.dumps([row for panel in found for row in curves.growth(panel)], indent=1))
     else:
         print_panels(found)
     if run.busy:
         click.echo(f"Before {run.busy} of {len(run.lines)} processes other programs had a good part of the processors.")
-    if run.others:
-        click.echo(
-            f"{run.others} measurements of other environments were left out; --environment shows them.", err=True
-        )
+    for remark in runs.remarks(run):
+        click.echo(remark, err=True)
     click.echo(f"Page: {folder / 'report.html'}", err=True)
 
 
@@ -55,26 +56,23 @@ def compare(first: Path, second: Path, other_machine: bool, as_json: bool) -> No
     """
     from . import compare as comparison
     from . import runs
-    from .cli import wide_console
     from .report import rich_table
 
     a, b = runs.load(first), runs.load(second)
     if not other_machine:
         comparison.check_same_machine(a, b)
     found = comparison.pairs(a, b)
+    for remark in (remark for run in (a, b) for remark in runs.remarks(run)):
+        click.echo(remark, err=True)
     if as_json:
         click.echo(json.dumps(comparison.plain(found), indent=1))
         return
-    console = wide_console()
+    console = terminal.output(highlight=False)
     for name, run in (("first", a), ("second", b)):
         console.print(f"{name}: {run.path}, {run.machine}; {run.code}", markup=False, soft_wrap=True)
+    for remark in comparison.differences(a, b):
+        console.print(remark, markup=False, soft_wrap=True)
     for sheet in comparison.sheets(found):
         console.print(rich_table(sheet))
     if mean := comparison.overall(found):
         console.print(f"Time, second / first, geometric mean of {sum(bool(p.time) for p in found)} cases: {mean}")
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

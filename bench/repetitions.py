@@ -8,10 +8,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from temporal_zoo.errors import InvalidInput
+from temporal_zoo.record import Reading, RecordError
+
 from .case import Case
 from .outcome import Outcome, Times
 
 Line = Mapping[str, Any]
+
+
+def measurements(reading: Reading) -> tuple[list[Line], list[str]]:
+    """The measurements that can be used, in the order of the file; and of all others the line and what is wrong."""
+    good: list[Line] = []
+    wrong = [f"line {number} is damaged" for number, _ in reading.damaged]
+    for number, line in reading.numbered("measurement"):
+        try:
+            _check(line)
+        except InvalidInput as error:
+            wrong.append(f"line {number}: {error}")
+        else:
+            good.append(line)
+    return good, wrong
+
+
+def _check(line: Line) -> None:
+    if not isinstance(line.get("case"), dict):
+        raise RecordError('there is no "case"')
+    if type(line.get("repetition", 1)) is not int:
+        raise RecordError(f"repetition {line['repetition']!r} is no number")
+    Case.from_dict(line["case"])
+    Outcome.from_dict(line)
 
 
 def by_case(lines: Iterable[Line]) -> dict[Case, list[Line]]:

@@ -12,7 +12,7 @@ from temporal_zoo.ops import Planned, planning, use_backend
 
 from . import paper
 from .accounting import account
-from .control import COLUMNS, PlannedColumn, planned
+from .control import COLUMNS, PlannedColumn, advantage, planned
 from .devices import GIB
 from .pool import planners
 from .training import paper_model, training_step
@@ -99,6 +99,7 @@ class Reproduction:
         return {
             "paper": paper.ARXIV, "sizes": sizes, "constant_gib_per_gpu": self.constant / GIB, "memory": memory,
             "control": [asdict(column) for column in self.control],
+            "advantage_bytes": dict(advantage(self.control)) if self.control else {},
             "within_10_percent": self.within, "reading": paper.READING, "contradictions": paper.CONTRADICTIONS,
         }  # fmt: skip
 
@@ -107,7 +108,7 @@ def reproduce(told: Callable[[str], object] = lambda what: None) -> Reproduction
     """Counts everything anew, in as many processes as there are cores; `told` hears what is waited for."""
     with planners() as pool:
         counting = [pool.submit(_memory, entry) for entry in paper.MEMORY]
-        columns = [pool.submit(planned, column) for column in COLUMNS]
+        columns = [pool.submit(planned, column, dtype) for column in COLUMNS for dtype in column.dtypes]
         told("parameters")
         sizes = tuple(_size(size, parameters) for size, parameters in paper.SIZES.items())
         memory = []

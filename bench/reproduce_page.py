@@ -9,6 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from temporal_zoo.files import written_whole
+
 from . import control, paper
 from .devices import GIB
 from .reproduce import WITHIN, Memory, Reproduction
@@ -21,7 +23,7 @@ def page(found: Reproduction, measured: Sequence[dict[str, Any]]) -> str:
     """The whole page in Markdown."""
     return "\n".join(
         [
-            f"# arXiv {paper.ARXIV}, counted anew",
+            f"# arXiv {paper.ARXIV}: sizes and memory recounted",
             "",
             f"Made by `zoo reproduce {paper.ARXIV}`, which needs no GPU. Nothing here was measured unless a table",
             "names the GPU.",
@@ -89,9 +91,8 @@ def plot(found: Reproduction, path: Path) -> None:
     axes.set_title(f"Memory of training, arXiv {paper.ARXIV}", loc="left", fontsize=10)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    part = path.with_name(f".part-{path.name}")
-    figure.savefig(part, dpi=120)
-    part.replace(path)
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=120, format="png")
 
 
 def _sizes(found: Reproduction) -> Iterator[str]:
@@ -146,13 +147,14 @@ def _entry(row: Memory, constant: float) -> str:
 
 
 def _seconds(measured: Sequence[dict[str, Any]]) -> Iterator[str]:
-    times = {(row["column"], row["setup"]["frames"]): row for row in measured if row["outcome"] == "ok"}
+    here_ok = [row for row in measured if row["outcome"] == "ok" and _dtype(row) == "float32"]
+    times = {(row["column"], row["setup"]["frames"]): row for row in here_ok}
     yield "| frames | attention | state space model | ratio in the paper | ratio measured |"
     yield "| ---: | --- | --- | ---: | ---: |"
     for frames, pairs in paper.SECONDS.items():
         for (first, slow), (second, fast) in pairs:
             here = "not yet measured"
-            ours = [times.get((control.COLUMNS[place].name, frames)) for place in (0, -1)]
+            ours = [times.get((column.name, frames)) for column in (control.PUBLISHED, control.PROPOSED)]
             if (first, second) == ("56.3M", "57.5M") and all(ours):
                 here = f"{ours[0]['sample_ms'] / ours[1]['sample_ms']:.2f} ({ours[0]['gpu']})"  # type: ignore[index]
             elif first != "56.3M":
@@ -164,28 +166,66 @@ def _seconds(measured: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def _planned(found: Reproduction) -> Iterator[str]:
     yield (
-        f"Planned: peak of a training step of width 64 on {control.FRAMES} frames, one clip, float32, with AdamW and "
-        "the average of the weights; fused attention and Mamba by the bodies that run with torch alone."
+        f"Planned: a training step of width 64 on {control.FRAMES} frames, one clip, with AdamW and the average of the "
+        "weights, with the backends that need no package but torch and Triton. No GPU has confirmed these bytes. "
+        "Recomputed means that the temporal layers run again in the backward pass (activation checkpointing). "
+        "Longest is the longest clip on an A100 of 40 GB, in frames."
     )
     yield ""
-    yield "| | stored, GiB | peak, GiB | longest clip on an A100 of 40 GB, frames |"
+    yield "| temporal layers | float32: stored, GiB | peak, GiB | longest | bf16: stored, GiB | peak, GiB | longest |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    plans = {(plan.column, plan.dtype): plan for plan in found.control}
+    for column in control.COLUMNS:
+        cells = [_sizes_of(plans.get((column.name, dtype))) for dtype in control.DTYPES]
+        yield f"| {column.name} | {' | '.join(cells)} |"
+    yield ""
+    yield from _advantage(found.control)
+    yield ""
+    yield (
+        "Fused attention is SDPA (`attention=sdpa`). Its flash kernel takes half precision only: in float32 the "
+        "memory-efficient kernel runs, in bf16 the flash kernel. With the relative bias the backend is `blocked`, "
+        "since SDPA has no gradient for a bias. The cuDNN kernel takes half precision only."
+    )
+
+
+def _sizes_of(plan: control.PlannedColumn | None) -> str:
+    """Three cells of the control's table."""
+    return "- | - | -" if plan is None else f"{plan.stored / GIB:.1f} | {plan.peak / GIB:.1f} | {plan.longest:,}"
+
+
+def _advantage(plans: Sequence[control.PlannedColumn]) -> Iterator[str]:
+    if not plans:
+        return
+    peaks = {plan.column: plan.peak for plan in plans if plan.dtype == "float32"}
+    ends = [peaks[column.name] / GIB for column in (control.PUBLISHED, control.PROPOSED)]
+    yield (
+        f"**Where the published advantage comes from** (peak, float32): {control.PUBLISHED.name} takes "
+        f"{ends[0]:.1f} GiB, {control.PROPOSED.name} {ends[1]:.1f} GiB, a difference of {ends[0] - ends[1]:.1f} GiB."
+    )
+    yield ""
+    yield "| change | peak before, GiB | peak after, GiB | saves, GiB |"
     yield "| --- | ---: | ---: | ---: |"
-    for row in found.control:
-        yield f"| {row.column} | {row.stored / GIB:.1f} | {row.peak / GIB:.1f} | {row.longest:,} |"
+    for (change, saved), (_, before, after) in zip(control.advantage(plans), control.STEPS, strict=True):
+        yield f"| {change} | {peaks[before.name] / GIB:.1f} | {peaks[after.name] / GIB:.1f} | {saved / GIB:.1f} |"
+    yield f"| all three | {ends[0]:.1f} | {ends[1]:.1f} | {ends[0] - ends[1]:.1f} |"
 
 
 def _control(measured: Sequence[dict[str, Any]]) -> Iterator[str]:
     if not measured:
         yield f"Not yet measured: `zoo reproduce {paper.ARXIV} --measure` on a GPU fills this in."
         return
-    yield f"On {', '.join(sorted({row['gpu'] for row in measured}))}; width 64, one clip, float32."
+    yield f"On {', '.join(sorted({row['gpu'] for row in measured}))}; width 64, one clip."
     yield ""
-    yield "| | frames | training step, ms | denoiser pass, ms | peak of training, GiB |"
-    yield "| --- | ---: | ---: | ---: | ---: |"
+    yield "| temporal layers | dtype | frames | training step, ms | denoiser pass, ms | peak of training, GiB |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: |"
     for row in measured:
         frames = row["setup"]["frames"]
         if row["outcome"] == "ok":
             numbers = f"{row['train_ms']:.4g} | {row['sample_ms']:.4g} | {row['peak_bytes'] / GIB:.2f}"
         else:
             numbers = f"{row['outcome']} | - | -"
-        yield f"| {row['column']} | {frames} | {numbers} |"
+        yield f"| {row['column']} | {_dtype(row)} | {frames} | {numbers} |"
+
+
+def _dtype(row: dict[str, Any]) -> str:
+    return row["setup"].get("dtype", "float32")

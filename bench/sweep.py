@@ -10,6 +10,7 @@ was, whenever that happened, and ends with the same set of records, none twice.
 from __future__ import annotations
 
 import itertools
+import logging
 import operator
 import time
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,10 @@ from . import apart, surroundings
 from .case import Case
 from .curves import Result
 from .outcome import ENDS, Outcome
-from .repetitions import by_case, together
+from .repetitions import by_case, measurements, together
 from .words import number, size
+
+log = logging.getLogger("temporal_zoo.bench")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +126,16 @@ class Sweep:
 
 
 def outcomes(reading: Reading, environment: str) -> dict[Case, list[Outcome]]:
-    """Case -> how its repetitions ended, among the records of one environment."""
-    lines = [line for line in reading.of("measurement") if line["environment"] == environment]
-    return {case: [Outcome.from_dict(line) for line in found] for case, found in by_case(lines).items()}
+    """Case -> how its repetitions ended, among the records of one environment.
+
+    A case whose first repetition is lost is not among them: that one alone counts memory and checks the results.
+    """
+    usable, wrong = measurements(reading)
+    for reason in wrong[len(reading.damaged) :]:
+        log.warning("a measurement was left out: %s", reason)
+    found = by_case(line for line in usable if line["environment"] == environment)
+    whole = {case: lines for case, lines in found.items() if lines[0].get("repetition", 1) == 1}
+    return {case: [Outcome.from_dict(line) for line in lines] for case, lines in whole.items()}
 
 
 def beginning(sweep: Sweep) -> str:

@@ -10,6 +10,7 @@ import torch
 from rich import box
 from rich.table import Table
 
+from temporal_zoo.arithmetic import set_arithmetic
 from temporal_zoo.environment import environment
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops import use_backend
@@ -69,6 +70,7 @@ def run(
         raise VerifyError(
             "--verify measures on a CUDA device, and torch sees none here; without it the plan stands alone"
         )
+    set_arithmetic()
     session, checks = Session(record, environment()), []
     for plan in plans:
         check = Check(plan, (measure or on_cuda)(plan))

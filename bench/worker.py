@@ -25,7 +25,11 @@ def main(*, forks: bool) -> None:
     faulthandler.enable()
     # Every process would need them; operators of torch.library import Dynamo when they are first called.
 
+    from temporal_zoo.arithmetic import set_arithmetic
+
     from . import attempt, site  # noqa: F401
+
+    set_arithmetic()
 
     def say(**message: object) -> None:
         # On a line of its own, also after half an answer of a process that was ended meanwhile.

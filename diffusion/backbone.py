@@ -89,10 +89,15 @@ class Backbone(nn.Module):
         with _seeded(seed, "backbone"):
             self._build(config, specs)
         self.shared = nn.ModuleDict()
-        blocks = self.temporal_blocks()
+        blocks, shared = self.temporal_blocks(), dict[MixerSpec, nn.Module | None]()
         for slot, spec in specs.items():
             with _seeded(seed, f"mixer/{slot}"):
-                blocks[slot].mixer = build(spec, blocks[slot].gain.shape[0], shared=self._shared(spec))
+                if spec not in shared:
+                    shared[spec] = get(spec.name).mixer.make_shared(spec.config())
+                    if (module := shared[spec]) is not None:
+                        # Registered at the root under the first slot that uses it: a name that no option changes.
+                        self.shared[slot] = module
+                blocks[slot].mixer = build(spec, blocks[slot].gain.shape[0], shared=shared[spec])
         # mypy: the stubs of `to` know nothing of memory formats.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -148,16 +153,6 @@ class Backbone(nn.Module):
         self.to_out = nn.Conv2d(config.width, config.channels, 1)
         if config.zero_init:
             nn.init.zeros_(self.to_out.weight)
-
-    def _shared(self, spec: MixerSpec) -> nn.Module | None:
-        """What the mixers of one spec share across depth, built once and registered here, at the root."""
-        key = str(spec).replace(".", "_")
-        if key not in self.shared:
-            module = get(spec.name).mixer.make_shared(spec.config())
-            if module is None:
-                return None
-            self.shared[key] = module
-        return self.shared[key]
 
     def temporal_blocks(self) -> dict[str, TemporalBlock]:
         """Slot -> block, for the slots that hold a mixer, in the order in which a clip passes them."""

@@ -12,6 +12,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from diffusion.config import MOST_FRAMES
+from diffusion.mixer_text import short
 from diffusion.presets import PRESETS, preset
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from diffusion.run import Run
     from diffusion.train import Step
 
+MOST_CLIPS = 1_000_000
 LOG_SECONDS = 30  # between two lines where no live display can be drawn
-INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
 
 
 @click.command()
@@ -62,7 +64,7 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
     """Trains a video diffusion model with any mixer; typed again, continues where it stopped.
 
     The run's folder holds the configuration, a log, the newest checkpoint, sample sheets and the loss curves.
-    Ctrl-C stops it with a checkpoint.  `zoo sample FOLDER` draws clips from it.
+    Ctrl-C, SIGTERM and SIGHUP stop it with a checkpoint.  `zoo sample FOLDER` draws clips from it.
     """
     config = preset(preset_name).override(assignments)
     model = config.model if mixer is None else config.model.replace(mixer=mixer)
@@ -72,26 +74,37 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
     folder = out or Path("runs") / f"{preset_name}-{config.model.mixer.replace(':', '-').replace('=', '')}"
 
     from diffusion.device import open_device
+    from diffusion.memory import telling_when_memory_runs_out
     from diffusion.run import Run
+    from diffusion.signals import exit_code
     from temporal_zoo.ops import refusing_reference
 
     console = _console()
-    with refusing_reference(not allow_reference):
-        run = Run(config, folder, open_device(device))
+    with (
+        refusing_reference(not allow_reference),
+        telling_when_memory_runs_out(
+            "a smaller batch (--set batch=1), shorter clips (--set data.frames=8), a narrower network (--set "
+            "model.width=16), or recomputation (--set model.checkpointing=blocks)"
+        ),
+        Run(config, folder, open_device(device)) as run,
+    ):
         done = run.trainer.step
         if run.finished:
+            wrote = f" It lacked {' and '.join(written)}, which were written." if (written := run.complete()) else ""
             console.print(
-                f"{folder} is finished: {done} of {run.config.steps} steps. Train on with --steps {2 * done}."
+                f"{folder} is finished: {done} of {run.config.steps} steps. Train on with --steps {2 * done}.{wrote}"
             )
             return
         console.print(_opening(run))
+        for line in run.changed:
+            console.print(f"changed since the last start: {line}")
         for step, test_loss in _shown(run, console):
             if test_loss is not None:
                 console.print(f"step {step.step}: held-out loss {test_loss:.4f}")
     ending = "finished" if run.finished else "stopped, with a checkpoint; the same command continues"
     console.print(f"{ending}: step {run.trainer.step} of {run.config.steps}")
-    if not run.finished:
-        raise click.exceptions.Exit(INTERRUPTED)
+    if run.stopped_by and not run.finished:
+        raise click.exceptions.Exit(exit_code(run.stopped_by))
     console.print(f"Look at {folder}/samples and {folder}/loss.png, or draw new clips: zoo sample {folder}")
 
 
@@ -105,7 +118,7 @@ def _opening(run: Run) -> str:
     verb = f"continuing at step {run.trainer.step}" if run.continued else "training"
     config = run.config
     return (
-        f"{verb}: {config.model.mixer}, {parameters:,} parameters, {config.data.source} "
+        f"{verb}: {short(config.model.mixer)}, {parameters:,} parameters, {config.data.source} "
         f"({run.trainer.clips.num_videos} videos), {config.data.frames} frames of "
         f"{config.model.size}x{config.model.size}, batch {config.batch}, to step {config.steps}, in {run.folder}"
     )
@@ -137,8 +150,14 @@ def _bar(console: Console) -> Iterator[Progress]:
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@click.option("--count", type=click.IntRange(min=1), default=8, show_default=True, help="Clips to draw.")
-@click.option("--frames", type=click.IntRange(min=1), help="Frames of each clip.  [default: as trained]")
+@click.option(
+    "--count", type=click.IntRange(min=1, max=MOST_CLIPS), default=8, show_default=True, help="Clips to draw."
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1, max=MOST_FRAMES),
+    help="Frames of each clip.  [default: as trained]",
+)
 @click.option(
     "--sampler",
     type=click.Choice(["ancestral", "ddim"]),
@@ -149,7 +168,8 @@ def _bar(console: Console) -> Iterator[Progress]:
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help="Noise levels on the way, of the process's; as many as it has are the paper's.  [default: 64, or all]",
+    help="Noise levels to visit, of those that the process has (256 in the paper, which visits all of them).  "
+    "[default: 64, or all where there are fewer]",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Clip i is a function of the seed and i."
@@ -169,23 +189,28 @@ def _bar(console: Console) -> Iterator[Progress]:
 def sample(run, count, frames, sampler, steps, seed, batch, neighbours, out, device) -> None:
     """Draws clips from a trained model: RUN is a run's folder, a checkpoint, or builtin:doom, which ships.
 
-    Writes an mp4 and a gif of each clip, a gif of all of them, and a contact sheet (png).
+    Writes an mp4 and a gif of each clip, a gif of all of them, a contact sheet (png), and into record.jsonl how they
+    were drawn.  By default the sampler visits 64 noise levels, which is faster; the paper visits all 256 (--steps 256).
     """
 
     from diffusion.checkpoint import find
     from diffusion.data.readers import need
     from diffusion.data.storage import made
     from diffusion.device import open_device
-    from diffusion.generate import load_network, sample_clips
+    from diffusion.generate import levels_visited, load_network, sample_clips
+    from diffusion.memory import telling_when_memory_runs_out
     from diffusion.video import save_gif, save_mp4, save_sheet
+    from temporal_zoo.environment import environment
+    from temporal_zoo.record import Session
 
     # Whatever would stop the writing is found before the minutes of drawing.
     need("av", "writing mp4")
     need("PIL.Image", "writing gif and png")
-    network, config, fps = load_network(find(run), open_device(device))
-    folder = made(out or (Path(run) / "clips" if Path(run).is_dir() else Path("clips")))
+    path, torch_device = find(run), open_device(device)
     clips: list[Clip] = []
-    with _bar(_console()) as progress:
+    with telling_when_memory_runs_out("fewer --frames, or a smaller --batch"), _bar(_console()) as progress:
+        network, config, fps = load_network(path, torch_device)
+        folder = made(out or (Path(run) / "clips" if Path(run).is_dir() else Path("clips")))
         task = progress.add_task("drawing", total=count, loss="")
         for first in range(0, count, batch):
             part = min(batch, count - first)
@@ -193,6 +218,11 @@ def sample(run, count, frames, sampler, steps, seed, batch, neighbours, out, dev
                 network, config, part, first=first, fps=fps, seed=seed, sampler=sampler, num_steps=steps, frames=frames
             )
             progress.update(task, completed=len(clips))
+    visited = levels_visited(config, steps)
+    Session(folder / "record.jsonl", environment()).write("samples", {
+        "run": str(run), "config": config.to_dict(), "count": count, "frames": clips[0].frames, "seed": seed,
+        "sampler": sampler, "levels_visited": visited, "levels": config.process.steps,
+    })  # fmt: skip
     for number, clip in enumerate(clips):
         save_mp4(folder / f"{number:03d}.mp4", clip)
         save_gif(folder / f"{number:03d}.gif", clip)
@@ -202,4 +232,7 @@ def sample(run, count, frames, sampler, steps, seed, batch, neighbours, out, dev
         from diffusion.neighbours import save_neighbours
 
         save_neighbours(folder / "neighbours.png", clips, config.data)
-    click.echo(f"{count} clips of {clips[0].frames} frames: {folder}/sheet.png, {folder}/all.gif, {folder}/000.mp4 ...")
+    click.echo(
+        f"{count} clips of {clips[0].frames} frames: {folder}/sheet.png, {folder}/all.gif, {folder}/000.mp4 ... "
+        f"({sampler}, {visited} of {config.process.steps} noise levels)"
+    )

@@ -8,6 +8,9 @@ from typing import Literal
 from diffusion.data.config import DataConfig
 from temporal_zoo.config import Config, ConfigError, option
 
+# No clip of a data set is longer; more frames are taken for a mistake.
+MOST_FRAMES = 2**16
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
@@ -17,20 +20,20 @@ class ModelConfig(Config):
     slots: tuple[str, ...] = option(
         (), "slots that hold a mixer, of stem, down0.., mid, up0..; none listed: all of them"
     )
-    channels: int = option(3, "colour channels; read from the data when a run starts", least=1)
-    size: int = option(32, "height and width in pixels; read from the data when a run starts", least=1)
-    width: int = option(64, "channels at full resolution", least=8)
+    channels: int = option(3, "colour channels; read from the data when a run starts", least=1, most=64)
+    size: int = option(32, "height and width in pixels; read from the data when a run starts", least=1, most=4096)
+    width: int = option(64, "channels at full resolution", least=8, most=16_384)
     multipliers: tuple[int, ...] = option(
-        (1, 2, 4, 8), "channels of each level, in widths; halves the size per level", least=1
+        (1, 2, 4, 8), "channels of each level, in widths; halves the size per level", least=1, most=256
     )
-    blocks: int = option(2, "residual blocks per level and side", least=1)
-    groups: int = option(8, "groups of each group norm", least=1)
-    heads: int = option(8, "heads of the spatial attention, 32 features each", least=1)
+    blocks: int = option(2, "residual blocks per level and side", least=1, most=256)
+    groups: int = option(8, "groups of each group norm", least=1, most=16_384)
+    heads: int = option(8, "heads of the spatial attention, 32 features each", least=1, most=1024)
     spatial: Literal["everywhere", "bottom", "none"] = option(
         "everywhere", "spatial attention: linear at every level and full at the bottom, only at the bottom, or none"
     )
-    time_width: int = option(32, "width of the noise-level embedding, in widths", least=1)
-    stem: int = option(7, "kernel of the first convolution, odd", least=1)
+    time_width: int = option(32, "width of the noise-level embedding, in widths", least=1, most=256)
+    stem: int = option(7, "kernel of the first convolution, odd", least=1, most=255)
     norm: Literal["clip", "frame"] = option(
         "clip", "statistics of group norms: over all frames of a clip, or per frame"
     )
@@ -64,7 +67,7 @@ class ModelConfig(Config):
 class ProcessConfig(Config):
     """The diffusion process; the defaults are the paper's."""
 
-    steps: int = option(256, "number of noise levels T", least=2)
+    steps: int = option(256, "number of noise levels T", least=2, most=1_000_000)
     prediction: Literal["epsilon", "x0", "v"] = option("epsilon", "what the network predicts")
     levels: Literal["clip", "frame"] = option("clip", "one noise level per clip, or one per frame")
     draw: Literal["uniform", "stratified"] = option(
@@ -76,10 +79,10 @@ class ProcessConfig(Config):
 class OptimizerConfig(Config):
     """AdamW and the moving average of the weights."""
 
-    lr: float = option(1e-5, "learning rate", least=0)
+    lr: float = option(1e-5, "learning rate", least=0, most=1e38)
     beta2: float = option(0.999, "second moment decay of Adam (the first is 0.9)", least=0, most=1)
     weight_decay: float = option(
-        0.0, "decoupled weight decay; biases, norms and what a mixer names are spared", least=0
+        0.0, "decoupled weight decay; biases, norms and what a mixer names are spared", least=0, most=1000
     )
     warmup: int = option(0, "steps over which the learning rate rises from zero", least=0)
     decay: float = option(
@@ -88,6 +91,11 @@ class OptimizerConfig(Config):
     clip: float | None = option(None, "largest norm of the gradient; none: not clipped", least=0)
     ema: float = option(0.9999, "decay of the moving average of the weights", least=0, most=1)
     ema_warmup: bool = option(False, "whether that decay starts low and rises as (1 + n) / (10 + n)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta2 == 1:
+            raise ConfigError("OptimizerConfig.beta2 is 1; it must be below 1, since Adam divides by 1 - beta2^n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +107,11 @@ class TrainConfig(Config):
     data: DataConfig = option(DataConfig(), "the clips")
     optimizer: OptimizerConfig = option(OptimizerConfig(), "the optimizer")
     steps: int = option(100_000, "optimizer steps", least=1)
-    batch: int = option(8, "clips per step", least=1)
+    batch: int = option(8, "clips per step", least=1, most=1_000_000)
     seed: int = option(0, "seed of every random choice", least=0)
     precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the network: float32, or bfloat16 autocast")
     start: str | None = option(None, "checkpoint whose averaged weights training begins from; none: random weights")
     save_every: int = option(1000, "steps between checkpoints", least=1)
     sample_every: int = option(5000, "steps between sample sheets", least=1)
     test_every: int = option(1000, "steps between measurements of the loss on held-out clips", least=1)
-    test_clips: int = option(32, "held-out clips in that measurement", least=1)
+    test_clips: int = option(32, "held-out clips in that measurement", least=1, most=1_000_000)

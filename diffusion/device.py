@@ -1,18 +1,20 @@
-"""Which device a command runs on."""
+"""Which device a command runs on, and with which arithmetic."""
 
 from __future__ import annotations
 
 import torch
 
+from temporal_zoo.arithmetic import set_arithmetic
 from temporal_zoo.errors import InvalidInput
 
 
 def open_device(name: str) -> torch.device:
-    """The device of that name.
+    """The device of that name; gives this process the arithmetic of `temporal_zoo.arithmetic`.
 
     Raises:
-        ValueError: it is not there; the message says which are.
+        InvalidInput: it is not there; the message says which are.
     """
+    set_arithmetic()
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
         device = torch.device(name)

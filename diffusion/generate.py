@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from diffusion import checkpoint
 from diffusion.backbone import Backbone
 from diffusion.clip import Clip, ClipBatch
-from diffusion.config import TrainConfig
+from diffusion.config import MOST_FRAMES, TrainConfig
 from diffusion.process import Process, draw_noise
 from diffusion.randomness import generator
 from diffusion.samplers import ancestral, ddim, denoiser
+from temporal_zoo.errors import InvalidInput
 
 Sampler = Literal["ancestral", "ddim"]
 # Unless told otherwise.  At these few steps `ancestral` draws cleaner pictures than `ddim` with a half-trained network.
@@ -39,10 +40,14 @@ def generate(
         network: with trained weights, on the device to use.
         config: of the run that trained it.
         numbers: which samples.
-        num_steps: how many of the process's levels the sampler visits; `STEPS`, or all where there are fewer, unless
-            given.
+        num_steps: how many of the process's levels the sampler visits; unless given `STEPS`, or all where there are
+            fewer.  The paper visits all (arXiv 2403.07711).
         frames: length of the clips; the training length unless given.
+    Raises:
+        InvalidInput: more frames than `MOST_FRAMES`, or more steps than the process has levels.
     """
+    if frames is not None and not 1 <= frames <= MOST_FRAMES:
+        raise InvalidInput(f"clips of {frames:,} frames were asked for; they can have 1 to {MOST_FRAMES:,}")
     device = next(network.parameters()).device
     process = Process.from_config(config.process)
     model = config.model
@@ -59,11 +64,16 @@ def generate(
         return torch.stack([torch.randn(shape, generator=die) for die in dice]).to(device)
 
     denoise = denoiser(predict, process)
-    num_steps = min(STEPS, process.steps) if num_steps is None else num_steps
+    num_steps = levels_visited(config, num_steps)
     if sampler == "ddim":
         yield from ddim(denoise, process, start, num_steps=num_steps)
     else:
         yield from ancestral(denoise, process, start, fresh, num_steps=num_steps)
+
+
+def levels_visited(config: TrainConfig, num_steps: int | None) -> int:
+    """How many levels a sampler visits of the `config.process.steps` that there are."""
+    return min(STEPS, config.process.steps) if num_steps is None else num_steps
 
 
 def load_network(path: Path, device: torch.device) -> tuple[Backbone, TrainConfig, float]:
@@ -72,8 +82,8 @@ def load_network(path: Path, device: torch.device) -> tuple[Backbone, TrainConfi
     Raises:
         CheckpointError: not a checkpoint, a damaged one, or one whose network this version builds otherwise.
     """
-    content = checkpoint.load(path)
-    config = TrainConfig.from_dict(content["config"])
+    content = checkpoint.load(path, checkpoint.WEIGHTS)
+    config = checkpoint.config_of(content, path)
     network = Backbone(config.model, seed=0)
     checkpoint.fill(network, content["average"], path, {})
     return network.to(device).eval(), config, content["fps"]

@@ -6,25 +6,29 @@ checkpoint.pt    written whole or not at all
 weights.pt       the averaged weights alone, at the end: what one gives to others
 samples/         a contact sheet and a gif now and then
 loss.png         training and held-out loss so far
+
+One process at a time has the folder: it takes the folder's lock before it reads anything there.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import torch
 
-from diffusion import checkpoint
+from diffusion import checkpoint, circumstances
 from diffusion.config import TrainConfig
 from diffusion.data import DataError
 from diffusion.data.storage import written_whole
+from diffusion.folder_lock import FolderLock
+from diffusion.mixer_text import short
+from diffusion.signals import Stop, stoppable
 from diffusion.slots import assign
 from diffusion.train import Step, Trainer
 from temporal_zoo.config import ConfigError
@@ -39,40 +43,81 @@ log = logging.getLogger("temporal_zoo.run")
 FREE = frozenset({
     "steps", "save_every", "sample_every", "test_every", "data.cache", "model.channels", "model.size",
 })  # fmt: skip
+WEIGHTS = "weights.pt"
 PREVIEW_CLIPS = 4
+_PART = re.compile(r"\..+-[0-9a-f]{8}\.part")  # as `written_whole` names unfinished files
 
 
 class Run:
     """A training run in a folder: new, or continued from its checkpoint.
 
+    It holds the folder's lock until `close`, or until it is collected; `with Run(...) as run` closes it.
+
     Args:
         config: what to train; an existing run must have been started with the same, but for `FREE`.
         folder: made if need be.
         device: where to train.
+        beside: names of files of the caller that may lie in the folder before the run begins.
+    Attributes:
+        changed: what is different from when the run was last started, a line each.
+        stopped_by: the signal that ended `steps`, or None.
     Raises:
-        ConfigError, UnknownMixer: a mixer, option or slot that does not exist, or the folder holds a run with another
-            configuration; the message lists what differs.
-        CheckpointError: its checkpoint cannot be read.
+        ConfigError, UnknownMixer: a mixer, option or slot that does not exist; the folder holds a run with another
+            configuration, and the message lists what differs; or something that is not a run, which is left as it is;
+            or another process trains in it.
+        CheckpointError: its checkpoint cannot be used.
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, config: TrainConfig, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self, config: TrainConfig, folder: Path, device: torch.device, *, beside: Collection[str] = ()
+    ) -> None:
         # A misspelt mixer is told before a folder is made and videos are decoded.
         assign(config.model.mixer, len(config.model.multipliers), config.model.slots)
         self.folder = folder
-        state = None
-        with _new_if_good(folder):
-            if (path := folder / checkpoint.NAME).exists():
-                state = checkpoint.load(path)
-                # Through a `TrainConfig`, which knows the defaults of fields that are younger than the checkpoint.
-                theirs = TrainConfig.from_dict(state["config"]).to_dict()
-                checkpoint.require_same(config.to_dict(), theirs, folder, ignore=FREE)
-            self.trainer = Trainer(config, device, state)
+        self.stopped_by: int | None = None
+        self._lock = FolderLock(folder)
+        try:
+            _require_run_or_empty(folder, config, beside)
+            _sweep(folder, folder / "samples")
+            self._open(config, device)
+        except BaseException:
+            self._lock.close()
+            self._lock.remove_if_new()
+            raise
+
+    def _open(self, config: TrainConfig, device: torch.device) -> None:
+        state, path = None, self.folder / checkpoint.NAME
+        if path.exists():
+            state = checkpoint.load(path, checkpoint.WHOLE)
+            theirs = checkpoint.comparable(checkpoint.config_of(state, path))
+            checkpoint.require_same(checkpoint.comparable(config), theirs, self.folder, ignore=FREE)
+        self.trainer = Trainer(config, device, state, path)
         self.continued = state is not None
         self.config = self.trainer.config
-        with written_whole(folder / "config.json") as file:
+        here, log = environment(), self.folder / "log.jsonl"
+        found = circumstances.circumstances(self.trainer.clips, device)
+        self.changed: list[str] = []
+        if state is not None:
+            fields = checkpoint.differences(checkpoint.comparable(self.config), theirs)
+            self.changed += [f"{name}: {before} before, {now} now" for name, (now, before) in fields.items()]
+            self.changed += circumstances.changes(circumstances.last(log), circumstances.with_versions(found, here))
+        with written_whole(self.folder / "config.json") as file:
             file.write(json.dumps(self.config.to_dict(), indent=1).encode() + b"\n")
-        self._session = Session(folder / "log.jsonl", environment())
+        self._session = Session(log, here)
+        self._session.write(circumstances.KIND, found)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the folder back to other processes."""
+        self._lock.close()
 
     @property
     def finished(self) -> bool:
@@ -82,34 +127,70 @@ class Run:
     def steps(self) -> Iterator[tuple[Step, float | None]]:
         """Trains to the end; yields each step, with the held-out loss where it was measured.
 
-        Ctrl-C ends it after the step under way, with a checkpoint; a second one ends it at once.
+        Ctrl-C, SIGTERM and SIGHUP end it after the step under way, with a checkpoint; a second one ends it at once.
+        Of a run that is finished already, it writes what is missing (`complete`).  At its end the folder is given back
+        to other processes.
 
         Raises:
-            ConfigError: another process trains in this folder.
             TrainingFailed: the loss or the gradient is not finite.
         """
-        with _alone(self.folder), _interruptible() as interrupted:
-            last = False
-            while not self.finished and not last:
-                with tracing() as ran:
-                    step = self.trainer.advance()
-                bodies = {op: sorted(names) for op, names in ran.items()}
-                test_loss = self.trainer.test_loss() if self._due(self.config.test_every) else None
-                self._session.write("step", vars(step) | {"test_loss": test_loss, "bodies": bodies})
-                last = interrupted.is_set()
-                if last or self._due(self.config.save_every):
-                    checkpoint.save(self.folder / checkpoint.NAME, self.trainer.state())
-                if self.finished:
-                    checkpoint.save(self.folder / "weights.pt", self.trainer.weights())
-                if self._due(self.config.sample_every):
-                    self._draw(step.step)
-                yield step, test_loss
+        self.stopped_by = None
+        try:
+            if self.finished:
+                self.complete()
+            with stoppable() as stop:
+                while not self.finished and not self.stopped_by:
+                    yield self._step(stop)
+        finally:
+            self.close()
+
+    def _step(self, stop: Stop) -> tuple[Step, float | None]:
+        with tracing() as ran:
+            step = self.trainer.advance()
+        bodies = {op: sorted(names) for op, names in ran.items()}
+        test_loss = self.trainer.test_loss() if self._due(self.config.test_every) else None
+        self._session.write("step", vars(step) | {"test_loss": test_loss, "bodies": bodies})
+        self.stopped_by = stop.signal
+        if self.stopped_by or self._due(self.config.save_every):
+            checkpoint.save(self.folder / checkpoint.NAME, self.trainer.state())
+        if self.finished:
+            self._save_weights()
+        if self._due(self.config.sample_every):
+            self._draw(step.step)
+        return step, test_loss
+
+    def complete(self) -> list[str]:
+        """Writes what a finished run lacks, because it was killed after its last checkpoint; returns what was written.
+
+        The weights of an earlier, shorter training are replaced.
+        """
+        written = []
+        if not self._has_weights():
+            self._save_weights()
+            written.append(WEIGHTS)
+        if any(not path.exists() for path in self._pictures(self.trainer.step)) and self._draw(self.trainer.step):
+            written.append("pictures")
+        return written
+
+    def _has_weights(self) -> bool:
+        try:
+            return checkpoint.load(self.folder / WEIGHTS, checkpoint.WEIGHTS)["step"] == self.trainer.step
+        except (FileNotFoundError, checkpoint.CheckpointError):
+            return False
+
+    def _save_weights(self) -> None:
+        checkpoint.save(self.folder / WEIGHTS, self.trainer.weights())
+
+    def _pictures(self, step: int) -> tuple[Path, Path, Path]:
+        """Contact sheet, gif and loss curves after a step, in the order in which they are written."""
+        samples = self.folder / "samples"
+        return samples / f"{step:07d}.png", samples / f"{step:07d}.gif", self.folder / "loss.png"
 
     def _due(self, every: int) -> bool:
         return self.finished or self.trainer.step % every == 0
 
-    def _draw(self, step: int) -> None:
-        """A sample sheet, a gif and the loss curves; training goes on without them where their packages are missing."""
+    def _draw(self, step: int) -> bool:
+        """A sample sheet, a gif and the loss curves; False, and training goes on, where their packages are missing."""
         from diffusion.curves import save_curves
         from diffusion.data.readers import need
         from diffusion.generate import sample_clips
@@ -120,59 +201,48 @@ class Run:
                 need(module, "drawing samples and loss curves")
         except DataError as error:
             log.warning("no pictures: %s", error)
-            return
+            return False
         clips = sample_clips(self.trainer.average.model, self.config, PREVIEW_CLIPS, fps=self.trainer.clips.fps)
-        save_sheet(self.folder / "samples" / f"{step:07d}.png", clips)
-        save_gif(self.folder / "samples" / f"{step:07d}.gif", clips)
-        save_curves(self.folder / "loss.png", {self.config.model.mixer: self.folder})
+        sheet, gif, curves = self._pictures(step)
+        # The curves first: where the pictures of a step are, the curves go to that step.
+        save_curves(curves, {short(self.config.model.mixer): self.folder})
+        save_sheet(sheet, clips)
+        save_gif(gif, clips)
+        return True
 
 
-@contextmanager
-def _new_if_good(folder: Path) -> Iterator[None]:
-    """Makes a folder, now rather than after an hour, and takes it away again where the block fails."""
-    found = folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        if not found:
-            folder.rmdir()
-        raise
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a run."""
-    try:
-        import fcntl
-    except ImportError:  # not a Unix
-        yield
+def _require_run_or_empty(folder: Path, config: TrainConfig, beside: Collection[str]) -> None:
+    """Leaves folders alone that are neither a run's nor empty.  Raises: ConfigError."""
+    if _is_run(folder):
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    others = {path.name for path in folder.iterdir() if not _PART.fullmatch(path.name)} - set(beside)
+    if config.data.cache is not None:  # decoded videos may be kept in the folder itself
+        others -= {path.name for path in folder.iterdir() if _holds(path, Path(config.data.cache).expanduser())}
+    if others:
+        raise ConfigError(
+            f"{folder} is not empty and holds no training run: there is {', '.join(sorted(others)[:3])}; nothing was "
+            "changed. Give --out another folder"
+        )
+
+
+def _holds(path: Path, inner: Path) -> bool:
+    return inner.absolute().is_relative_to(path.absolute())
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether the folder has the configuration of a run, or, where there is none, a checkpoint."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(f"another process trains in {folder}; wait for it, or give --out another folder") from None
-    else:
-        yield
-    finally:
-        os.close(descriptor)
+        content = json.loads((folder / "config.json").read_bytes())
+    except FileNotFoundError:
+        return (folder / checkpoint.NAME).exists()
+    except ValueError:
+        return False
+    return isinstance(content, dict) and {"model", "process", "data", "optimizer", "steps"} <= content.keys()
 
 
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets instead of stopping the program; the next Ctrl-C stops it."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted  # only the main thread receives signals
-        return
-
-    def note(*_) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _sweep(*folders: Path) -> None:
+    """Removes unfinished files of killed processes: while the lock is held, no living process writes there."""
+    for folder in folders:
+        for path in folder.glob(".*.part"):
+            if _PART.fullmatch(path.name):
+                path.unlink(missing_ok=True)

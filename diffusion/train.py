@@ -23,6 +23,7 @@ from diffusion.config import ProcessConfig, TrainConfig
 from diffusion.data import open_clips
 from diffusion.data.source import ClipSource
 from diffusion.ema import MovingAverage
+from diffusion.mixer_text import explicit
 from diffusion.process import Process, draw_levels, draw_noise, loss
 from temporal_zoo.errors import UserError
 
@@ -57,8 +58,12 @@ class Drawn(NamedTuple):
 
 
 def resolve(config: TrainConfig, clips: ClipSource) -> TrainConfig:
-    """The configuration with what only the data knows, so that a checkpoint rebuilds its network without them."""
-    return config.replace(model=config.model.replace(channels=clips.channels, size=clips.size))
+    """The configuration with what only the data and this version know: the shape of clips, and every mixer's options.
+
+    So a checkpoint rebuilds its network without the data, and also when a default has changed.
+    """
+    model = config.model.replace(channels=clips.channels, size=clips.size, mixer=explicit(config.model.mixer))
+    return config.replace(model=model)
 
 
 class Trainer:
@@ -68,12 +73,19 @@ class Trainer:
         config: the run; `Trainer.config` is the same with the shape of the data filled in.
         device: where to train.
         state: what `Trainer.state` returned in an earlier run of this configuration, to continue it.
+        path: the file that holds `state`, for messages.
     Raises:
         DataError: no clips can be had as asked.
-        CheckpointError: `config.start` is none, or one of another network.
+        CheckpointError: `config.start` is none, or one of another network; or `state` does not fit.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device, state: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        state: dict[str, Any] | None = None,
+        path: Path = Path(checkpoint.NAME),
+    ) -> None:
         start = checkpoint.find(config.start) if config.start is not None and state is None else None
         self.device = device
         self.clips = open_clips(config.data, split="train")
@@ -86,7 +98,7 @@ class Trainer:
         self.step = 0
         self._test: Drawn | None = None
         if state is not None:
-            self.restore(state)
+            self.restore(state, path)
         elif start is not None:
             self._begin_from(start)
 
@@ -105,16 +117,25 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continues from what `state` returned in a run of the same configuration."""
+    def restore(self, state: dict[str, Any], path: Path) -> None:
+        """Continues from what `state` returned in a run of the same configuration, and `path` holds.
+
+        Raises:
+            CheckpointError: it is the state of another network.
+        """
         self.step = state["step"]
-        self.network.load_state_dict(state["network"])
-        self.average.model.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        checkpoint.fill(self.network, state["network"], path, {})
+        checkpoint.fill(self.average.model, state["average"], path, {})
+        checkpoint.fill_optimizer(self.optimizer, state["optimizer"], path)
+        if self.step and not self.optimizer.state:
+            raise checkpoint.CheckpointError(f"{path} is damaged: the optimizer has no state after {self.step} steps")
 
     def _begin_from(self, path: Path) -> None:
-        content = checkpoint.load(path)
-        reasons = checkpoint.differences(self.config.model.to_dict(), content["config"]["model"], "model.")
+        content = checkpoint.load(path, checkpoint.WEIGHTS)
+        ours, theirs = (
+            checkpoint.comparable(config)["model"] for config in (self.config, checkpoint.config_of(content, path))
+        )
+        reasons = checkpoint.differences(ours, theirs, "model.")
         for network in (self.network, self.average.model):
             checkpoint.fill(network, content["average"], path, reasons)
 

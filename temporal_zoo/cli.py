@@ -1,19 +1,25 @@
 """The `zoo` command: a group whose commands are entry points of the group `temporal_zoo.commands`, loaded when needed.
 
-Results go to stdout, talk to stderr.  Exit codes: 0 done, 1 some case failed, 2 asked wrongly.  Errors that a user can
-mend become one message, here and nowhere else; any other exception is a bug of ours and keeps its traceback.
+Results go to stdout, talk to stderr.  Exit codes: 0 done, 1 some case failed, 2 asked wrongly, 141 the reader of a pipe
+has left.  Errors that a user can mend become one message, here and nowhere else; any other exception is a bug of ours
+and keeps its traceback.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 import click
 
-from temporal_zoo import __version__
+from temporal_zoo import __version__, terminal
 from temporal_zoo.config import nearest
 from temporal_zoo.errors import InvalidInput, UserError
 
@@ -21,6 +27,23 @@ GROUP = "temporal_zoo.commands"
 ROOT = Path(__file__).parent.parent
 # Import names that other packages use too; ours carry a mark.
 SHARED_NAMES = ("bench", "diffusion")
+
+
+# What to do about a file that cannot be read or written, after the system's own words.
+REMEDIES = {
+    errno.ENOSPC: "free some space, or choose another folder",
+    errno.EDQUOT: "free some space, or choose another folder",
+    errno.EFBIG: "the system limits the size of files here (ulimit -f)",
+    errno.EACCES: "choose another place, or change its permissions",
+    errno.EPERM: "choose another place, or change its permissions",
+    errno.EROFS: "choose a folder on another file system",
+    errno.EISDIR: "a file is needed here",
+    errno.ENOTDIR: "a part of this path is a file where a folder is needed",
+    errno.EEXIST: "a file of this name is in the way; choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "the system limits the number of open files (ulimit -n)",
+    errno.EIO: "the disk or the writer of this format reports a failure; choose another folder",
+}
 
 
 class Refusal(click.ClickException):
@@ -54,14 +77,14 @@ class Commands(click.Group):
             )
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        terminal.prepare()
+        with _explained():  # `zoo --help` writes here
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> object:
-        try:
+        with _explained():
             return super().invoke(ctx)
-        except Exception as error:
-            message = explain(error)
-            if message is None:
-                raise
-            raise Refusal(message) from error
 
 
 @click.group(cls=Commands)
@@ -77,8 +100,23 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         return _missing(error.name or "")
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        remedy = REMEDIES.get(error.errno or 0)
+        return f"{os.fsdecode(error.filename)}: {error.strerror}{f'; {remedy}' if remedy else ''}"
     return str(error) if isinstance(error, UserError) else None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns errors that a user can mend into a `Refusal`."""
+    try:
+        yield
+    except Exception as error:
+        if (message := explain(error)) is not None:
+            raise Refusal(message) from error
+        if isinstance(error, (EOFError, BrokenPipeError)):
+            # click takes both for a user who has left, and would end without a word.
+            raise RuntimeError(f"unexpected {type(error).__name__}: {error}") from error
+        raise
 
 
 def _missing(module: str) -> str | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -51,10 +52,11 @@ class Config:
             object.__setattr__(self, name, _checked(getattr(self, name), kind, spot))
             facts = type(self).__dataclass_fields__[name].metadata
             for number in _numbers(getattr(self, name)):
-                # "Not at least" and not "below": NaN is neither.
-                if (least := facts.get("least")) is not None and not number >= least:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ConfigError(f"{spot} is {number}; it must be a finite number")
+                if (least := facts.get("least")) is not None and number < least:
                     raise ConfigError(f"{spot} is {number}; it must be at least {least}")
-                if (most := facts.get("most")) is not None and not number <= most:
+                if (most := facts.get("most")) is not None and number > most:
                     raise ConfigError(f"{spot} is {number}; it must be at most {most}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,9 +185,13 @@ def _unknown(cls: type[Config], name: str, known: Iterable[str]) -> str:
     )
 
 
-def _numbers(value: Any) -> Iterable[float]:
-    values = value if isinstance(value, tuple) else (value,)
-    return (v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool))
+def _numbers(value: Any) -> Iterator[float]:
+    """The numbers in a value: itself, or those in a tuple or mapping."""
+    if isinstance(value, (tuple, Mapping)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _numbers(each)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield value
 
 
 def _of_union(kind: Any, value: Any, spot: str, read: Callable[[Any], Any]) -> Any:
@@ -215,7 +221,10 @@ def _checked(value: Any, kind: Any, spot: str) -> Any:
     elif origin is dict and isinstance(value, Mapping):
         return {k: _checked(v, args[1], f"{spot}[{k}]") for k, v in value.items()}
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            good = False
     elif isinstance(kind, type):
         good = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     else:

@@ -1,4 +1,4 @@
-"""Where a number comes from: machine, software, code and threads, as one plain dictionary with an id.
+"""Where a number comes from: machine, software, code, compiler, arithmetic and threads, as one plain dictionary.
 
 Two records with the same environment id were made by the same code on the same kind of machine with the same settings.
 """
@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from temporal_zoo import control_group
 from temporal_zoo.packages import OPTIONAL
 
 ROOT = Path(__file__).parent.parent
@@ -24,16 +25,20 @@ _SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTO
 
 
 def environment() -> dict[str, Any]:
-    """Machine, software, code, threads and settings, and `id`, a digest of all of them.
+    """Machine, software, code, compiler, arithmetic, threads and settings, and `id`, a digest of all of them.
 
     Values are plain (JSON can hold them); what cannot be found out is None.  Nothing in it depends on the time of day
     or on the load of the machine.  Imports torch.
     """
+    from temporal_zoo.arithmetic import arithmetic
+
     facts = {
         "machine": machine(),
         "devices": _devices(),
         "software": _software(),
         "code": code(),
+        "compiler": _compiler(),
+        "arithmetic": arithmetic(),
         "threads": _threads(),
         "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
     }
@@ -43,7 +48,8 @@ def environment() -> dict[str, Any]:
 def digest(value: Any) -> str:
     """Sixteen hexadecimal digits that name a plain value; equal values have equal digests, in any order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    # Half characters stand for bytes of names that are not UTF-8.
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def machine() -> dict[str, Any]:
@@ -54,7 +60,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
         "memory_bytes": _memory_bytes(),
-        "memory_limit_bytes": _memory_limit_bytes(),
+        "memory_limit_bytes": control_group.limit_bytes(),
     }
 
 
@@ -94,10 +100,22 @@ def _git(*arguments: str) -> str | None:
 
 @cache
 def _source_digest() -> str:
+    """Of every file in our packages, whatever its kind: sources, headers, configurations, weights and videos.
+
+    pyproject.toml is not among them: an installed package has none, and what it asks for is in "software".
+    """
     running = hashlib.blake2b(digest_size=8)
-    for path in sorted(p for ours in OURS for p in (ROOT / ours).rglob("*") if p.suffix in {".py", ".cpp", ".cu"}):
-        running.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    for path in sorted(path for ours in OURS for path in (ROOT / ours).rglob("*") if _can_change_a_result(path)):
+        running.update(f"{path.relative_to(ROOT).as_posix()}\0".encode(errors="surrogateescape"))
+        running.update(hashlib.blake2b(path.read_bytes()).digest())
     return running.hexdigest()
+
+
+def _can_change_a_result(path: Path) -> bool:
+    """Whether it is a file of ours, and neither bytecode nor a hidden file such as an editor leaves."""
+    parts = path.relative_to(ROOT).parts
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+    return not hidden and path.suffix != ".pyc" and path.is_file()
 
 
 def _devices() -> list[dict[str, Any]]:
@@ -132,6 +150,12 @@ def _software() -> dict[str, Any]:
     return found
 
 
+def _compiler() -> dict[str, Any]:
+    from temporal_zoo.ops import _native
+
+    return _native.compiler_facts()
+
+
 def _threads() -> dict[str, int]:
     import torch
 
@@ -151,15 +175,6 @@ def _memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return None
-
-
-def _memory_limit_bytes() -> int | None:
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = _text(path).strip()
-        # Version 1 of cgroups writes "no limit" as a number beyond any machine.
-        if text.isdigit() and int(text) < 1 << 60:
-            return int(text)
-    return None
 
 
 def _text(path: str) -> str:

@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from temporal_zoo.errors import InvalidInput
+from temporal_zoo.files import naming
 
 log = logging.getLogger("temporal_zoo.record")
 
 SCHEMA = 1
+_SHOWN = 5  # damaged lines that are told one by one
 
 
 class RecordError(InvalidInput):
@@ -57,9 +59,11 @@ class Session:
         if taken := [name for name in fields if name in head and fields[name] != head[name]]:
             raise RecordError(f"a record's own fields cannot be named {', '.join(taken)}")
         try:
-            line = json.dumps(head | dict(fields), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            text = json.dumps(head | dict(fields), ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise RecordError(f"a {head['kind']} record must hold plain finite values: {error}") from error
+        # Half characters stand for bytes of names that are not UTF-8; JSON reads their escapes back as they were.
+        line = text.encode(errors="backslashreplace") + b"\n"
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             # A damaged last line is closed first; otherwise this record would be lost with it.
@@ -76,15 +80,25 @@ class Session:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a file holds: its records, its environments by id, and the lines that could not be read."""
+    """What a file holds: its records, its environments by id, and the lines that could not be read.
+
+    Every record has a "schema" and a "kind"; one of kind "environment" has an "id", and every other an "environment".
+    What else it holds is whatever the file says.  `lines` are the numbers of the records' lines.
+    """
 
     records: tuple[dict[str, Any], ...]
     environments: dict[str, dict[str, Any]]
     damaged: tuple[tuple[int, str], ...]
+    lines: tuple[int, ...] = ()
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """The records of one kind, in the order of the file."""
-        return [record for record in self.records if record["kind"] == kind]
+        return [record for _, record in self.numbered(kind)]
+
+    def numbered(self, kind: str) -> list[tuple[int, dict[str, Any]]]:
+        """The same, each with the number of its line."""
+        found = zip(self.lines, self.records, strict=True)
+        return [(number, record) for number, record in found if record["kind"] == kind]
 
 
 def read(path: str | Path) -> Reading:
@@ -92,10 +106,13 @@ def read(path: str | Path) -> Reading:
 
     Raises:
         RecordError: the file holds no record at all, or records of a newer schema.
+        OSError: it cannot be read.
     """
-    records, damaged = [], []
+    records, lines, damaged = [], [], []
+    with naming(path):
+        content = Path(path).read_bytes()
     # Bytes, because a line may be cut within a character.
-    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         record = _parsed(line)
@@ -103,22 +120,31 @@ def read(path: str | Path) -> Reading:
             damaged.append((number, line.decode(errors="replace")))
             continue
         if record["schema"] > SCHEMA:
-            raise RecordError(f"{path}:{number} has schema {record['schema']}; this version reads up to {SCHEMA}")
+            raise RecordError(
+                f"{path}:{number} has schema {record['schema']}; this version reads up to {SCHEMA}: "
+                "read it with the version of temporal-zoo that wrote it, or a newer one"
+            )
+        if not isinstance(record.get("id" if record["kind"] == "environment" else "environment"), str):
+            damaged.append((number, line.decode(errors="replace")))
+            continue
         records.append(record)
-    for number, text in damaged:
-        log.warning("%s:%d is damaged and was left out: %.60r", path, number, text)
+        lines.append(number)
+    for number, text in damaged[:_SHOWN]:
+        log.warning("%s:%d is damaged and was left out: %.60r", path, number, text[:60])
+    if (more := len(damaged) - _SHOWN) > 0:
+        log.warning("%s: %d more lines are damaged and were left out", path, more)
     if damaged and not records:
         raise RecordError(f"{path} is no file of records: not one of its {len(damaged)} lines could be read")
     environments = {record["id"]: record for record in records if record["kind"] == "environment"}
-    return Reading(tuple(records), environments, tuple(damaged))
+    return Reading(tuple(records), environments, tuple(damaged), tuple(lines))
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:  # of which both JSON and UTF-8 errors are
+    except (ValueError, RecursionError):  # both JSON and UTF-8 errors; brackets within brackets without end
         return None
-    good = isinstance(record, dict) and isinstance(record.get("schema"), int) and isinstance(record.get("kind"), str)
+    good = isinstance(record, dict) and type(record.get("schema")) is int and isinstance(record.get("kind"), str)
     return record if good else None
 
 

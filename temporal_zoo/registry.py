@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pkgutil
 import re
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from temporal_zoo.config import nearest
 from temporal_zoo.errors import InvalidInput
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 GROUP = "temporal_zoo.mixers"
 
 Growth = Literal["1", "T", "T log T", "T^2"]
+# 8 GiB in float32: several times the largest layer of any published model.  Larger ones are mistakes, and asking for
+# their memory would end the process.
+MOST_NUMBERS = 2**31
 
 
 class UnknownMixer(InvalidInput, LookupError):
@@ -118,11 +122,35 @@ def build(spec: str | MixerSpec, dim: int, *, shared: nn.Module | None = None) -
     Raises:
         UnknownMixer: no such mixer.
         ConfigError: an option that the mixer does not have, or a value that it does not take.
+        InvalidInput: a width that is none, or a mixer that would hold more than `MOST_NUMBERS` numbers.
     """
     spec = MixerSpec.parse(spec) if isinstance(spec, str) else spec
-    if not isinstance(dim, int) or dim < 1:
-        raise InvalidInput(f"dim is {dim!r}; a mixer's width is a whole number of at least 1")
-    return get(spec.name).mixer(dim, spec.config(), shared=shared)
+    if not isinstance(dim, int) or not 1 <= dim <= MOST_NUMBERS:
+        raise InvalidInput(f"dim is {dim!r}; a mixer's width is a whole number in 1..{MOST_NUMBERS}")
+    mixer, config = get(spec.name).mixer, spec.config()
+    if not _has_possible_size(mixer, dim, config):
+        raise InvalidInput(
+            f"{spec} of width {dim} would hold more than {MOST_NUMBERS:,} numbers in its parameters and buffers; "
+            "choose smaller sizes"
+        )
+    return mixer(dim, config, shared=shared)
+
+
+def _has_possible_size(mixer: type[Mixer], dim: int, config: Any) -> bool:
+    """Whether the mixer stays within `MOST_NUMBERS`; found out without taking memory."""
+    sizes = [value for value in config.to_dict().values() if isinstance(value, int)]
+    # Weights have two axes, each a product of sizes: small mixers, which are most, need no count.
+    if (dim * math.prod(max(1, size) for size in sizes)) ** 2 <= MOST_NUMBERS:
+        return True
+    import torch
+
+    try:
+        with torch.device("meta"):
+            built = mixer(dim, config)
+        return sum(tensor.numel() for tensor in (*built.parameters(), *built.buffers())) <= MOST_NUMBERS
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        # Sizes beyond 64 bits.  Another failure would come again on the real device, where it is told in full.
+        return "overflow" not in str(error).lower() and not isinstance(error, (OverflowError, MemoryError))
 
 
 def _owner(name: str) -> str | None:

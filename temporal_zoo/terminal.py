@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import codecs
+import io
+import sys
+from typing import TYPE_CHECKING, Any
+
+from temporal_zoo.files import naming
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -11,13 +16,64 @@ if TYPE_CHECKING:
 # A file or a pipe has no width; narrow tables there would only break words.
 _WIDTH_OF_FILES = 160
 
+# What shells report of a program that wrote into a pipe which nothing reads: 128 + SIGPIPE.
+PIPE_CLOSED = 141
+# Characters of ours, for terminals that cannot show them.
+_PLAIN = {"×": "x", "±": "+-", "≥": ">=", "≤": "<=", "–": "-", "—": "-", "…": "...", "²": "^2", "→": "->"}
 
-def output() -> Console:
-    """Standard output, for results; progress and remarks go to standard error."""
+
+def prepare() -> None:
+    """Lets every text be printed, on an ASCII terminal too, and errors of standard output name it."""
+    codecs.register_error("temporal_zoo.plain", _plain)
+    if sys.stdout is not None and sys.stdout is sys.__stdout__:
+        sys.stdout = _named(sys.stdout)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where a program put a stream of its own
+            stream.reconfigure(errors="temporal_zoo.plain")
+
+
+def _named(stream: Any) -> Any:
+    """The same stream, whose errors name it; itself where it is no file (Windows' console is none)."""
+    if type(getattr(stream.buffer, "raw", stream.buffer)) is not io.FileIO:
+        return stream
+    raw = _StandardOutput(stream.fileno(), "w", closefd=False)
+    buffered = hasattr(stream.buffer, "raw")  # not after `python -u`
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw) if buffered else raw,
+        encoding=stream.encoding,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+class _StandardOutput(io.FileIO):
+    """Standard output that fails only once, so that Python does not complain again when it ends."""
+
+    _failed = False
+
+    def write(self, data: Any, /) -> int:
+        if self._failed or not len(data):  # click asks what it has by writing nothing
+            return len(data)
+        try:
+            with naming("standard output"):
+                return super().write(data)
+        except OSError as error:
+            self._failed = True
+            if isinstance(error, BrokenPipeError):  # as in `zoo list | head`
+                raise SystemExit(PIPE_CLOSED) from None
+            raise
+
+
+def output(*, highlight: bool = True) -> Console:
+    """Standard output, for results; progress and remarks go to standard error.
+
+    Args:
+        highlight: numbers and paths in colour, on a terminal that shows colours.
+    """
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH_OF_FILES)
+    console = Console(highlight=highlight)
+    return console if console.is_terminal else Console(highlight=highlight, width=_WIDTH_OF_FILES)
 
 
 def table(*columns: str, title: str | None = None) -> Table:
@@ -29,3 +85,13 @@ def table(*columns: str, title: str | None = None) -> Table:
     for column in columns:
         made.add_column(column, overflow="fold")
     return made
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What stands for a character that cannot be encoded; a byte that is not UTF-8 stays that byte."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letter, following = error.object[error.start], error.start + 1
+    if "\udc80" <= letter <= "\udcff":
+        return letter.encode("ascii", "surrogateescape"), following
+    return _PLAIN.get(letter) or letter.encode("ascii", "backslashreplace").decode(), following

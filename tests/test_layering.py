@@ -17,6 +17,7 @@ OPTIONAL = {"mamba_ssm", "causal_conv1d", "flash_attn", "xformers", "torchvision
 REACHING = ("bench.workloads", "bench.training")
 LIGHT = [
     "temporal_zoo",
+    "temporal_zoo.cache",
     "temporal_zoo.catalogue",
     "temporal_zoo.cli",
     "temporal_zoo.commands",
@@ -105,7 +106,7 @@ def wrong_way(arrow):
     if (
         under(source, "temporal_zoo.ops")
         and under(target, "temporal_zoo")
-        and not under(target, "temporal_zoo.ops", "temporal_zoo.config", "temporal_zoo.errors")
+        and not under(target, "temporal_zoo.ops", "temporal_zoo.cache", "temporal_zoo.config", "temporal_zoo.errors")
     ):
         return "ops know nothing of mixers"
     if (

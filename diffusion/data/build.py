@@ -1,9 +1,10 @@
 """Building a cache of decoded videos: every item is decoded once, at the size of training.
 
 A cache is a folder: `videos/<digest>.u8` holds the frames of one item (frames, size, size, channels) uint8 without a
-header, `videos/<digest>.json` what is in it or why it could not be read, `index.json` lists all videos, and
-`meta.json`, written last, says what the cache was made of.  Digests name an item's path and state, so that a build
-which was interrupted, or whose source has changed, decodes only what is missing.
+header, `videos/<digest>.json` what is in it or why it could not be read, `index.json` lists all videos and the items
+that they were made of, and `meta.json` is written last.  Digests name an item's path and state, so that a build which
+was interrupted, or whose source has changed, decodes only what is missing.  `bad_files.txt` has a line for each entry
+that was left out, lost frames, or looks otherwise in a viewer.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from typing import Any
 import numpy as np
 
 from diffusion.data import DataError
-from diffusion.data.layout import Item, find_items, fingerprint
+from diffusion.data.names import printable
 from diffusion.data.readers import Recording, UnreadableVideo, recordings
+from diffusion.data.search import Item, Listing, search
 from diffusion.data.storage import made, read_json, size_of, write_json, written_whole
 
 KIND = "temporal_zoo videos"
 # Bump it whenever the same files would be stored otherwise: the centre square by areas, uint8, frames first.
-FORMAT = 1
+# 1 took pictures as they are stored; 2 takes them as a viewer shows them, and knows the digests of decoded frames.
+FORMAT = 2
 _SPARE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One decoded video: `frames` frames of its shard from `start` on."""
+    """One decoded video: `frames` frames of its shard from `start` on; `digest` is of its decoded frames."""
 
     name: str
     shard: str
@@ -40,15 +43,20 @@ class Entry:
     frames: int
     channels: int
     fps: float
+    digest: str = ""
 
 
 @dataclass(frozen=True)
 class Built:
-    """One step of a build: the item just done, why it is bad if it is, and how far the build has come."""
+    """One step of a build: the entry just done, why it is left out if it is, and how far the build has come.
+
+    notes: a line for each thing that was lost, or that a viewer would show in another way.
+    """
 
     name: str
     frames: int
     bad: str | None
+    notes: list[str]
     done: int
     total: int
 
@@ -56,17 +64,23 @@ class Built:
 def build(source: Path, folder: Path, *, size: int, strict: bool = False) -> Iterator[Built]:
     """Decodes a source into a cache, item by item; items that are there already are kept.
 
-    Files that cannot be decoded are left out and listed in bad_files.txt; `strict` makes the first one an error.
+    Entries that cannot be used are left out and listed in bad_files.txt; `strict` makes the first one, and the first
+    lost frame, an error.
 
-    Raises: DataError when nothing can be decoded, the disk is too small, or channels differ.
+    Raises: DataError when nothing can be decoded, or the disk is too small.
     """
     _check_folder(folder, source)
-    items = find_items(source)
+    found = search(source)
+    total = len(found.items)
+    for problem in found.problems:
+        if strict:
+            raise DataError(f"{problem}; without strict it would be left out")
+        yield Built(problem.partition(": ")[0], 0, problem, [], 0, total)
     shards = made(folder / "videos")
-    bytes_left = sum(item.size_bytes for item in items)
+    bytes_left = sum(item.size_bytes for item in found.items)
     bytes_read = bytes_written = 0
     records = []
-    for done, item in enumerate(items, 1):
+    for done, item in enumerate(found.items, 1):
         digest = _digest(item, size)
         record = _finished(shards, digest)
         if record is None or (record["bad"] and strict):
@@ -74,18 +88,21 @@ def build(source: Path, folder: Path, *, size: int, strict: bool = False) -> Ite
             record = _decode(item, shards, digest, size)
             bytes_read += item.size_bytes
             bytes_written += record["bytes"]
-        if record["bad"] and strict:
+        if strict and record["bad"]:
             raise DataError(f"{record['bad']}; without strict it would be left out")
+        if strict and record["lost"]:
+            raise DataError(f"{record['notes'][0]}; without strict the rest would be kept")
         bytes_left -= item.size_bytes
         records.append(record)
-        yield Built(item.name, sum(entry["frames"] for entry in record["videos"]), record["bad"], done, len(items))
-    _finish(source, folder, items, records, size)
+        frames = sum(entry["frames"] for entry in record["videos"])
+        yield Built(item.name, frames, record["bad"], record["notes"], done, total)
+    _finish(source, folder, found, records, size)
 
 
 def is_cache(folder: Path) -> bool:
     """Whether a folder is a cache that was built to the end."""
     try:
-        return read_meta(folder).get("kind") == KIND
+        return (folder / "meta.json").is_file() and read_meta(folder).get("kind") == KIND
     except (OSError, DataError):
         return False
 
@@ -103,52 +120,60 @@ def read_index(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
 def _decode(item: Item, shards: Path, digest: str, size: int) -> dict[str, Any]:
     """Decodes one item into its shard and notes what is in it; the note is written last."""
     videos: list[dict[str, Any]] = []
-    frames, bad = 0, None
+    frames, lost, bad = 0, 0, None
+    notes: list[str] = []
     try:
         with written_whole(shards / f"{digest}.u8") as file:
             for number, recording in enumerate(recordings(item.path, size)):
                 start = frames
-                frames += _write(recording, file)
+                written, of_frames = _write(recording, file)
+                frames, lost = frames + written, lost + recording.lost
                 name = item.name if number == 0 else f"{item.name}#{number}"
-                entry = Entry(name, f"{digest}.u8", start, frames - start, recording.channels, recording.fps)
+                entry = Entry(name, f"{digest}.u8", start, written, recording.channels, recording.fps, digest=of_frames)
                 videos.append(asdict(entry))
+                notes += [f"{printable(item.path)}: {note}" for note in recording.notes]
             if frames == 0:
-                raise UnreadableVideo(f"{item.path}: there are no frames in it")
+                raise UnreadableVideo(item.path, "there are no frames in it")
     except UnreadableVideo as error:
-        videos, bad = [], str(error)
-    record = {"videos": videos, "bad": bad, "bytes": sum(v["frames"] * size**2 * v["channels"] for v in videos)}
+        videos, notes, lost, bad = [], [], 0, str(error)
+    size_bytes = sum(v["frames"] * size**2 * v["channels"] for v in videos)
+    record = {"videos": videos, "bad": bad, "notes": notes, "lost": lost, "bytes": size_bytes}
     write_json(shards / f"{digest}.json", record)
     return record
 
 
-def _write(recording: Recording, file: Any) -> int:
-    frames = 0
+def _write(recording: Recording, file: Any) -> tuple[int, str]:
+    """Writes all frames of a video; returns how many there are, and a digest of them."""
+    frames, digest = 0, hashlib.blake2b(digest_size=8)
     for block in recording.blocks:
-        file.write(np.ascontiguousarray(block).data)
+        pixels = np.ascontiguousarray(block).data
+        file.write(pixels)
+        digest.update(pixels)
         frames += len(block)
-    return frames
+    return frames, digest.hexdigest()
 
 
-def _finish(source: Path, folder: Path, items: list[Item], records: list[dict], size: int) -> None:
+def _finish(source: Path, folder: Path, found: Listing, records: list[dict], size: int) -> None:
     """Writes the index and, last of all, meta.json; then removes the shards of items that are gone."""
-    bad = [record["bad"] for record in records if record["bad"]]
+    bad = found.problems + [record["bad"] for record in records if record["bad"]]
+    notes = [note for record in records for note in record["notes"]]
     videos = [video for record in records for video in record["videos"]]
     bad_files = folder / "bad_files.txt"
-    if bad:
+    if bad or notes:
         with written_whole(bad_files) as file:
-            file.write("".join(f"{reason}\n" for reason in bad).encode())
+            file.write("".join(f"{line}\n" for line in bad + notes).encode())
     else:
         bad_files.unlink(missing_ok=True)
     if not videos:
-        raise DataError(f"none of the {len(items)} videos of {source} can be decoded; the first: {bad[0]}")
-    by_channels = {video["channels"]: video["name"] for video in videos}
-    if len(by_channels) > 1:
-        examples = ", ".join(f"{name} has {channels}" for channels, name in by_channels.items())
-        raise DataError(f"the videos of {source} differ in their number of channels: {examples}; convert them to one")
-    write_json(folder / "index.json", {"videos": videos})
+        first = "; ".join(bad[:3])
+        raise DataError(
+            f"none of the {len(found.items)} videos of {printable(source)} can be decoded; the first: {first}"
+        )
+    write_json(folder / "index.json", {"videos": videos, "made_of": found.made_of, "bad": bad, "notes": notes})
     meta = {"kind": KIND, "format": FORMAT, "size": size, "source": str(source.resolve())}
-    write_json(folder / "meta.json", meta | {"fingerprint": fingerprint(items), "num_videos": len(videos)})
-    _sweep(folder / "videos", {_digest(item, size) for item in items})
+    meta |= {"fingerprint": found.fingerprint, "num_videos": len(videos), "others": dict(found.others)}
+    write_json(folder / "meta.json", meta)
+    _sweep(folder / "videos", {_digest(item, size) for item in found.items})
 
 
 def _sweep(shards: Path, wanted: set[str]) -> None:
@@ -179,7 +204,8 @@ def _check_folder(folder: Path, source: Path) -> None:
     """Refuses to put a cache where something else is."""
     if is_cache(folder) and (held := read_meta(folder)["source"]) != str(source.resolve()):
         raise DataError(
-            f"{folder} holds the videos of {held}, not of {source}; choose another folder or delete that one"
+            f"{folder} holds the videos of {printable(held)}, not of {printable(source)}; "
+            "choose another folder or delete that one"
         )
     if folder.is_dir() and any(folder.iterdir()) and not ((folder / "videos").is_dir() or is_cache(folder)):
         raise DataError(f"{folder} is not empty and no cache of videos; choose another folder")

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from diffusion.data import DataError, open_clips
+from diffusion.data.changes import several_rates
 from diffusion.data.config import DataConfig, Split
 from diffusion.data.layout import locate
+from diffusion.data.names import printable
 
 if TYPE_CHECKING:
     from diffusion.data.inspect import Findings
 
-SHOWN = 10  # bad files printed; all of them are in bad_files.txt
+SHOWN = 10  # bad files and notes printed; all of them are in bad_files.txt
 
 
 @click.group()
@@ -37,6 +42,7 @@ def inspect(source: str, size: int) -> None:
     """
     from diffusion.data.inspect import SAMPLE, inspect
 
+    DataConfig(source=source, size=size)  # which checks the size
     path = locate(source)
     with _progress() as progress:
         task = progress.add_task("decoding", total=None)
@@ -44,11 +50,14 @@ def inspect(source: str, size: int) -> None:
             progress.update(task, completed=findings.looked_at, total=min(SAMPLE, findings.num_items))
     console = Console()
     console.print(_table(path, findings, size))
-    _list_bad(console, findings.bad)
+    _list(console, findings.bad, "cannot be decoded and are left out")
+    _list(console, findings.notes, "are kept, with a remark")
+    if remark := several_rates(findings.rates.elements()):
+        console.print(remark, highlight=False, soft_wrap=True)
     if not findings.lengths:
-        raise DataError(f"nothing in {path} can be decoded")
+        raise DataError(f"nothing in {printable(path)} can be decoded; the first: {'; '.join(findings.bad[:3])}")
     console.print("Train on it:")
-    click.echo(f"  zoo train --set {shlex.quote(f'data.source={source}')} --set data.size={size}")
+    click.echo(f"  zoo train --set {shlex.quote(printable(f'data.source={source}'))} --set data.size={size}")
 
 
 @data.command()
@@ -60,22 +69,30 @@ def build(source: str, size: int, out: Path | None, strict: bool) -> None:
     """Decode the videos in PATH once, for training at this size.
 
     Stopped halfway, the same command goes on where it was.  Files that cannot be decoded are left out and listed in
-    bad_files.txt.
+    bad_files.txt, together with what was lost or looks otherwise in a viewer.
     """
-    from diffusion.data.build import build
+    from diffusion.data.build import build, read_index, read_meta
     from diffusion.data.cache import default_folder
 
+    config = DataConfig(source=source, size=size)
     path = locate(source)
-    folder = out or default_folder(path, DataConfig(source=source, size=size))
-    frames, bad = 0, []
+    folder = out or default_folder(path, config)
+    frames, bad, notes = 0, [], []
     with _progress() as progress:
         task = progress.add_task("decoding", total=None)
         for step in build(path, folder, size=size, strict=strict):
             frames += step.frames
             bad += [step.bad] if step.bad else []
+            notes += step.notes
             progress.update(task, description=f"{frames:,} frames", completed=step.done, total=step.total)
-    _list_bad(Console(stderr=True), bad)
-    click.echo(folder)
+    console = Console(stderr=True)
+    _list(console, bad, "cannot be decoded and are left out")
+    _list(console, notes, "are kept, with a remark")
+    if remark := several_rates(entry.fps for entry in read_index(folder)[1]):
+        console.print(remark, highlight=False, soft_wrap=True)
+    if others := _others(Counter(read_meta(folder)["others"])):
+        console.print(f"not videos: {others}", markup=False, highlight=False, soft_wrap=True)
+    click.echo(os.fsencode(folder))  # as bytes, for scripts: a name need not be UTF-8
 
 
 @data.command()
@@ -105,14 +122,17 @@ def preview(source: str, frames: int, stride: int, size: int, count: int, split:
 
 def _table(path: Path, findings: Findings, size: int) -> Table:
     about = "" if findings.complete else f" of the {findings.looked_at} files decoded"
-    table = Table("", str(path), title_justify="left", show_edge=False)
+    table = Table("", escape(printable(path)), title_justify="left", show_edge=False)
     table.add_row("files", f"{findings.num_items:,}, {_megabytes(findings.num_bytes)}")
+    if others := _others(findings.others):
+        table.add_row("not videos", others)
     if not findings.lengths:
         return table
     table.add_row(f"videos{about}", f"{len(findings.lengths):,}")
     shortest, longest = min(findings.lengths), max(findings.lengths)
     table.add_row("frames", f"{shortest:,} to {longest:,}, median {statistics.median(findings.lengths):,.0f}")
-    table.add_row("frames per second", ", ".join(f"{fps:g}" for fps, _ in findings.rates.most_common(3)))
+    rates = ", ".join(f"{fps:g}" for fps, _ in findings.rates.most_common(3))
+    table.add_row("frames per second", rates)
     sizes = (f"{h} x {w}, {c} channel{'s' * (c > 1)} ({n})" for (h, w, c), n in findings.sizes.most_common(3))
     table.add_row("height x width", "; ".join(sizes))
     splits = findings.split_counts(DataConfig().test_share)
@@ -126,14 +146,22 @@ def _table(path: Path, findings: Findings, size: int) -> Table:
     return table
 
 
-def _list_bad(console: Console, bad: list[str]) -> None:
-    if not bad:
+def _list(console: Console, lines: list[str], what: str) -> None:
+    if not lines:
         return
-    console.print(f"{len(bad)} cannot be decoded and are left out:")
-    for reason in bad[:SHOWN]:
-        console.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)
-    if len(bad) > SHOWN:
-        console.print(f"  and {len(bad) - SHOWN} more")
+    console.print(f"{len(lines)} {what}:")
+    for line in lines[:SHOWN]:
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    if len(lines) > SHOWN:
+        console.print(f"  and {len(lines) - SHOWN} more")
+
+
+def _others(others: Counter[str]) -> str | None:
+    """How many files are not videos, with the most frequent endings; None when all are videos."""
+    if not others:
+        return None
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(5))
+    return f"{others.total():,} ({kinds}{' and others' if len(others) > 5 else ''})"
 
 
 def _megabytes(size_bytes: float) -> str:

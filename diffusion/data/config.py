@@ -17,7 +17,9 @@ class DataConfig(Config):
     source: str = option("builtin:mazes", "a file, a folder, a built cache, or builtin:mazes, builtin:doom")
     frames: int = option(16, "frames of a clip", least=1)
     stride: int = option(1, "take every so many-th frame of the video", least=1)
-    size: int = option(32, "height and width in pixels; other shapes are cropped at the centre and resized", least=4)
+    size: int = option(
+        32, "height and width in pixels; other shapes are cropped at the centre and resized", least=4, most=4096
+    )
     short: Literal["drop", "error", "pad"] = option(
         "drop", "videos shorter than a clip: leave out, refuse, pad with zeros"
     )

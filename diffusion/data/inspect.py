@@ -9,15 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffusion.data.build import is_cache, read_index
-from diffusion.data.layout import Item, find_items, select
+from diffusion.data.layout import select
+from diffusion.data.names import printable
 from diffusion.data.readers import UnreadableVideo, recordings
+from diffusion.data.search import Item, search
+from diffusion.data.storage import read_json
 
 SAMPLE = 50  # items decoded; more would take long and say little
 
 
 @dataclass
 class Findings:
-    """Facts about the videos looked at; `sizes` are (height, width, channels) as stored."""
+    """Facts about the videos looked at; `sizes` are (height, width, channels) as shown.
+
+    bad: a line for each entry that cannot be used.  notes: a line for each thing that was lost or looks otherwise in a
+    viewer.  others: how many files are no videos, by ending.
+    """
 
     num_items: int
     num_bytes: int
@@ -28,6 +35,8 @@ class Findings:
     rates: Counter[float] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     bad: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
 
     @property
     def complete(self) -> bool:
@@ -53,8 +62,10 @@ def inspect(source: Path, *, size: int) -> Iterator[Findings]:
     if is_cache(source):
         yield _of_cache(source)
         return
-    items = find_items(source)
-    findings = Findings(len(items), sum(item.size_bytes for item in items))
+    found = search(source)
+    items = found.items
+    num_bytes = sum(item.size_bytes for item in items)
+    findings = Findings(len(items), num_bytes, bad=list(found.problems), others=found.others)
     count = min(SAMPLE, len(items))
     started = time.perf_counter()
     for index in range(count):
@@ -70,7 +81,7 @@ def _look(item: Item, findings: Findings, size: int) -> None:
         for number, recording in enumerate(recordings(item.path, size)):
             seen.append((number, recording, sum(len(block) for block in recording.blocks)))
         if not any(frames for *_, frames in seen):
-            raise UnreadableVideo(f"{item.path}: there are no frames in it")
+            raise UnreadableVideo(item.path, "there are no frames in it")
     except UnreadableVideo as error:
         findings.bad.append(str(error))
         return
@@ -79,14 +90,15 @@ def _look(item: Item, findings: Findings, size: int) -> None:
         findings.lengths.append(frames)
         findings.rates[round(recording.fps, 2)] += 1
         findings.sizes[recording.height, recording.width, recording.channels] += 1
+        findings.notes += [f"{printable(item.path)}: {note}" for note in recording.notes]
 
 
 def _of_cache(folder: Path) -> Findings:
     meta, entries = read_index(folder)
-    bad_files = folder / "bad_files.txt"
-    bad = bad_files.read_text().splitlines() if bad_files.exists() else []
+    index = read_json(folder / "index.json")  # before format 2 it had neither of these lists
+    bad, notes = index.get("bad", []), index.get("notes", [])
     num_bytes = sum(path.stat().st_size for path in (folder / "videos").glob("*.u8"))
-    num_items = len({entry.shard for entry in entries}) + len(bad)
+    num_items = len({entry.shard for entry in entries})
     return Findings(
         num_items=num_items,
         num_bytes=num_bytes,
@@ -96,4 +108,6 @@ def _of_cache(folder: Path) -> Findings:
         rates=Counter(round(entry.fps, 2) for entry in entries),
         sizes=Counter((meta["size"], meta["size"], entry.channels) for entry in entries),
         bad=bad,
+        notes=notes,
+        others=Counter(meta.get("others", {})),
     )

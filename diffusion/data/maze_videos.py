@@ -9,7 +9,8 @@ import numpy as np
 
 from diffusion.data import mazes
 from diffusion.data.config import DataConfig, Split
-from diffusion.data.storage import cache_home, read_frames, written_whole
+from diffusion.data.storage import read_frames, written_whole
+from temporal_zoo.cache import cache_folder
 
 TRAIN_VIDEOS = 256
 TEST_VIDEOS = 32
@@ -30,6 +31,8 @@ class MazeVideos:
         self.size = size
         self.names = [f"maze {index}" for index in indices]
         self.lengths = [frames] * len(indices)
+        self.rates = [float(self.fps)] * len(indices)
+        self.contents: dict[str, str] = {}
         self._indices, self._seed = indices, seed
 
     @classmethod
@@ -39,7 +42,7 @@ class MazeVideos:
         test = [FIRST_TEST + index for index in range(config.videos or TEST_VIDEOS)]
         indices = {"train": train, "test": test, "all": train + test}[split]
         frames = max(mazes.FRAMES, config.span)
-        folder = Path(config.cache).expanduser() if config.cache else cache_home()
+        folder = Path(config.cache).expanduser() if config.cache else cache_folder()
         return cls(folder, indices, seed=config.seed, size=config.size, frames=frames)
 
     def read(self, video: int, frames: slice) -> np.ndarray:

@@ -19,13 +19,21 @@ log = logging.getLogger("temporal_zoo.data")
 
 
 class Videos(Protocol):
-    """Decoded videos of one size, read by slices of time."""
+    """Decoded videos of one size, read by slices of time.
+
+    rates: frames per second of each video; fps: their median.
+    contents: a digest of each video's frames, by name; empty for videos that are rendered from the configuration.
+    """
 
     channels: int
     size: int
     fps: float
+    rates: list[float]
     names: list[str]
     lengths: list[int]
+
+    @property
+    def contents(self) -> dict[str, str]: ...
 
     def read(self, video: int, frames: slice) -> np.ndarray:
         """Frames of one video, (frames, height, width, channels) uint8; only these are touched."""
@@ -35,14 +43,16 @@ class Videos(Protocol):
 class ClipSource:
     """Clips of one split of some videos; made by `open_clips`.
 
-    Attributes: channels, size (pixels, height = width), fps (of the clips: the videos' over the stride), num_videos,
-    and num_windows, the number of different clips that can be cut.
+    Attributes: channels, size (pixels, height = width), fps (of the clips: the videos' median over the stride),
+    num_videos, num_windows (the number of different clips that can be cut), and contents (a digest of the frames of
+    each video by name; `diffusion.data.changes.Changes.between` compares two of them).
     """
 
     def __init__(self, videos: Videos, config: DataConfig, *, split: str) -> None:
         self.videos, self.config, self.split = videos, config, split
         self.channels, self.size, self.fps = videos.channels, videos.size, videos.fps / config.stride
         self._usable = self._long_enough()
+        self.contents = videos.contents
         self.num_videos = len(self._usable)
         lengths = [videos.lengths[video] for video in self._usable]
         self._frames_up_to = list(accumulate(lengths))
@@ -97,10 +107,14 @@ class ClipSource:
 
     def _cut(self, place: int, start: int, *, flip: bool = False) -> Clip:
         window = slice(start, start + self.config.span, self.config.stride)
-        pixels = self.videos.read(self._usable[place], window)
+        video = self._usable[place]
+        pixels = self.videos.read(video, window)
         if flip:
             pixels = pixels[:, :, ::-1]
-        return Clip(torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))), self.fps)
+        return Clip(
+            torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
+            self.videos.rates[video] / self.config.stride,
+        )
 
     def _long_enough(self) -> list[int]:
         """The videos that give clips, after the policy for short ones; says so when some are left out."""

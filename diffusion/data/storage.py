@@ -1,4 +1,4 @@
-"""Where decoded videos are kept, and files that exist either whole or not at all."""
+"""Files that exist either whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,13 +14,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from diffusion.data import DataError
-
-
-def cache_home() -> Path:
-    """$ZOO_CACHE, else temporal_zoo in $XDG_CACHE_HOME, else ~/.cache/temporal_zoo."""
-    if chosen := os.environ.get("ZOO_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "temporal_zoo"
 
 
 def made(folder: Path) -> Path:
@@ -85,7 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.  Raises: DataError when the file is damaged."""
     try:
         return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}); delete {path.parent} and build it again") from error
 
 

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffusion.data.storage import cache_home, written_whole
+from diffusion.data.storage import written_whole
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.clips import ClipSet
 from diffusion.evaluation.extractors import Extractor
 from diffusion.evaluation.protocol import Protocol
+from temporal_zoo.cache import cache_folder
 from temporal_zoo.environment import digest
 
 FRAMES_AT_ONCE = 64
@@ -95,7 +96,7 @@ class Features:
         if not self._pixels:
             yield from self._read()
         identity = self._identity(view)
-        path = cache_home() / "features" / f"{digest(identity)}.npz"
+        path = cache_folder() / "features" / f"{digest(identity)}.npz"
         known = _load(path, identity) if path.exists() else None
         rows = [] if known is None else [known]
         done = 0 if known is None else len(known)

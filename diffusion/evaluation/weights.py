@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion.data.storage import cache_home, written_whole
+from diffusion.data.storage import written_whole
 from diffusion.evaluation import EvaluationError, tensorfile
 from diffusion.evaluation.i3d import LOGITS, PREFIX, units
+from temporal_zoo.cache import cache_folder
 
 VARIABLE = "ZOO_I3D_WEIGHTS"
 NAME = "i3d_kinetics400_rgb.safetensors"
@@ -70,7 +71,7 @@ def find(chosen: Path | None = None) -> Path:
 
 def in_cache() -> Path:
     """Where `zoo weights i3d --from` puts them."""
-    return cache_home() / "weights" / NAME
+    return cache_folder() / "weights" / NAME
 
 
 def load(path: Path) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffusion.probes import ProbeError
 from diffusion.probes.trial import Progress, Trial, run
+from temporal_zoo.arithmetic import set_arithmetic
 from temporal_zoo.environment import environment
 from temporal_zoo.record import Session, read
 
@@ -27,6 +28,7 @@ class Sweep:
     def __init__(self, trials: Sequence[Trial], folder: Path) -> None:
         if not trials:
             raise ProbeError("nothing to try: name at least one mixer")
+        set_arithmetic()
         here = environment()
         record = folder / "record.jsonl"
         self.trials = trials

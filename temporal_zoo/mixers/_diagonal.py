@@ -12,6 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from temporal_zoo.ops import _transforms
+from temporal_zoo.ops._dispatch import REFERENCE, note
+from temporal_zoo.ops._padding import fill_padding
 from temporal_zoo.ops.diagonal_ssm import Modes, diagonal_ssm
 
 Init = Literal["lin", "inv"]
@@ -19,6 +22,8 @@ Discretisation = Literal["zoh", "bilinear"]
 
 # Step sizes at the start: log-uniform between the two (arXiv 2206.11893, section 4.3).
 DT_MIN, DT_MAX = 1e-3, 1e-1
+
+Pair = tuple[Tensor, Tensor]  # real and imaginary parts
 
 
 class Core(nn.Module):
@@ -53,11 +58,9 @@ class Core(nn.Module):
         self.D = nn.Parameter(torch.randn(channels))
 
     def modes(self, *, reverse: bool = False) -> Modes:
-        """The recurrence as `diagonal_ssm` takes it; complex64, or complex128 for parameters in float64."""
-        C, log_dt, log_A_real, A_imag = (
-            p if p.dtype == torch.float64 else p.float() for p in (self.C, self.log_dt, self.log_A_real, self.A_imag)
-        )
-        A = torch.complex(-log_A_real.exp(), A_imag)
+        """The recurrence as `diagonal_ssm` takes it, in complex128."""
+        C, log_dt, A_real, A_imag = self._in_double()
+        A = torch.complex(A_real, A_imag)
         dt = log_dt.exp().unsqueeze(-1)
         if self.discretisation == "zoh":
             # expm1, as 1 - a loses most of its digits at small steps.
@@ -67,9 +70,31 @@ class Core(nn.Module):
             a, b = (1 + dt * A / 2) / below, dt / below
         return Modes(a, torch.view_as_complex(C) * b, reverse)
 
+    def pairs(self) -> tuple[Pair, Pair]:
+        """`modes` without complex numbers, which ONNX does not know: a and c, (channels, modes), in float64."""
+        C, log_dt, A_real, A_imag = self._in_double()
+        dt = log_dt.exp().unsqueeze(-1)
+        step = dt * A_real, dt * A_imag
+        if self.discretisation == "zoh":
+            size = step[0].exp()
+            a = size * step[1].cos(), size * step[1].sin()
+            b = _quotient((a[0] - 1, a[1]), (A_real, A_imag))
+        else:
+            below = 1 - step[0] / 2, -step[1] / 2
+            a = _quotient((1 + step[0] / 2, step[1] / 2), below)
+            b = _quotient((dt, torch.zeros_like(dt)), below)
+        return a, _product((C[..., 0], C[..., 1]), b)
+
+    def _in_double(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """C, log_dt, and A in two parts; a factor that is rounded to float32 would be off by more with every frame."""
+        C, log_dt, log_A_real, A_imag = (p.double() for p in (self.C, self.log_dt, self.log_A_real, self.A_imag))
+        return C, log_dt, -log_A_real.exp(), A_imag
+
 
 def run(x: Tensor, cores: Sequence[Core], reverse: Sequence[bool], lengths: Tensor | None) -> Tensor:
     """The sum of the cores over whole rows, (rows, frames, channels), each in its direction."""
+    if _transforms.active() == _transforms.ONNX:
+        return _run_in_reals(x, cores, reverse, lengths)
     modes = [core.modes(reverse=backward) for core, backward in zip(cores, reverse, strict=True)]
     return diagonal_ssm(x, modes, sum(core.D for core in cores), lengths=lengths)
 
@@ -78,3 +103,30 @@ def run_chunk(x: Tensor, core: Core, reverse: bool, state: Tensor | None) -> tup
     """One core over one chunk of frames, with the state that the previous chunk left, (rows, c, n)."""
     y, (state,) = diagonal_ssm(x, [core.modes(reverse=reverse)], core.D, initial=(state,), return_final=True)
     return y, state
+
+
+def _run_in_reals(x: Tensor, cores: Sequence[Core], reverse: Sequence[bool], lengths: Tensor | None) -> Tensor:
+    """The reference of `diagonal_ssm` without complex numbers, which ONNX does not know."""
+    note(diagonal_ssm.name, REFERENCE)
+    u = fill_padding(x.to(torch.promote_types(x.dtype, torch.float32)), lengths)
+    y = torch.zeros_like(u)
+    for core, backward in zip(cores, reverse, strict=True):
+        a, c = ((real.to(u.dtype), imaginary.to(u.dtype)) for real, imaginary in core.pairs())
+        frames = u.unbind(1)
+        h = (u.new_zeros(u.shape[0], *a[0].shape),) * 2
+        outputs = []
+        for u_t in reversed(frames) if backward else frames:
+            h = _product(a, h)
+            h = h[0] + u_t.unsqueeze(-1), h[1]
+            outputs.append(2 * _product(c, h)[0].sum(-1))
+        y = y + core.D.to(u.dtype) * u + torch.stack(outputs[::-1] if backward else outputs, dim=1)
+    return fill_padding(y, lengths).to(x.dtype)
+
+
+def _product(x: Pair, y: Pair) -> Pair:
+    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
+
+
+def _quotient(x: Pair, y: Pair) -> Pair:
+    square = y[0].square() + y[1].square()
+    return (x[0] * y[0] + x[1] * y[1]) / square, (x[1] * y[0] - x[0] * y[1]) / square

@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 
 from temporal_zoo.config import option
 from temporal_zoo.interface import Mixer
+from temporal_zoo.mixers._layers import plain
 
 # Rotary time turns the first 32 features of a head and leaves the others alone (lucidrains' video-diffusion-pytorch).
 TURNED_FEATURES = 32
@@ -47,10 +48,13 @@ class Heads(nn.Module):
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, frames, dim) -> q, k, v, each (rows, frames, heads, features), q and k turned by their time."""
         heads = (self.config.heads, self.config.features)
-        inner = self.out.in_features
-        # Two products and not one: attention keeps v for its gradient, and a v cut from a common product would keep q
-        # and k as they were before they were turned.
-        qk, v = (linear(x, weight) for weight in self.qkv.weight.split((2 * inner, inner)))
+        inner = self.config.heads * self.config.features
+        if plain(self.qkv) and self.qkv.bias is None:
+            # Two products and not one: attention keeps v for its gradient, and a v cut from a common product would keep
+            # q and k as they were before they were turned.
+            qk, v = (linear(x, weight) for weight in self.qkv.weight.split((2 * inner, inner)))
+        else:
+            qk, v = self.qkv(x).split((2 * inner, inner), dim=-1)
         q, k = qk.unflatten(-1, (2, *heads)).unbind(2)
         if self.config.rotary:
             q, k = turned(q, k)

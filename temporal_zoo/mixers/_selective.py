@@ -6,18 +6,23 @@ Letters: r rows, t frames, d dim, e inner width (expand * dim), n state, k rank 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, silu
 
 from temporal_zoo.config import option
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.interface import Mixer
-from temporal_zoo.ops.causal_conv import causal_conv
-from temporal_zoo.ops.selective_block import Affine, Branch
-from temporal_zoo.ops.selective_scan import selective_scan
+from temporal_zoo.mixers._layers import plain
+from temporal_zoo.ops._padding import fill_padding
+from temporal_zoo.ops.causal_conv import Filter, causal_conv
+from temporal_zoo.ops.causal_conv.reference import surround
+from temporal_zoo.ops.selective_block import Affine, Branch, selective_block
+from temporal_zoo.ops.selective_scan import Direction, selective_scan
 
 # Step sizes at the start: log-uniform between the first two, none below the floor (arXiv:2312.00752, section 3.6).
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
@@ -73,19 +78,74 @@ class Core(nn.Module):
                 # The inverse of softplus, so that delta starts as dt.
                 self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def branch(self, conv: nn.Conv1d, *, reverse: bool) -> Branch:
-        """This core behind a short convolution, as `selective_block` reads it."""
-        assert conv.bias is not None
+    def direction(self, u: Tensor, *, reverse: bool) -> Direction:
+        """What `selective_scan` reads, of u (rows, frames, channels), with the layers called."""
+        steps, B, C = self.x_proj(u).split(self.parts, dim=-1)
+        layer = self.dt_proj
+        # The scan adds a plain layer's bias in its own precision.
+        dt, bias = (linear(steps, layer.weight), layer.bias) if plain(layer) else (layer(steps), None)
+        return Direction(u, dt, -torch.exp(self.A_log), B, C, self.D, bias, reverse)
+
+
+class Way(NamedTuple):
+    """One direction of time: a core behind its short convolution over `width` frames."""
+
+    core: Core
+    conv: nn.Conv1d
+    width: int
+    reverse: bool = False
+
+    @property
+    def fuses(self) -> bool:
+        """Whether a `Branch` says all of it, so that no layer has to be called."""
+        x_proj, dt_proj = self.core.x_proj, self.core.dt_proj
+        return self._reads_conv() and plain(x_proj, dt_proj) and x_proj.bias is None and dt_proj.bias is not None
+
+    def branch(self) -> Branch:
+        """As `selective_block` reads it."""
+        core = self.core
+        assert self.conv.bias is not None
         return Branch(
-            conv_weight=conv.weight.squeeze(1),
-            conv_bias=conv.bias,
-            x_proj=self.x_proj.weight,
-            dt_proj=self.dt_proj.weight,
-            dt_bias=self.dt_proj.bias,
-            A=-torch.exp(self.A_log),
-            skip=self.D,
-            reverse=reverse,
+            conv_weight=self.conv.weight.squeeze(1),
+            conv_bias=self.conv.bias,
+            x_proj=core.x_proj.weight,
+            dt_proj=core.dt_proj.weight,
+            dt_bias=core.dt_proj.bias,
+            A=-torch.exp(core.A_log),
+            skip=core.D,
+            reverse=self.reverse,
         )
+
+    def convolved(self, a: Tensor, start: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """SiLU of the convolution of a, (rows, frames, e), with the inputs `start` that come before its first frame."""
+        if self._reads_conv():
+            taps = Filter(self.conv.weight.squeeze(1), self.conv.bias, self.reverse)
+            (u,) = causal_conv(a, [taps], silu=True, lengths=lengths, initial=(start,))
+            return u
+        y = self._in_order(self.conv(self._in_order(surround(a, self.width, start, lengths, self.reverse)).mT).mT)
+        if y.shape != a.shape:
+            name = type(self.conv).__name__
+            raise InvalidInput(
+                f"the short convolution, conv1d, is a {name} that makes {tuple(y.shape)} of {tuple(a.shape)} and the "
+                f"{self.width - 1} frames before; it must keep every channel and look back {self.width - 1} frames"
+            )
+        return fill_padding(silu(y), lengths)
+
+    def following(self, a: Tensor, start: Tensor | None) -> Tensor:
+        """The last inputs of the convolution, (rows, width - 1, e): the next chunk's `start`."""
+        inputs, size = surround(a, self.width, start, None, self.reverse), self.width - 1
+        return (inputs[:, :size] if self.reverse else inputs[:, a.shape[1] :]).clone()
+
+    def _reads_conv(self) -> bool:
+        """Whether the convolution's weights say all that it does."""
+        conv = self.conv
+        return (
+            plain(conv) and conv.bias is not None and conv.weight.shape[1:] == (1, self.width) and conv.dilation == (1,)
+        )
+
+    def _in_order(self, x: Tensor) -> Tensor:
+        """The frames in the order in which this direction visits them, and back again."""
+        return x.flip(1) if self.reverse else x
 
 
 @dataclass(frozen=True)
@@ -101,22 +161,40 @@ def short_conv(channels: int, width: int) -> nn.Conv1d:
     return nn.Conv1d(channels, channels, width, groups=channels)
 
 
-def affine(layer: nn.Linear, share: float = 1.0) -> Affine:
-    """A projection as `selective_block` reads it, its inputs multiplied by `share`."""
-    return Affine(layer.weight if share == 1 else layer.weight * share, layer.bias)
+def run(
+    x: Tensor,
+    in_proj: nn.Linear,
+    ways: Sequence[Way],
+    out_proj: nn.Linear,
+    lengths: Tensor | None,
+    *,
+    share: float = 1.0,
+) -> Tensor:
+    """The whole layer, its sum over the ways multiplied by `share`: fused where the layers' weights say all they do."""
+    if plain(in_proj, out_proj) and all(way.fuses for way in ways):
+        ends = Affine(in_proj.weight, in_proj.bias), Affine(shared_out(out_proj, share), out_proj.bias)
+        return selective_block(x, ends[0], [way.branch() for way in ways], ends[1], lengths=lengths)
+    a, gate = in_proj(x).chunk(2, dim=-1)
+    directions = [way.core.direction(way.convolved(a, None, lengths), reverse=way.reverse) for way in ways]
+    y = selective_scan(directions, gate, lengths=lengths)
+    return out_proj(y if share == 1 else y * share)
 
 
-def run_chunk(a: Tensor, gate: Tensor, branch: Branch, state: State | None) -> tuple[Tensor, State]:
-    """One branch of `selective_block` between the projections, for one chunk of frames and with the state before it.
+def shared_out(out_proj: nn.Linear, share: float) -> Tensor:
+    """The weight of a projection whose inputs are multiplied by `share`."""
+    return out_proj.weight if share == 1 else out_proj.weight * share
+
+
+def run_chunk(a: Tensor, gate: Tensor, way: Way, state: State | None) -> tuple[Tensor, State]:
+    """One way between the projections, for one chunk of frames and with the state before it.
 
     Args:
         a, gate: (rows, frames, e), the two halves of the projection in.
     """
-    inputs, memory = (None, None) if state is None else ((state.inputs,), (state.memory,))
-    (u,), (inputs,) = causal_conv(a, [branch.filter], silu=True, initial=inputs, return_final=True)
-    direction = branch.direction(u, *branch.project(u))
+    inputs, memory = (None, None) if state is None else (state.inputs, (state.memory,))
+    direction = way.core.direction(way.convolved(a, inputs, None), reverse=way.reverse)
     y, (memory,) = selective_scan([direction], gate, initial=memory, return_final=True)
-    return y, State(inputs, memory)
+    return y, State(way.following(a, inputs), memory)
 
 
 def renamed(state: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from temporal_zoo.config import option
+from temporal_zoo.errors import InvalidInput
 from temporal_zoo.interface import StatefulMixer
 from temporal_zoo.mixers import _selective
-from temporal_zoo.ops.selective_block import Branch, selective_block
+from temporal_zoo.mixers._layers import plain
 from temporal_zoo.registry import register
 
 
@@ -48,6 +49,7 @@ class BiMamba(StatefulMixer):
         }
         examples: ClassVar[tuple[str, ...]] = (flavours["vim"], "state=8:conv=2", "state=3:conv=1:expand=1:merge=mean")
 
+    config: Config
     causal = False
     passes = (False, True)
     no_decay = ("core.A_log", "core.D", "core.dt_proj.bias", "core_b.A_log", "core_b.D", "core_b.dt_proj.bias")
@@ -64,20 +66,27 @@ class BiMamba(StatefulMixer):
         self.out_proj = nn.Linear(inner, dim, bias=config.projection_bias)
 
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        ends = _selective.affine(self.in_proj), _selective.affine(self.out_proj, self.share)
-        return selective_block(x, ends[0], self._branches(), ends[1], lengths=lengths)
+        return _selective.run(x, self.in_proj, self._ways(), self.out_proj, lengths, share=self.share)
 
     def mix_chunk(
         self, x: Tensor, state: _selective.State | None, *, reverse: bool = False
     ) -> tuple[Tensor, _selective.State]:
+        if not plain(self.out_proj):
+            raise InvalidInput(
+                "bimamba.mix_chunk adds up its two sweeps, which only a plain nn.Linear as out_proj allows; this is a "
+                f"{type(self.out_proj).__name__}, or has hooks: call the mixer on whole clips, or merge the adapter"
+            )
         a, z = self.in_proj(x).chunk(2, dim=-1)
-        y, state = _selective.run_chunk(a, z, self._branches()[reverse], state)
+        y, state = _selective.run_chunk(a, z, self._ways()[reverse], state)
         # The sweeps add up, so only one of them may bring the bias.
         bias = None if reverse else self.out_proj.bias
-        return nn.functional.linear(y, _selective.affine(self.out_proj, self.share).weight, bias), state
+        return nn.functional.linear(y, _selective.shared_out(self.out_proj, self.share), bias), state
 
-    def _branches(self) -> tuple[Branch, Branch]:
-        return self.core.branch(self.conv1d, reverse=False), self.core_b.branch(self.conv1d_b, reverse=True)
+    def _ways(self) -> tuple[_selective.Way, _selective.Way]:
+        return (
+            _selective.Way(self.core, self.conv1d, self.config.conv),
+            _selective.Way(self.core_b, self.conv1d_b, self.config.conv, reverse=True),
+        )
 
 
 def to_vim(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.interface import StatefulMixer
 from temporal_zoo.mixers import _selective
-from temporal_zoo.ops.selective_block import Branch, selective_block
 from temporal_zoo.registry import register
 
 
@@ -41,6 +40,7 @@ class Mamba(StatefulMixer):
         }
         examples: ClassVar[tuple[str, ...]] = (flavours["literal"], "state=8:conv=2", "state=3:conv=1:expand=1")
 
+    config: Config
     causal = True
     passes = (False,)
     no_decay = ("core.A_log", "core.D", "core.dt_proj.bias")
@@ -54,8 +54,7 @@ class Mamba(StatefulMixer):
         self.out_proj = nn.Linear(inner, dim, bias=config.projection_bias)
 
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        ends = _selective.affine(self.in_proj), _selective.affine(self.out_proj)
-        return selective_block(x, ends[0], [self._branch()], ends[1], lengths=lengths)
+        return _selective.run(x, self.in_proj, [self._way()], self.out_proj, lengths)
 
     def mix_chunk(
         self, x: Tensor, state: _selective.State | None, *, reverse: bool = False
@@ -63,11 +62,11 @@ class Mamba(StatefulMixer):
         if reverse:
             raise InvalidInput("mamba has no backward sweep; its passes are (False,)")
         a, z = self.in_proj(x).chunk(2, dim=-1)
-        y, state = _selective.run_chunk(a, z, self._branch(), state)
+        y, state = _selective.run_chunk(a, z, self._way(), state)
         return self.out_proj(y), state
 
-    def _branch(self) -> Branch:
-        return self.core.branch(self.conv1d, reverse=False)
+    def _way(self) -> _selective.Way:
+        return _selective.Way(self.core, self.conv1d, self.config.conv)
 
 
 def to_mamba_ssm(state: Mapping[str, Any]) -> dict[str, Any]:

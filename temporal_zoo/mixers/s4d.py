@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from temporal_zoo.config import ConfigError, option
 from temporal_zoo.interface import Mixer, StatefulMixer
 from temporal_zoo.mixers import _diagonal
+from temporal_zoo.ops import _transforms
 from temporal_zoo.registry import register
 
 
@@ -123,4 +124,13 @@ class S4D(StatefulMixer):
 
     @staticmethod
     def _gated(y: Tensor, glu: nn.Module | None) -> Tensor:
-        return y if glu is None else F.glu(glu(F.gelu(y)), dim=-1)
+        return y if glu is None else _glu(glu(F.gelu(y)))
+
+
+def _glu(y: Tensor) -> Tensor:
+    """The first half of the channels times the sigmoid of the second."""
+    if _transforms.active() is None:
+        return F.glu(y, dim=-1)
+    # torch cannot differentiate the forward-mode derivative of its own `glu`, which stores less.
+    value, gate = y.chunk(2, dim=-1)
+    return value * gate.sigmoid()

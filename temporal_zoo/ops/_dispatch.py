@@ -27,7 +27,7 @@ import torch
 
 from temporal_zoo.config import nearest
 from temporal_zoo.errors import InvalidInput, UserError
-from temporal_zoo.ops import _planning
+from temporal_zoo.ops import _planning, _transforms
 
 log = logging.getLogger("temporal_zoo.ops")
 
@@ -84,6 +84,8 @@ class Op:
                             f"--allow-reference runs it all the same\n{self._table(*args, **kwargs)}"
                         )
                     _warn_reference(self.name)
+                if name == REFERENCE:
+                    _transforms.tell(self.name)
                 return name
         raise BackendError(f"{self.name}: no body can run these inputs\n{self._table(*args, **kwargs)}")
 
@@ -92,6 +94,8 @@ class Op:
         module = self._load(body)
         if module.NEEDS is not None and (absent := why_absent(module.NEEDS)):
             return [absent]
+        if body != REFERENCE and (why := _transforms.why_not(self.name)) is not None:
+            return [why]
         if _planning.planned() is not None:
             args, kwargs = _planning.presented(args), _planning.presented(kwargs)
         return module.refuses(*args, **kwargs)

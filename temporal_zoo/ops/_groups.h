@@ -6,6 +6,9 @@
 #include <thread>
 #include <vector>
 
+// In `extern "C"`: lets Python compare the size of a struct with that of its mirror, before any is handed over.
+#define EXPORT_SIZE(Struct) int64_t size_of_##Struct() { return sizeof(Struct); }
+
 extern "C" {
 
 typedef void (*GroupFunction)(const void* problem, int64_t group);

@@ -1,12 +1,13 @@
-"""Compiles a C++ file of this package on first use, with any C++ compiler found, and loads it; importing does nothing.
+"""Compiles a C++ file of this package on first use, with any C++ compiler found, and loads it.
 
-The library has a plain C interface, so that it depends on neither Python's nor torch's binary interface.  It is kept in
-`ZOO_CACHE`, else `XDG_CACHE_HOME`/temporal_zoo, else ~/.cache/temporal_zoo, under a digest of everything that made it.
-Where it cannot be made the reason is kept instead, for the body's `refuses` to report.
+The library has a plain C interface, so that it depends on neither Python's nor torch's binary interface.  It is kept
+under a digest of everything that made it (`_libraries`).  Where it cannot be made or used, the reason is kept instead,
+for the backend's `refuses` to report.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -15,15 +16,17 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from temporal_zoo.ops import _libraries
 
 log = logging.getLogger("temporal_zoo.ops")
 
@@ -34,7 +37,7 @@ _CPU_OPTIONS = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
     "AVX2": ("-mavx2", "-mfma"),
 }
-_PATIENCE_SECONDS = 300
+_PATIENCE_SECONDS = 60
 _LEAST_GROUPS, _MOST_ROWS_PER_GROUP = 32, 64
 _HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14
 
@@ -62,11 +65,30 @@ def library(source: Path) -> ctypes.CDLL:
     return loaded
 
 
-def cache_folder() -> Path:
-    """Where compiled libraries are kept."""
-    if folder := os.environ.get("ZOO_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temporal_zoo"
+def mirror(source: Path, **structs: type[ctypes.Structure]) -> None:
+    """States which ctypes structures mirror the structs of `source`, by their names in C++.
+
+    The library exports the size of each (`EXPORT_SIZE` in `_groups.h`); one with other sizes is not used, since it
+    would read and write where nothing is.
+    """
+    _mirrors[source.parent.name] = structs
+
+
+_mirrors: dict[str, dict[str, type[ctypes.Structure]]] = {}
+
+
+def compiler_facts() -> dict[str, object]:
+    """The compiler that would be used, its version and its flags, without compiling; for a record of the environment.
+
+    `path` is None where there is none, and `version` then says why.
+    """
+    flags = [*_OPTIONS, *_CPU_OPTIONS.get(torch.backends.cpu.get_cpu_capability(), ())]
+    try:
+        compiler = _compiler()
+        version = _run([*compiler, "--version"]).partition("\n")[0]
+    except (NativeError, OSError, ValueError) as error:
+        return {"path": None, "version": str(error), "flags": []}
+    return {"path": shutil.which(compiler[0]), "version": version, "flags": [*compiler[1:], *flags]}
 
 
 class Addresses:
@@ -152,24 +174,36 @@ def _load(source: Path) -> ctypes.CDLL | str:
         compiler = _compiler()
         command = [*compiler, *_OPTIONS, *_CPU_OPTIONS.get(torch.backends.cpu.get_cpu_capability(), ())]
         digest = _digest(source, command, _run([*compiler, "--version"]))
-        path = cache_folder() / f"{source.parent.name}-{digest}.so"
-        if path.exists():
-            try:
-                return ctypes.CDLL(str(path))
-            except OSError:
-                pass  # left incomplete or made for another machine: made anew below
-        _compile(source, command, path)
-        return ctypes.CDLL(str(path))
+        loaded = _libraries.load(f"{source.parent.name}-{digest}", functools.partial(_compile, source, command))
+        _compare_sizes(source, loaded)
+        return loaded
     except NativeError as error:
         return str(error)
-    except (OSError, RuntimeError) as error:
-        return f"{source.name} could not be compiled: {error}"
+    except OSError as error:
+        return f"{source.parent.name}/{source.name} could not be compiled or loaded: {error}"
+
+
+def _compare_sizes(source: Path, loaded: ctypes.CDLL) -> None:
+    for name, struct in _mirrors.get(source.parent.name, {}).items():
+        try:
+            size = getattr(loaded, f"size_of_{name}")()
+        except AttributeError:
+            raise NativeError(f"{source.parent.name}/{source.name} does not export the size of {name}") from None
+        if size != ctypes.sizeof(struct):
+            raise NativeError(
+                f"{name} of {source.parent.name}/{source.name} has {size} bytes, its mirror in Python "
+                f"{ctypes.sizeof(struct)}: the two sources do not belong together; install the package again"
+            )
 
 
 def _compiler() -> list[str]:
-    if asked := os.environ.get("CXX"):
-        compiler = shlex.split(asked)
-        if not shutil.which(compiler[0]):
+    asked = os.environ.get("CXX", "").strip()
+    if asked:
+        try:
+            compiler = shlex.split(asked)
+        except ValueError as error:
+            raise NativeError(f"CXX is {asked!r}, which cannot be read as a command: {error}") from error
+        if not compiler or not shutil.which(compiler[0]):
             raise NativeError(f"CXX is {asked!r}, which is not a program here")
         return compiler
     found = next(filter(None, map(shutil.which, _COMPILERS)), None)
@@ -187,23 +221,56 @@ def _digest(source: Path, command: list[str], compiler_version: str) -> str:
 
 
 def _compile(source: Path, command: list[str], path: Path) -> None:
+    what = f"{source.parent.name}/{source.name}"
+    # Warnings, so that they are seen on standard error where logging is not configured.
+    log.warning("compiling %s with %s, once; at most %d s", what, command[0], _PATIENCE_SECONDS)
     began = time.perf_counter()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Into a folder of our own, then renamed: other processes see either no library or a whole one.
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        _run([*command, str(source), "-o", str(made)])
-        os.replace(made, path)
-    seconds = time.perf_counter() - began
-    log.info("compiled %s/%s with %s in %.1f s: %s", source.parent.name, source.name, command[0], seconds, path)
+    try:
+        _run([*command, str(source), "-o", str(path)])
+        if not path.is_file():
+            raise NativeError(f"{command[0]} made no library and reported no error")
+    except NativeError as error:
+        log.warning("%s was not compiled, after %.1f s: %s", what, time.perf_counter() - began, error)
+        raise
+    log.warning("compiled %s in %.1f s", what, time.perf_counter() - began)
+
+
+# Compilers that did not finish; no other library waits for them.
+_hanging: set[str] = set()
 
 
 def _run(command: list[str]) -> str:
+    """What a compiler prints.
+
+    Raises:
+        NativeError: it failed, or did not finish in time; then it and what it started are ended.
+    """
+    if command[0] in _hanging:
+        raise NativeError(f"{command[0]} did not finish when it was called before")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise NativeError(f"{command[0]} did not finish within {_PATIENCE_SECONDS} s") from error
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise NativeError(f"{command[0]} failed: {said[0].strip() if said else f'exit status {done.returncode}'}")
-    return done.stdout
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise NativeError(f"{command[0]} cannot be run: {error}") from error
+    with process:
+        try:
+            printed, errors = process.communicate(timeout=_PATIENCE_SECONDS)
+        except BaseException as error:
+            # A compiler is several processes; all of them have the process group that was made for them.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            _hanging.add(command[0])
+            raise NativeError(f"{command[0]} did not finish within {_PATIENCE_SECONDS} s") from error
+    if process.returncode:
+        said = [line for line in errors.splitlines() if "error" in line] or errors.splitlines()
+        raise NativeError(f"{command[0]} failed: {said[0].strip() if said else f'exit status {process.returncode}'}")
+    return printed

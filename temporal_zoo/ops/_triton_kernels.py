@@ -13,7 +13,8 @@ def real_frames(lengths, row, frames):
     """How many frames of a row are real."""
     real = frames
     if lengths is not None:
-        real = tl.load(lengths + row).to(tl.int32)
+        # Clamped, since the caller does not read the values: none may point outside of the row.
+        real = tl.minimum(tl.maximum(tl.load(lengths + row), 0), frames).to(tl.int32)
     return real
 
 
@@ -27,3 +28,24 @@ def load(pointers, mask):
 def sigmoid(x):
     """1 / (1 + exp(-x))."""
     return 1.0 / (1.0 + tl.exp2(-x * LOG2_E))
+
+
+def _mend_interpreter() -> None:
+    """Lets the loops of interpreted kernels end at a loaded value, with any NumPy.
+
+    The interpreters of Triton 3.4 and 3.6 take int() of an array that holds one number, which NumPy 2.5 refuses; that
+    of Triton 3.8 does not.
+    """
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patch_with_index(tensor, *scope) -> None:
+        patch(tensor, *scope)
+        tensor.__index__ = lambda self: self.handle.data.item()
+
+    interpreter._patch_lang_tensor = patch_with_index
+
+
+if triton.knobs.runtime.interpret and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8):
+    _mend_interpreter()

@@ -114,11 +114,13 @@ def test_a_sweep_outlives_whatever_its_cases_do(moody, tmp_path, monkeypatch):
     ]
 
 
-def test_a_mixer_that_hangs_is_ended_at_its_limit_and_the_record_says_where(moody, workers):
+def test_a_mixer_that_hangs_is_ended_at_its_limit_and_the_record_says_where(moody, workers, tmp_path):
     found = measure(workers, *moody("hang"), limit_s=5.0)
     assert found.status == "timed_out"
     assert "longer than 5 s" in found.reason
-    assert "in mix" in found.traceback
+    # On a busy machine the limit may pass before the mixer is reached.
+    reached = (tmp_path / "moody_mixer.py.hangs").exists()
+    assert ("in mix" if reached else "File ") in found.traceback
 
 
 def test_what_cannot_end_itself_is_ended_from_outside(moody, workers, monkeypatch):

@@ -11,6 +11,8 @@ from bench.devices import GIB
 from diffusion.presets import PAPER
 from temporal_zoo.cli import zoo
 
+FUSED = next(column for column in control.COLUMNS if column.name == "attention, fused")
+
 
 def row(entry, counted, mixer="attn"):
     return reproduce.Memory(entry, mixer, stored=counted // 2, reserved=counted, first=0)
@@ -70,10 +72,43 @@ def measured(column, frames, sample_ms):
 
 
 def test_a_record_of_a_gpu_fills_the_page():
-    rows = [measured(control.COLUMNS[0], 64, 30.0), measured(control.COLUMNS[-1], 64, 20.0)]
+    rows = [measured(control.PUBLISHED, 64, 30.0), measured(control.PROPOSED, 64, 20.0)]
     page = reproduce_page.page(made_up(), rows)
     assert "1.50 (A100)" in page
-    assert "| attention, weights held | 64 | 9 | 30 | 3.00 |" in page
+    assert "| attention with bias, weights held | float32 | 64 | 9 | 30 | 3.00 |" in page
+
+
+def plans(*peaks_gib):
+    """Plans of the columns that the published advantage is made of, with made-up peaks."""
+    names = [control.PUBLISHED.name, *(after.name for _, _, after in control.STEPS)]
+    return [
+        control.PlannedColumn(name, "float32", int(peak * GIB / 2), int(peak * GIB), 100, ())
+        for name, peak in zip(names, peaks_gib, strict=True)
+    ]
+
+
+def test_the_published_advantage_is_the_sum_of_its_changes():
+    saved = dict(control.advantage(plans(27, 18, 13, 12)))
+    assert [value / GIB for value in saved.values()] == [9, 5, 1]
+    table = "\n".join(reproduce_page._advantage(plans(27, 18, 13, 12)))
+    assert "| fusing the attention | 27.0 | 18.0 | 9.0 |" in table
+    assert "| all three | 27.0 | 12.0 | 15.0 |" in table
+    # Each change starts where the one before it ends, so that the savings can be added.
+    assert [after for _, _, after in control.STEPS[:-1]] == [before for _, before, _ in control.STEPS[1:]]
+
+
+def test_neighbours_of_a_change_differ_in_one_thing():
+    fusing, recomputing, _ = control.STEPS
+    for _, before, after in (fusing, recomputing):
+        assert ("relative_bias=yes" in before.mixer) == ("relative_bias=yes" in after.mixer)
+    assert fusing[1].checkpointing == fusing[2].checkpointing
+    assert recomputing[1].mixer == recomputing[2].mixer
+
+
+def test_the_kernel_that_runs_is_named():
+    kernels = {plan.dtype: plan.backends for plan in (control.planned(FUSED, dtype) for dtype in control.DTYPES)}
+    assert kernels["float32"] == ("attention=sdpa (efficient kernel)",)
+    assert kernels["bfloat16"] == ("attention=sdpa (flash kernel)",)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

@@ -10,11 +10,14 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from click.testing import CliRunner
 
 import diffusion.data.build as building
 from diffusion.data import DataConfig, DataError, open_clips
 from diffusion.data.build import build
 from diffusion.data.cache import up_to_date
+from diffusion.data.changes import Changes
+from temporal_zoo.cli import zoo
 
 
 def pixels(frames: int, seed: int, size: int = 8) -> np.ndarray:
@@ -175,6 +178,106 @@ def test_a_built_cache_is_a_source(source, config, tmp_path, caplog):
     assert open_clips(whole, split="train").num_videos == 5
 
 
+def test_what_changed_is_a_value_and_a_line(source, config, caplog):
+    before = open_clips(config, split="train").contents
+    assert list(before) == [f"train/{index}.npy" for index in range(4)]
+    assert not Changes.between(before, open_clips(config, split="train").contents)
+    overwrite(source / "train/1.npy", pixels(21, 77))
+    overwrite(source / "train/2.npy", np.load(source / "train/2.npy"))  # another time, the same frames
+    (source / "train/3.npy").unlink()
+    np.save(source / "train/4.npy", pixels(30, 4))
+    now = open_clips(config, split="train").contents
+    changes = Changes.between(before, now)
+    assert changes == Changes(added=("train/4.npy",), removed=("train/3.npy",), changed=("train/1.npy",))
+    assert str(changes) == "1 added: train/4.npy; 1 removed: train/3.npy; 1 changed: train/1.npy"
+    assert (
+        "has changed since it was decoded "
+        "(1 added: train/4.npy; 1 removed: train/3.npy; 2 changed: train/1.npy, train/2.npy)" in caplog.text
+    )
+
+
+def test_changes_name_a_few_and_count_all():
+    names = {f"{number}.mp4": "digest" for number in range(9)}
+    assert str(Changes.between({}, names)) == "9 added: 0.mp4, 1.mp4, 2.mp4 and 6 more"
+    assert str(Changes.between(names, {})).startswith("9 removed: ")
+    assert not Changes.between(names, names)
+    assert not Changes.between(dict.fromkeys(names, ""), names)  # an old cache, which knows no digests
+
+
+def test_rendered_videos_have_no_contents_that_could_change(tmp_path):
+    assert open_clips(DataConfig(size=8, cache=str(tmp_path)), split="train").contents == {}
+
+
+def as_format_1(folder: Path) -> None:
+    """Makes a cache look as the first format did."""
+    meta, index = (json.loads((folder / name).read_text()) for name in ("meta.json", "index.json"))
+    meta = {key: meta[key] for key in ("kind", "size", "source", "fingerprint", "num_videos")} | {"format": 1}
+    videos = [{key: value for key, value in video.items() if key != "digest"} for video in index["videos"]]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    (folder / "index.json").write_text(json.dumps({"videos": videos}))
+
+
+def test_a_cache_of_the_first_format_is_decoded_again_or_used_as_it_is(source, config, tmp_path, caplog):
+    list(build(source, tmp_path / "built", size=8))
+    built = config.replace(source=str(tmp_path / "built"))
+    expected = open_clips(built, split="train").draw(4, 4).pixels
+    as_format_1(tmp_path / "built")
+    assert CliRunner().invoke(zoo, ["data", "inspect", str(tmp_path / "built"), "--size=8"]).exit_code == 0
+    assert torch.equal(open_clips(built, split="train").draw(4, 4).pixels, expected)
+    assert caplog.text.count("another format or size") == 1
+    assert json.loads((tmp_path / "built/meta.json").read_text())["format"] == building.FORMAT
+    as_format_1(tmp_path / "built")
+    source.rename(tmp_path / "elsewhere")
+    caplog.clear()
+    assert torch.equal(open_clips(built, split="train").draw(4, 4).pixels, expected)
+    assert len(caplog.messages) == 1
+    assert "decoded by an older version" in caplog.text
+
+
+def test_a_cache_of_a_newer_format_is_refused_where_it_cannot_be_built_again(source, config, tmp_path):
+    list(build(source, tmp_path / "built", size=8))
+    meta = json.loads((tmp_path / "built/meta.json").read_text())
+    (tmp_path / "built/meta.json").write_text(json.dumps(meta | {"format": building.FORMAT + 1}))
+    source.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="install a newer version"):
+        open_clips(config.replace(source=str(tmp_path / "built")), split="train")
+
+
+def test_lost_frames_are_listed_and_strict_refuses_them(tmp_path, caplog):
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "source/v").mkdir(parents=True)
+    for number in range(4):
+        image.fromarray(pixels(1, number)[0]).save(tmp_path / f"source/v/{number}.png")
+    (tmp_path / "source/v/2.png").write_bytes(b"noise")
+    config = DataConfig(source=str(tmp_path / "source"), size=8, frames=3, cache=str(tmp_path / "cache"))
+    assert open_clips(config, split="train").videos.lengths == [3]
+    assert f"{tmp_path / 'source/v'}: 1 of its 4 pictures are left out" in caplog.text
+    (listed,) = Path(config.cache).rglob("bad_files.txt")
+    assert "1 of its 4 pictures" in listed.read_text()
+    result = CliRunner().invoke(zoo, ["data", "build", config.source, "--size=8", f"--out={tmp_path / 'out'}"])
+    assert "1 are kept, with a remark" in result.stderr
+    with pytest.raises(DataError, match=r"1 of its 4 pictures .*; without strict the rest would be kept"):
+        list(build(tmp_path / "source", tmp_path / "strict", size=8, strict=True))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_clips_play_at_the_rate_of_their_video_and_several_rates_are_said(tmp_path, caplog, stride):
+    image = pytest.importorskip("PIL.Image")
+    for name, milliseconds in (("slow", 200), ("fast", 50)):
+        frames = [image.fromarray(frame) for frame in pixels(12, 0)]
+        (tmp_path / "source").mkdir(exist_ok=True)
+        frames[0].save(tmp_path / f"source/{name}.webp", save_all=True, append_images=frames[1:], duration=milliseconds)
+    config = DataConfig(
+        source=str(tmp_path / "source"), size=8, frames=3, stride=stride, test_share=0, cache=str(tmp_path / "cache")
+    )
+    clips = open_clips(config, split="train")
+    assert "several frame rates: 5 in 1, 20 in 1 of 2 videos; data.stride counts frames" in caplog.text
+    assert {clips.draw(number, 0).fps for number in range(20)} == {5 / stride, 20 / stride}
+    for command in ("inspect", "build"):
+        result = CliRunner().invoke(zoo, ["data", command, config.source], env={"ZOO_CACHE": str(tmp_path / "other")})
+        assert "several frame rates" in result.output
+
+
 def test_a_folder_with_something_else_is_left_alone(source, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("")
@@ -219,10 +322,13 @@ def test_a_source_of_bad_files_only_is_an_error_every_time(tmp_path):
             open_clips(config, split="train")
 
 
-def test_videos_that_differ_in_channels_are_refused(source, config):
-    np.save(source / "train/grey.npy", np.zeros((9, 8, 8, 1), np.uint8))
-    with pytest.raises(DataError, match=r"differ in their number of channels: .*grey\.npy has 1"):
-        open_clips(config, split="train")
+def test_grey_videos_among_coloured_ones_become_coloured(source, config):
+    grey = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 1), dtype=np.uint8)
+    np.save(source / "train/grey.npy", grey)
+    clips = open_clips(config, split="train")
+    assert (clips.channels, clips.num_videos) == (3, 5)
+    video = clips.videos.names.index("train/grey.npy")
+    assert np.array_equal(clips.videos.read(video, slice(2, 8, 2)), grey[2:8:2].repeat(3, -1))
 
 
 def test_a_full_disk_is_noticed_before_it_is_full(source, tmp_path, monkeypatch):

@@ -185,8 +185,8 @@ def test_sound_alone_is_no_video(tmp_path):
 
 
 def test_a_broken_frame_is_named(tmp_path):
-    Image.fromarray(smooth_video(1)[0]).save(tmp_path / "0.png")
-    (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])
+    Image.fromarray(smooth_video(1)[0]).save(tmp_path / "1.png")
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
     with pytest.raises(UnreadableVideo, match=r"1\.png"):
         decode(tmp_path)
 

@@ -2,9 +2,12 @@
 
 import json
 import logging
+import os
+import shutil
 import signal
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,11 +15,18 @@ from diffusion import checkpoint
 from diffusion.data import DataError
 from diffusion.history import history
 from diffusion.run import Run
+from diffusion.signals import stoppable
 from diffusion.train import Trainer
 from temporal_zoo.config import ConfigError
 from temporal_zoo.record import Session, read
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Runs end at once, without drawing."""
+    monkeypatch.setattr(Run, "_draw", lambda run, step: False)
 
 
 def finish(config, folder):
@@ -183,17 +193,256 @@ def test_training_goes_on_without_packages_for_pictures(small, tmp_path, monkeyp
     assert not (tmp_path / "samples").exists()
 
 
-def test_two_processes_do_not_train_in_one_folder(small, tmp_path):
-    first, second = (Run(small(), tmp_path / "run", CPU) for _ in range(2))
+def test_the_lock_is_taken_before_anything_is_read(small, tmp_path, no_pictures):
+    first = Run(small(), tmp_path, CPU)
     steps = first.steps()
     next(steps)
-    with pytest.raises(ConfigError, match=r"another process trains in .*run; wait for it"):
-        next(second.steps())
-    steps.close()
-    assert next(second.steps())
+    (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
+    for _ in range(2):  # the refused one leaves the lock as it is
+        with pytest.raises(ConfigError, match=r"another process trains in .*; wait for it"):
+            Run(small(), tmp_path, CPU)
+    list(steps)
+    assert Run(small(), tmp_path, CPU).finished
+
+
+@pytest.mark.parametrize("end", ["close", "close its steps", "finish", "forget"])
+def test_a_run_that_ended_gives_its_folder_back(small, tmp_path, end, no_pictures):
+    run = Run(small("steps=2"), tmp_path, CPU)
+    steps = run.steps()
+    next(steps)
+    if end == "close":
+        run.close()
+    elif end == "close its steps":
+        steps.close()
+    elif end == "finish":
+        list(steps)
+    else:
+        del run, steps
+    Run(small("steps=2"), tmp_path, CPU)
+
+
+def test_a_run_that_cannot_begin_gives_its_folder_back(small, tmp_path, no_pictures):
+    finish(small("steps=1"), tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        Run(small("batch=7"), tmp_path, CPU)
+    assert Run(small(), tmp_path, CPU).continued
+    assert "batch" in str(caught.value)
 
 
 def test_what_cannot_begin_leaves_no_folder(small, tmp_path):
     with pytest.raises(DataError):
         Run(small(f"data.source={tmp_path / 'nowhere'}"), tmp_path / "run", CPU)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_reason_is_shown_when_the_new_folder_holds_decoded_videos(small, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    config = small(f"data.cache={folder / 'cache'}", "data.frames=3")
+
+    def fails(*_, **__):
+        (folder / "cache").mkdir()
+        (folder / "cache" / "meta.json").write_text("{}")
+        raise DataError("the reason")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("diffusion.train.open_clips", fails)
+        with pytest.raises(DataError, match="the reason"):
+            Run(config, folder, CPU)
+    # What was decoded is no obstacle to the same command.
+    assert not Run(config, folder, CPU).continued
+
+
+FOREIGN = {
+    "config.json": '{"mine": 1}',
+    "a list": "[1]",
+    "no JSON": "{",
+    "notes.txt": "mine",
+    ".hidden": "mine",
+    "checkpoint.json": "{}",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_folder_that_is_not_a_run_is_left_alone(small, tmp_path, name):
+    path = tmp_path / (name if "." in name else "config.json")
+    path.write_text(FOREIGN[name])
+    (tmp_path / ".checkpoint.pt-00000000.part").write_text("mine, too")
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match=r"is not empty and holds no training run: there is .*another folder"):
+        Run(small(), tmp_path, CPU)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_files_of_the_caller_may_lie_in_a_new_folder(small, tmp_path):
+    (tmp_path / "stderr.txt").touch()
+    assert not Run(small(), tmp_path, CPU, beside=["stderr.txt"]).continued
+
+
+def test_unfinished_files_of_killed_processes_are_swept(small, tmp_path, no_pictures):
+    finish(small("steps=1"), tmp_path)
+    parts = [tmp_path / ".checkpoint.pt-0011aabb.part", tmp_path / "samples" / ".0000002.gif-00000000.part"]
+    others = [tmp_path / ".mine.part", tmp_path / "clips" / ".000.mp4-00000000.part", tmp_path / "x-00000000.part"]
+    for path in (*parts, *others):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    Run(small(), tmp_path, CPU)
+    assert not any(path.exists() for path in parts)
+    assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize(
+    "lost", ["weights.pt", "loss.png", "samples/0000004.gif", "samples/0000004.png", "config.json"]
+)
+def test_a_finished_run_completes_its_files(small, tmp_path, lost):
+    pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    finish(small(), tmp_path)
+    before = (tmp_path / lost).read_bytes()
+    (tmp_path / lost).unlink()
+    run, steps = finish(small(), tmp_path)
+    assert steps == []
+    if lost.endswith((".gif", ".png", ".json")):
+        assert (tmp_path / lost).read_bytes() == before
+    else:
+        assert checkpoint.load(tmp_path / lost, checkpoint.WEIGHTS)["step"] == 4
+    assert run.complete() == []
+
+
+def test_weights_of_a_shorter_training_are_replaced(small, tmp_path, no_pictures):
+    finish(small("steps=2", "optimizer.decay=0"), tmp_path)
+    short = (tmp_path / "weights.pt").read_bytes()
+    finish(small("steps=4", "optimizer.decay=0"), tmp_path)
+    for old in (short, b"damaged"):
+        (tmp_path / "weights.pt").write_bytes(old)
+        assert Run(small("steps=4", "optimizer.decay=0"), tmp_path, CPU).complete() == ["weights.pt"]
+        assert checkpoint.load(tmp_path / "weights.pt")["step"] == 4
+
+
+def test_a_resume_says_what_changed(small, tmp_path, no_pictures):
+    finish(small("steps=1"), tmp_path)
+    assert Run(small("steps=1"), tmp_path, CPU).changed == []
+    start = {"device": "cuda", "videos": {"maze 0": 5, "old": 3}, "files": None}
+    Session(tmp_path / "log.jsonl", {"id": "other", "software": {"torch": "1.0"}, "code": {"sources": "f00"}}).write(
+        "start", start
+    )
+    lines = Run(small("steps=3"), tmp_path, CPU).changed
+    assert lines[0] == "steps: 1 before, 3 now"
+    assert f"torch: 1.0 before, {torch.__version__} now" in lines
+    assert any(line.startswith("digest of our source files: f00 before, ") for line in lines)
+    assert "device: cuda before, cpu now" in lines
+    assert "data: 1 video is gone (old)" in lines
+    assert "data: 1 video is of another length (maze 0)" in lines
+    assert any(line.startswith("data: 2 videos are new (maze ") for line in lines)
+    assert not any("\n" in line for line in lines)
+
+
+def test_a_resume_says_that_files_were_changed(small, tmp_path, no_pictures):
+    videos, config = (
+        tmp_path / "videos",
+        small(f"data.cache={tmp_path / 'cache'}", f"data.source={tmp_path / 'videos'}"),
+    )
+    videos.mkdir()
+    for name in ("a.npy", "b.npy"):
+        np.save(videos / name, np.zeros((5, 8, 8, 3), np.uint8))
+    finish(config, tmp_path / "run")
+    np.save(videos / "a.npy", np.full((5, 8, 8, 3), 9, np.uint8))
+    os.utime(videos / "a.npy", (1, 1))
+    assert Run(config, tmp_path / "run", CPU).changed == ["data: files were changed under the same names"]
+
+
+def test_a_run_whose_log_tells_nothing_is_continued_in_silence(small, tmp_path, no_pictures):
+    finish(small("steps=1"), tmp_path)
+    for log in (b"", b"damaged\n"):
+        (tmp_path / "log.jsonl").write_bytes(log)
+        assert Run(small("steps=1"), tmp_path, CPU).changed == []
+    (tmp_path / "log.jsonl").unlink()
+    assert Run(small("steps=1"), tmp_path, CPU).changed == []
+
+
+def test_weights_taken_for_a_checkpoint_are_told(small, tmp_path, no_pictures):
+    finish(small("steps=1"), tmp_path)
+    shutil.copy(tmp_path / "weights.pt", tmp_path / "checkpoint.pt")
+    with pytest.raises(checkpoint.CheckpointError) as caught:
+        Run(small(), tmp_path, CPU)
+    assert str(caught.value).startswith(f"{tmp_path / 'checkpoint.pt'} is not a whole checkpoint: it lacks network, op")
+    assert "zoo sample and --start take it" in str(caught.value)
+
+
+def _damage(part, value):
+    def damaged(state):
+        return state | {part: value(state) if callable(value) else value}
+
+    return damaged
+
+
+DAMAGES = {
+    "no average": lambda state: {key: value for key, value in state.items() if key != "average"},
+    "step as text": _damage("step", "4"),
+    "step below zero": _damage("step", -1),
+    "frame rate": _damage("fps", float("nan")),
+    "a list for a network": _damage("network", [1]),
+    "numbers for tensors": _damage("network", {"stem.weight": 1}),
+    "another network": _damage("network", lambda state: dict(list(state["network"].items())[1:])),
+    "other shapes": _damage("average", lambda state: {k: v.flatten()[:1] for k, v in state["average"].items()}),
+    "no optimizer": _damage("optimizer", {}),
+    "an optimizer without state": _damage("optimizer", lambda state: state["optimizer"] | {"state": {}}),
+    "another optimizer": _damage(
+        "optimizer", lambda state: state["optimizer"] | {"param_groups": state["optimizer"]["param_groups"][:1]}
+    ),
+    "moments of another shape": _damage(
+        "optimizer",
+        lambda state: (
+            state["optimizer"]
+            | {"state": {k: v | {"exp_avg": torch.zeros(1)} for k, v in state["optimizer"]["state"].items()}}
+        ),
+    ),
+    "no configuration": _damage("config", None),
+    "an unknown field": _damage("config", lambda state: state["config"] | {"stepz": 3}),
+    "an unknown mixer": _damage("config", lambda state: state["config"] | {"model": {"mixer": "bimmba"}}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoints_are_told_with_their_path(small, tmp_path, damage, no_pictures):
+    finish(small("steps=1"), tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, DAMAGES[damage](checkpoint.load(path)))
+    with pytest.raises(checkpoint.CheckpointError) as caught:
+        Run(small(), tmp_path, CPU)
+    assert str(path) in str(caught.value)
+
+
+STOPPING = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_signals_end_a_run_with_a_checkpoint(small, tmp_path, monkeypatch, name, no_pictures):
+    number = getattr(signal, name)
+    usual = signal.signal(number, signal.SIG_DFL if name != "SIGINT" else signal.default_int_handler)
+    plain = Trainer.advance
+
+    def advance(trainer):
+        step = plain(trainer)
+        if step.step == 1:
+            signal.raise_signal(number)
+        return step
+
+    monkeypatch.setattr(Trainer, "advance", advance)
+    try:
+        run, steps = finish(small("save_every=100"), tmp_path)
+        assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    finally:
+        signal.signal(number, usual)
+    assert ([step.step for step, _ in steps], run.stopped_by) == ([1], number)
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["step"] == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
+def test_nohup_is_respected():
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.signal is None
+    finally:
+        signal.signal(signal.SIGHUP, usual)

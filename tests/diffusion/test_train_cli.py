@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from diffusion import checkpoint, presets
 from diffusion.history import history
 from diffusion.train import Trainer
 from temporal_zoo.cli import zoo
+from temporal_zoo.record import read
 
 pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
@@ -73,7 +75,7 @@ def test_from_an_empty_folder_to_clips(empty_folder):
     drawn = typed("sample runs/tiny-bimamba-state4 --count 2")
     assert drawn.stdout.startswith("2 clips of 3 frames: runs/tiny-bimamba-state4/clips/sheet.png, ")
     files = {path.name for path in (run / "clips").iterdir()}
-    assert files == {"000.mp4", "000.gif", "001.mp4", "001.gif", "all.gif", "sheet.png"}
+    assert files == {"000.mp4", "000.gif", "001.mp4", "001.gif", "all.gif", "sheet.png", "record.jsonl"}
 
 
 @pytest.mark.parametrize("mixer", ["attn", "flash", "identity", "mamba", "s4d", "bimamba@high+flash@low"])
@@ -115,6 +117,7 @@ from diffusion.config import TrainConfig
 config = TrainConfig.from_dict(json.loads(sys.argv.pop(1)))
 presets.PRESETS["tiny"] = lambda: config
 from temporal_zoo.cli import zoo
+from temporal_zoo.record import read
 zoo(prog_name="zoo")
 """
 
@@ -162,6 +165,12 @@ def test_a_run_of_another_configuration(empty_folder):
         ("--set model.width=wide", ["ModelConfig.width cannot be 'wide'; it takes whole number"]),
         ("--set model.slots=midd", ["no slot is named 'midd' (did you mean \"mid\"?)"]),
         ("--set batch=0", ["TrainConfig.batch is 0; it must be at least 1"]),
+        ("--set batch=1000000000000", ["TrainConfig.batch is 1000000000000; it must be at most"]),
+        ("--set model.width=1000000000000", ["ModelConfig.width is 1000000000000; it must be at most"]),
+        ("--set process.steps=1000000000000", ["ProcessConfig.steps is 1000000000000; it must be at most"]),
+        ("--set optimizer.beta2=1", ["OptimizerConfig.beta2 is 1; it must be below 1"]),
+        ("--set optimizer.lr=inf", ["OptimizerConfig.lr is inf; it must be"]),
+        ("--set optimizer.lr=nan", ["OptimizerConfig.lr is nan; it must be"]),
         ("--steps 0", ["--steps"]),
         ("--steps -3", ["--steps"]),
         ("--device cuda:99", ["there is no device 'cuda:99' here; there is cpu"]),
@@ -273,6 +282,36 @@ def test_sampler_options(trained):
     refused("sample run --steps 9", "9 sampling steps were asked for; this process has 8 levels")
     refused("sample run --device cuda:99", "there is no device 'cuda:99' here")
     refused("sample run --count 0", "--count")
+    refused("sample run --count 1000000000000", "--count")
+    refused("sample run --frames 1000000000000", "--frames", "65536")
+
+
+def test_a_sample_says_how_many_levels_were_visited(trained):
+    told = typed("sample run --count 1 --steps 2 --out a").stdout
+    assert told.endswith("(ancestral, 2 of 8 noise levels)\n")
+    (record,) = read(Path("a") / "record.jsonl").of("samples")
+    assert (record["levels_visited"], record["levels"], record["sampler"]) == (2, 8, "ancestral")
+    assert "state=4:conv=4" in record["config"]["model"]["mixer"]
+    assert "the paper visits all 256" in typed("sample --help").stdout.replace("\n ", "")
+
+
+def test_memory_that_runs_out_is_told_with_what_takes_less(trained, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("diffusion.generate.sample_clips", full)
+    refused("sample run --count 1 --out a", "memory ran out", "fewer --frames")
+    monkeypatch.setattr("diffusion.train.Trainer.advance", full)
+    refused("train --out run --steps 9 --set optimizer.decay=0.5", "memory ran out", "--set batch=1")
+
+
+def test_other_errors_of_torch_keep_their_traceback(trained, monkeypatch):
+    def wrong(*_, **__):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("diffusion.generate.sample_clips", wrong)
+    result = CliRunner().invoke(zoo, ["sample", "run", "--count", "1", "--out", "a"])
+    assert isinstance(result.exception, RuntimeError)
 
 
 @pytest.mark.parametrize("place", ["nowhere", ".", "builtin:nowhere"])

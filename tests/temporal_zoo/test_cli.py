@@ -133,7 +133,15 @@ def raised(error, module="temporal_zoo.somewhere"):
         (raised(ValueError("zip() argument 2 is shorter than argument 1"), "diffusion.clip"), None),
         (raised(OSError("no path"), "temporal_zoo.record"), None),
         (raised(FileNotFoundError(2, "No such file", "a.mp4"), "shutil"), "a.mp4: No such file"),
-        (raised(PermissionError(13, "Permission denied", "/out")), "/out: Permission denied"),
+        (
+            raised(PermissionError(13, "Permission denied", "/out")),
+            "/out: Permission denied; choose another place, or change its permissions",
+        ),
+        (
+            raised(OSError(28, "No space left on device", "/out/a.png"), "matplotlib"),
+            "/out/a.png: No space left on device; free some space, or choose another folder",
+        ),
+        (raised(IsADirectoryError(21, "Is a directory", b"/out")), "/out: Is a directory; a file is needed here"),
         (raised(ValueError("a bug"), "torch.nn"), None),
         (raised(Elsewhere("a bug"), "torch.nn"), None),
         (raised(BrokenPipeError(32, "Broken pipe")), None),

@@ -9,6 +9,7 @@ from torch import nn
 from temporal_zoo import Mixer, StatefulMixer
 from temporal_zoo.config import option
 from temporal_zoo.contract import CHECKS, ContractError, outcomes
+from temporal_zoo.errors import InvalidInput
 
 
 class Sums(StatefulMixer):
@@ -133,6 +134,63 @@ class Lenient(Sums):
             pass
 
 
+@torch.library.custom_op("test_contract_can_fail::sums", mutates_args=())
+def sums(x: torch.Tensor) -> torch.Tensor:
+    return x.cumsum(1)
+
+
+sums.register_fake(torch.empty_like)
+sums.register_autograd(lambda ctx, grad: grad.flip(1).cumsum(1).flip(1))
+
+
+class LosesTangents(Sums):
+    def mix(self, x, lengths):
+        return self.map(sums(x))
+
+
+class Cube(torch.autograd.Function):
+    """x^3, of whose derivative torch knows no derivative."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x**3
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.slope = 3 * inputs[0].detach() ** 2
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return ctx.slope * grad
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return 3 * ctx.saved_tensors[0].detach() ** 2 * tangent
+
+
+class CurvesUnseen(Sums):
+    def mix(self, x, lengths):
+        return self.map(Cube.apply(x.cumsum(1)))
+
+
+class ReadsWeights(Sums):
+    def mix(self, x, lengths):
+        return nn.functional.linear(x.cumsum(1), self.map.weight, self.map.bias)
+
+
+class SkipsHooks(Sums):
+    def mix(self, x, lengths):
+        return self.map.forward(x.cumsum(1))
+
+
+class OffInHalf(Sums):
+    def mix(self, x, lengths):
+        return super().mix(x, lengths) * (1.5 if self.map.weight.dtype == torch.bfloat16 else 1)
+
+
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_sound_mixer_passes(check):
     CHECKS[check](lambda: Sums(8, Sums.Config()))
@@ -160,11 +218,38 @@ def test_a_sound_mixer_passes(check):
         ("state", DecaysByAnOldName, "map.old_name, which are no parameters"),
         ("determinism", Rolls, "no sample could be reproduced"),
         ("options", Lenient, "a wrong width is accepted"),
+        ("forward_mode", LosesTangents, "consistency models would train on it"),
+        ("gradients_of_tangents", CurvesUnseen, "a loss of derivatives would misguide it"),
+        ("transforms", LosesTangents, "a UserError would say what works instead"),
+        ("second_derivatives", CurvesUnseen, "a gradient penalty would pull somewhere else"),
+        ("replaced_layers", ReadsWeights, "an adapter would have no effect until it is merged"),
+        ("hooks", SkipsHooks, "a forward hook on map changes nothing"),
+        ("half_weights", OffInHalf, "it would sample from another model"),
     ],
 )
 def test_a_fault_is_refused(check, faulty, says):
     with pytest.raises(ContractError, match=says):
         CHECKS[check](lambda: faulty(8, faulty.Config()))
+
+
+class Refuses(Sums):
+    """It cannot do what tools ask, and says so."""
+
+    def mix(self, x, lengths):
+        if type(self.map) is not nn.Linear:
+            raise InvalidInput("map must be a plain nn.Linear; merge the adapter")
+        if torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0:
+            raise InvalidInput("torch.func cannot transform this mixer; call it row by row")
+        if x.dtype == torch.bfloat16:
+            raise InvalidInput("weights must be float32")
+        return super().mix(x, lengths)
+
+
+@pytest.mark.parametrize(
+    "check", ["forward_mode", "gradients_of_tangents", "transforms", "replaced_layers", "half_weights"]
+)
+def test_a_refusal_in_words_is_accepted(check):
+    CHECKS[check](lambda: Refuses(8, Refuses.Config()))
 
 
 def test_outcomes_go_on_after_a_failure_and_an_error():

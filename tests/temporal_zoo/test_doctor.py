@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from temporal_zoo import doctor
 from temporal_zoo.cli import zoo
 from temporal_zoo.doctor import examine
-from temporal_zoo.ops import _trials, ops
+from temporal_zoo.ops import _trials, agreement, ops
 from temporal_zoo.packages import OPTIONAL, Package, install_command
 
 CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
@@ -46,7 +46,7 @@ def test_every_body_is_there_and_those_that_run_agree_with_the_reference(report)
 
 
 def test_every_op_has_an_example():
-    assert set(_trials.EXAMPLES) == set(ops())
+    assert set(agreement.EXAMPLES) == {*ops(), agreement.BLOCK}
 
 
 def test_a_body_that_computes_something_else_is_found(monkeypatch):

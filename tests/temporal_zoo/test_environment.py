@@ -100,14 +100,75 @@ def test_without_git_the_sources_still_name_the_code(checkout, monkeypatch):
     assert code()["commit"] is None
 
 
-def test_a_memory_limit_is_read_and_no_limit_is_none(monkeypatch):
-    limits = {"/sys/fs/cgroup/memory.max": "1073741824\n"}
-    monkeypatch.setattr(module, "_text", lambda path: limits.get(path, ""))
-    assert module._memory_limit_bytes() == 2**30
-    limits["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert module._memory_limit_bytes() is None
-    limits["/sys/fs/cgroup/memory/memory.limit_in_bytes"] = "9223372036854771712\n"
-    assert module._memory_limit_bytes() is None
+KINDS = (
+    "temporal_zoo/ops/kernel.h",
+    "temporal_zoo/ops/kernel.cpp",
+    "temporal_zoo/ops/kernel.cu",
+    "bench/deep/er/case.py",
+    "bench/page.css",
+    "diffusion/presets.json",
+    "diffusion/checkpoints/x/checkpoint.pt",
+    "diffusion/data/maze/00000.mp4",
+)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_one_byte_of_any_kind_of_file_changes_the_digest(checkout, name):
+    path = checkout / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"one\0two")
+    module._source_digest.cache_clear()
+    before = code()["sources"]
+    path.write_bytes(b"one\0twO")
+    module._source_digest.cache_clear()
+    assert code()["sources"] != before
+
+
+def test_the_digest_knows_where_one_file_ends(checkout):
+    digests = set()
+    for first, second in ((b"ab", b"c"), (b"a", b"bc"), (b"", b"abc")):
+        (checkout / "bench" / "x.bin").write_bytes(first)
+        (checkout / "bench" / "y.bin").write_bytes(second)
+        module._source_digest.cache_clear()
+        digests.add(code()["sources"])
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("name", ["bench/__pycache__/case.cpython-311.pyc", "bench/.case.py.swp", "bench/.idea/x.xml"])
+def test_what_python_and_editors_leave_does_not_change_the_digest(checkout, name):
+    before = code()["sources"]
+    path = checkout / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"anything")
+    (checkout / "bench" / "link.py").symlink_to("nowhere")
+    module._source_digest.cache_clear()
+    assert code()["sources"] == before
+
+
+@pytest.mark.skipif(not (module.ROOT / ".git").exists(), reason="needs a checkout")
+def test_every_file_of_the_packages_is_covered():
+    tracked = git(module.ROOT, "ls-files", *module.OURS).splitlines()
+    missed = [name for name in tracked if not module._can_change_a_result(module.ROOT / name)]
+    assert not missed
+
+
+def test_the_compiler_is_recorded_with_its_flags(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    if environment()["compiler"]["path"] is None:
+        pytest.skip("no compiler here")
+    first = environment()
+    assert "-O3" in first["compiler"]["flags"]
+    monkeypatch.setenv("CXX", f"{first['compiler']['path']} -O1")
+    second = environment()
+    assert second["compiler"]["flags"][0] == "-O1"
+    assert second["id"] != first["id"]
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    assert environment()["compiler"]["path"] is None
+
+
+def test_a_setting_that_is_not_utf8_has_an_id(monkeypatch):
+    monkeypatch.setenv("ZOO_BACKEND", "\udcff")
+    assert len(environment()["id"]) == 16
 
 
 def test_our_folders_are_the_packages():

@@ -6,11 +6,12 @@ from torch import Tensor
 
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops._dispatch import op
+from temporal_zoo.ops._lengths import check_lengths
 
 __all__ = ["attention"]
 
 
-@op("flash_attn", "xformers", "sdpa", "blocked", "triton", "reference")
+@op("flash_attn", "xformers", "sdpa", "cudnn", "blocked", "triton", "reference")
 def attention(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> None:
     """Lets every frame of a row take a weighted mean over all frames, one per head.
 
@@ -28,7 +29,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, le
     Returns:
         (rows, frames, heads, features), dtype of q.
     Raises:
-        ValueError: shapes or dtypes that do not fit together.
+        ValueError: shapes or dtypes that do not fit together, no frames.
         BackendError: the pinned body cannot run these inputs.
     Gradients: q, k, v and bias; twice with the reference only.
     """
@@ -37,8 +38,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, le
     for name, x in (("k", k), ("v", v)):
         if x.shape != q.shape or x.dtype != q.dtype:
             raise InvalidInput(f"{name} is {tuple(x.shape)} of {x.dtype}; q is {tuple(q.shape)} of {q.dtype}")
-    rows, frames, heads, _ = q.shape
+    _, frames, heads, _ = q.shape
     if bias is not None and (bias.shape != (heads, frames, frames) or not bias.is_floating_point()):
         raise InvalidInput(f"bias is {tuple(bias.shape)}; it must be floats of shape ({heads}, {frames}, {frames})")
-    if lengths is not None and lengths.shape != (rows,):
-        raise InvalidInput(f"lengths is {tuple(lengths.shape)}; it must be ({rows},), one per row")
+    check_lengths(q, lengths)

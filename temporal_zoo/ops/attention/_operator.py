@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from temporal_zoo.ops._autocast import working_dtype
+from temporal_zoo.ops._derivatives import batch_by_loop, check_gradients, refuse_twice
 from temporal_zoo.ops._planning import capability
 
 # The kernels of flash-attn, xFormers and SDPA put rows on a grid axis that CUDA caps here (pytorch issue 142228); on a
@@ -139,15 +140,13 @@ def _keep(ctx, inputs, output) -> None:
 
 
 def _differentiate(ctx, grad, _):
+    check_gradients("attention", [grad])
     q, k, v, bias, lengths, out, lse = ctx.saved_tensors
     wanted = ctx.needs_input_grad[3]
     dq, dk, dv, dbias = _backward(grad, q, k, v, bias, lengths, out, lse, wanted, ctx.body)
     return dq, dk, dv, dbias if wanted else None, None, None
 
 
-def _differentiate_twice(ctx, *grads):
-    raise RuntimeError("attention can be differentiated once only; backend='reference' can be differentiated twice")
-
-
 _forward.register_autograd(_differentiate, setup_context=_keep)
-_backward.register_autograd(_differentiate_twice)
+_backward.register_autograd(refuse_twice("attention", "attention"))
+batch_by_loop(_backward)

@@ -77,7 +77,9 @@ def _real(lengths, rows, frames, heads: tl.constexpr, ROWS: tl.constexpr):
     real = tl.zeros_like(row) + frames
     if lengths is not None:
         # All of a row that is not there: minus infinity everywhere would make NaN.
-        real = tl.load(lengths + row, mask=row < rows, other=frames).to(tl.int32)
+        real = tl.load(lengths + row, mask=row < rows, other=frames)
+        # Clamped, since the caller does not read the values: none may point outside of the row.
+        real = tl.minimum(tl.maximum(real, 0), frames).to(tl.int32)
     return real
 
 

@@ -1,20 +1,22 @@
 """The fused kernels behind torch's scaled_dot_product_attention, named one by one instead of left to its choice.
 
 On a CPU its flash kernel, on CUDA its flash kernel or, for float32, for padded rows and for older GPUs, the
-memory-efficient one.  Padding is a mask of rows x frames numbers, which the kernels read with stride zero along heads
-and queries.  Called by name because only so the log-sums come out, and because torch's own choice falls back to writing
-the weights out, on the meta device always.
+memory-efficient one: `kernel` says which.  The cuDNN kernel is the backend `cudnn`.  Padding is a mask of rows x frames
+numbers, which the kernels read with stride zero along heads and queries.  Called by name because only so the log-sums
+come out, and because torch's own choice falls back to writing the weights out, on the meta device always.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from temporal_zoo.ops._autocast import working_dtype
+from temporal_zoo.ops._planning import device_type, planned
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = None
@@ -43,7 +45,8 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     """See `_operator` for what a body takes and returns."""
-    out, lse = _kernel(q, lengths)[0](*_by_head(q, k, v), lengths)
+    run_forward, _ = _KERNELS[kernel(q, lengths)]
+    out, lse = run_forward(*by_head(q, k, v), lengths)
     return out.transpose(1, 2), lse
 
 
@@ -59,34 +62,37 @@ def backward(
     bias_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, None]:
     """See `_operator` for what a body takes and returns."""
-    grads = _kernel(q, lengths)[1](*_by_head(grad, q, k, v, out), lse, lengths)
+    _, run_backward = _KERNELS[kernel(q, lengths)]
+    grads = run_backward(*by_head(grad, q, k, v, out), lse, lengths)
     return *(x.transpose(1, 2) for x in grads), None
 
 
-def _kernel(q: Tensor, lengths: Tensor | None):
-    """The pair of functions for these inputs, the same in forward and backward."""
-    if q.device.type == "cpu":
-        return _cpu_forward, _cpu_backward
-    flash = lengths is None and q.dtype != torch.float32 and q.shape[-1] <= 256 and _operator.is_ampere(q.device)
-    if flash and torch.backends.cuda.is_flash_attention_available():
-        return _flash_forward, _flash_backward
-    return _efficient_forward, _efficient_backward
+def kernel(q: Tensor, lengths: Tensor | None) -> Literal["cpu", "flash", "efficient"]:
+    """Which kernel runs these inputs, the same in forward and backward; within `planning`, on the planned device."""
+    if device_type(q) == "cpu":
+        return "cpu"
+    # A plan does not depend on how torch was built here.
+    built = planned() is not None or torch.backends.cuda.is_flash_attention_available()
+    halves = q.dtype in (torch.bfloat16, torch.float16)
+    if built and halves and lengths is None and q.shape[-1] <= 256 and _operator.is_ampere(q.device):
+        return "flash"
+    return "efficient"
 
 
 def _cpu_forward(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     mask = _mask(q, lengths)
-    return aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask, scale=_scale(q))
+    return aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask, scale=scale(q))
 
 
 def _cpu_backward(grad, q, k, v, out, lse, lengths):
     mask = _mask(q, lengths)
     return aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        grad, q, k, v, out, lse, 0.0, False, attn_mask=mask, scale=_scale(q)
+        grad, q, k, v, out, lse, 0.0, False, attn_mask=mask, scale=scale(q)
     )
 
 
 def _flash_forward(q: Tensor, k: Tensor, v: Tensor, lengths: None) -> tuple[Tensor, Tensor]:
-    out, lse, *_ = aten._scaled_dot_product_flash_attention(q, k, v, scale=_scale(q))
+    out, lse, *_ = aten._scaled_dot_product_flash_attention(q, k, v, scale=scale(q))
     return out, lse
 
 
@@ -94,12 +100,12 @@ def _flash_backward(grad, q, k, v, out, lse, lengths):
     frames = q.shape[2]
     seed, offset = q.new_empty(2, dtype=torch.uint64), q.new_empty((), dtype=torch.uint64)
     return aten._scaled_dot_product_flash_attention_backward(
-        grad, q, k, v, out, lse, None, None, frames, frames, 0.0, False, seed, offset, scale=_scale(q)
+        grad, q, k, v, out, lse, None, None, frames, frames, 0.0, False, seed, offset, scale=scale(q)
     )
 
 
 def _efficient_forward(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    out, lse, *_ = aten._scaled_dot_product_efficient_attention(q, k, v, _wide_mask(q, lengths), True, scale=_scale(q))
+    out, lse, *_ = aten._scaled_dot_product_efficient_attention(q, k, v, _wide_mask(q, lengths), True, scale=scale(q))
     return out, lse.narrow(2, 0, q.shape[2])
 
 
@@ -108,17 +114,25 @@ def _efficient_backward(grad, q, k, v, out, lse, lengths):
     lse = pad(lse, (0, -lse.shape[2] % 32), value=float("inf"))
     seed, offset = (q.new_empty((), dtype=torch.int64) for _ in range(2))
     dq, dk, dv, _ = aten._scaled_dot_product_efficient_attention_backward(
-        grad, q, k, v, _wide_mask(q, lengths), out, lse, seed, offset, 0.0, (True, True, True, False), scale=_scale(q)
+        grad, q, k, v, _wide_mask(q, lengths), out, lse, seed, offset, 0.0, (True, True, True, False), scale=scale(q)
     )
     return dq, dk, dv
 
 
-def _by_head(*tensors: Tensor) -> list[Tensor]:
+_KERNELS = {
+    "cpu": (_cpu_forward, _cpu_backward),
+    "flash": (_flash_forward, _flash_backward),
+    "efficient": (_efficient_forward, _efficient_backward),
+}
+
+
+def by_head(*tensors: Tensor) -> list[Tensor]:
     """(rows, heads, frames, features) views of contiguous tensors; the CUDA kernels ask for aligned strides."""
     return [x.contiguous().transpose(1, 2) for x in tensors]
 
 
-def _scale(q: Tensor) -> float:
+def scale(q: Tensor) -> float:
+    """The factor of the logits, 1 / sqrt(features)."""
     return q.shape[-1] ** -0.5
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops._dispatch import op
+from temporal_zoo.ops._lengths import check_lengths
 
 __all__ = ["Filter", "causal_conv"]
 
@@ -44,8 +45,8 @@ def causal_conv(
         x: (rows, frames, channels), any float dtype; products are summed in float32 (float64 for float64 inputs).
         filters: one or more, each with a width of its own; their parameters may be of another float dtype than x.
         silu: whether y passes through x * sigmoid(x).
-        lengths: (rows,) int64, how many frames are real, or None for all.  Later frames are not read (they may hold
-            NaN) and come out zero; a reverse filter starts at the last real frame.
+        lengths: (rows,) int64, each in 1..frames: how many frames are real, or None for all.  Later frames are not read
+            (they may hold NaN) and come out zero; a reverse filter starts at the last real frame.
         initial: per filter (rows, width - 1, channels) or None: the inputs, in order of time, that come before the
             first frame, or with `reverse` after the last real one.  Zero where absent.
         return_final: whether to return also what the next chunk takes as `initial`.
@@ -54,7 +55,7 @@ def causal_conv(
         tuple and a tuple of final inputs, one (rows, width - 1, channels) per filter: the last real ones, or with
         `reverse` the first.
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together, no frames.
         BackendError: the pinned body cannot run these inputs.
     Gradients: x, weights, biases, initial; twice with the reference only.
     """
@@ -68,8 +69,7 @@ def causal_conv(
             raise InvalidInput(f"a filter's weight is {tuple(taps.weight.shape)}; it must be ({channels}, width)")
         if taps.bias is not None and taps.bias.shape != (channels,):
             raise InvalidInput(f"a filter's bias is {tuple(taps.bias.shape)}; it must be ({channels},)")
-    if lengths is not None and lengths.shape != (rows,):
-        raise InvalidInput(f"lengths is {tuple(lengths.shape)}; it must be ({rows},), one per row")
+    check_lengths(x, lengths)
     if initial is not None:
         if len(initial) != len(filters):
             raise InvalidInput(f"initial has {len(initial)} entries for {len(filters)} filters")

@@ -153,7 +153,8 @@ void backward_block(const View& view, const float* taps, float* sums, float* inp
 }
 
 int64_t real_frames(const Problem& problem, int64_t row) {
-    return problem.lengths ? problem.lengths[row] : problem.frames;
+    // Clamped, since the caller cannot always read the values: none may point outside of the row.
+    return problem.lengths ? std::clamp<int64_t>(problem.lengths[row], 0, problem.frames) : problem.frames;
 }
 
 // Calls `work(view)` for every row and block of channels of a group of rows, as one filter sees them.
@@ -177,6 +178,9 @@ int64_t widest(const Problem& problem) {
 }
 
 extern "C" {
+
+EXPORT_SIZE(Problem)
+EXPORT_SIZE(Filter)
 
 void causal_conv_forward(const Problem* problem, int64_t group) {
     const int64_t begin = group * problem->rows_per_group;

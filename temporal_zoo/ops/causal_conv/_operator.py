@@ -22,6 +22,7 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
+from temporal_zoo.ops._derivatives import batch_by_loop, check_gradients, refuse_twice
 from temporal_zoo.ops.causal_conv import Filter
 from temporal_zoo.ops.causal_conv.reference import final_inputs
 
@@ -101,6 +102,7 @@ def _keep(ctx, inputs, output) -> None:
 
 
 def _differentiate(ctx, dys):
+    check_gradients("causal_conv", dys)
     x, lengths, *rest = ctx.saved_tensors
     lists = _split(rest, ctx.sizes)
     dx, *grads = _backward(list(dys), x, *lists, lengths, ctx.reverse, ctx.silu, ctx.body)
@@ -112,9 +114,6 @@ def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]
     return [[next(rest) for _ in range(size)] for size in sizes]
 
 
-def _differentiate_twice(ctx, grads):
-    raise RuntimeError("causal_conv can be differentiated once only; backend='reference' can be differentiated twice")
-
-
 _forward.register_autograd(_differentiate, setup_context=_keep)
-_backward.register_autograd(_differentiate_twice)
+_backward.register_autograd(refuse_twice("causal_conv", "causal_conv"))
+batch_by_loop(_backward)

@@ -40,14 +40,14 @@ class Gradients(NamedTuple):
 @triton.jit(do_not_specialize=["frames"])
 def forward(
     filters, x, lengths, frames, row_stride, frame_stride,
-    channels: tl.constexpr, silu: tl.constexpr, BLOCK: tl.constexpr,
+    count: tl.constexpr, channels: tl.constexpr, silu: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program per row and block of channels: all filters, one after the other."""
     blocks: tl.constexpr = tl.cdiv(channels, BLOCK)
     row = (tl.program_id(0) // blocks).to(tl.int64)
     d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     real = real_frames(lengths, row, frames)
-    for place in tl.static_range(len(filters)):
+    for place in tl.static_range(count):
         _convolve(filters[place], x + row * row_stride, row, real, frames, frame_stride, d, channels, silu)
 
 
@@ -69,7 +69,7 @@ def _convolve(filter, x, row, real, frames, frame_stride, d, channels: tl.conste
 @triton.jit(do_not_specialize=["rows", "rows_per_program", "frames"])
 def backward(
     filters, gradients, x, grad_x, lengths, rows, rows_per_program, frames, row_stride, frame_stride,
-    channels: tl.constexpr, silu: tl.constexpr, BLOCK: tl.constexpr,
+    count: tl.constexpr, channels: tl.constexpr, silu: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program per stretch of rows and block of channels; gradients of parameters are summed over its rows."""
     blocks: tl.constexpr = tl.cdiv(channels, BLOCK)
@@ -77,7 +77,7 @@ def backward(
     first = group * rows_per_program
     last = tl.minimum(first + rows_per_program, rows)
     d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
-    for place in tl.static_range(len(filters)):
+    for place in tl.static_range(count):
         if place:
             # Another thread of the warp may have written the sum that this filter adds to.
             tl.debug_barrier()

@@ -65,6 +65,9 @@ class _Problem(ctypes.Structure):
     _fields_ += [(name, ctypes.c_void_p) for name in ("filters", "lengths", "x", "grad_x")]
 
 
+_native.mirror(_SOURCE, Problem=_Problem, Filter=_Filter)
+
+
 def _call(
     function: str,
     x: Tensor,

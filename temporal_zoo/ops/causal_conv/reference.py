@@ -66,12 +66,18 @@ def surround(x: Tensor, width: int, start: Tensor | None, lengths: Tensor | None
         return torch.cat([start, x], dim=1)
     if lengths is None:
         return torch.cat([x, start], dim=1)
-    return torch.cat([x, torch.zeros_like(start)], dim=1).scatter(1, after_last(start, lengths), start)
+    inputs = torch.cat([x, torch.zeros_like(start)], dim=1)
+    return inputs.scatter(1, after_last(inputs, width - 1, lengths), start)
 
 
-def after_last(start: Tensor, lengths: Tensor) -> Tensor:
-    """Index of the width - 1 frames from `lengths` on, expanded to the shape of `start`, for gather and scatter."""
-    return (lengths[:, None] + torch.arange(start.shape[1], device=start.device)).unsqueeze(-1).expand_as(start)
+def after_last(inputs: Tensor, size: int, lengths: Tensor) -> Tensor:
+    """Index (rows, size, channels) of the `size` frames of `inputs` from `lengths` on, for gather and scatter.
+
+    inputs: (rows, frames + size, channels).  `lengths` is clamped to 0..frames: no index points outside of `inputs`.
+    """
+    rows, length, channels = inputs.shape
+    first = lengths.clamp(0, length - size)[:, None]
+    return (first + torch.arange(size, device=inputs.device)).unsqueeze(-1).expand(rows, size, channels)
 
 
 def final_inputs(
@@ -87,5 +93,5 @@ def final_inputs(
         elif lengths is None:
             finals.append(inputs[:, inputs.shape[1] - size :].clone())
         else:
-            finals.append(inputs.gather(1, after_last(inputs[:, :size], lengths)))
+            finals.append(inputs.gather(1, after_last(inputs, size, lengths)))
     return tuple(finals)

@@ -102,4 +102,4 @@ def _at_start(dinputs: Tensor, size: int, lengths: Tensor | None, reverse: bool)
         return dinputs[:, :size]
     if lengths is None:
         return dinputs[:, dinputs.shape[1] - size :]
-    return dinputs.gather(1, after_last(dinputs[:, :size], lengths))
+    return dinputs.gather(1, after_last(dinputs, size, lengths))

@@ -40,7 +40,7 @@ def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor
     ys = [_triton.empty(x, lengths) for _ in weights]
     filters = _filters(kernels, weights, biases, initials, ys, reverse)
     arguments = filters, x, _triton.contiguous(lengths), frames, *x.stride()[:2]
-    constants = {"channels": channels, "silu": silu, "BLOCK": block, "num_warps": 1}
+    constants = {"count": len(filters), "channels": channels, "silu": silu, "BLOCK": block, "num_warps": 1}
     _triton.launch(kernels.forward, rows * -(-channels // block), x.device, *arguments, **constants)
     return ys
 
@@ -68,7 +68,7 @@ def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[
     )
     filters = _filters(kernels, weights, biases, initials, [dy.contiguous() for dy in dys], reverse)
     arguments = filters, gradients, x, dx, _triton.contiguous(lengths), rows, rows_per_program, frames, *x.stride()[:2]
-    constants = {"channels": channels, "silu": silu, "BLOCK": block, "num_warps": 1}
+    constants = {"count": len(filters), "channels": channels, "silu": silu, "BLOCK": block, "num_warps": 1}
     _triton.launch(kernels.backward, groups * blocks, x.device, *arguments, **constants)
     pairs = list(zip(weights, gradients, strict=True))
     dweights = [grads.weight.sum(0).mT.to(weight.dtype).contiguous() for weight, grads in pairs]

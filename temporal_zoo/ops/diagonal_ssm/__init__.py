@@ -9,6 +9,7 @@ from torch import Tensor
 
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops._dispatch import op
+from temporal_zoo.ops._lengths import check_lengths
 
 __all__ = ["Modes", "diagonal_ssm"]
 
@@ -46,15 +47,16 @@ def diagonal_ssm(
         u: (rows, frames, channels), any float dtype; sums are in float32 (float64 for float64 inputs).
         directions: one or more `Modes`, each with a number of modes of its own.
         skip: (channels,) or None, added once.
-        lengths: (rows,) int64, how many frames are real, or None for all.  Later frames are not read (they may hold
-            NaN), come out zero and leave the state as it is; a reverse direction starts at the last real frame.
+        lengths: (rows,) int64, each in 1..frames: how many frames are real, or None for all.  Later frames are not read
+            (they may hold NaN), come out zero and leave the state as it is; a reverse direction starts at the last real
+            frame.
         initial: per direction the state before its first frame, complex (rows, channels, modes), or None for zero.
         return_final: whether to return also the states after the last frame of each direction.
     Returns:
         y, (rows, frames, channels) in the dtype of u; with `return_final` a pair of y and a tuple of states, one
         complex (rows, channels, modes) per direction.
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together, no frames.
         BackendError: the pinned body cannot run these inputs.
     Gradients: u, a, c, skip, initial; twice with the reference only.
     """
@@ -71,8 +73,7 @@ def diagonal_ssm(
             raise InvalidInput(f"a and c of a direction are {modes.a.dtype} and {modes.c.dtype}; both must be complex")
     if skip is not None and skip.shape != (channels,):
         raise InvalidInput(f"skip is {tuple(skip.shape)}; it must be ({channels},)")
-    if lengths is not None and lengths.shape != (rows,):
-        raise InvalidInput(f"lengths is {tuple(lengths.shape)}; it must be ({rows},), one per row")
+    check_lengths(u, lengths)
     if initial is not None:
         if len(initial) != len(directions):
             raise InvalidInput(f"initial has {len(initial)} entries for {len(directions)} directions")

@@ -16,6 +16,9 @@
 
 extern "C" {
 
+EXPORT_SIZE(Problem)
+EXPORT_SIZE(Direction)
+
 int64_t diagonal_ssm_lanes() { return kLanes; }
 
 // These two are called for every block of channels, not for groups of rows.

@@ -24,6 +24,7 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
+from temporal_zoo.ops._derivatives import batch_by_loop, check_gradients, refuse_twice
 from temporal_zoo.ops.diagonal_ssm import Modes
 from temporal_zoo.ops.diagonal_ssm.reference import precision
 
@@ -112,6 +113,7 @@ def _keep(ctx, inputs, output) -> None:
 
 
 def _differentiate(ctx, grads):
+    check_gradients("diagonal_ssm", grads)
     u, lengths, *rest = ctx.saved_tensors
     lists = _split(rest, ctx.sizes)
     du, *found = _backward(list(grads), u, *lists, lengths, ctx.reverse, ctx.with_final, ctx.body)
@@ -123,9 +125,6 @@ def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]
     return [[next(rest) for _ in range(size)] for size in sizes]
 
 
-def _differentiate_twice(ctx, grads):
-    raise RuntimeError("diagonal_ssm can be differentiated once only; backend='reference' can be differentiated twice")
-
-
 _forward.register_autograd(_differentiate, setup_context=_keep)
-_backward.register_autograd(_differentiate_twice)
+_backward.register_autograd(refuse_twice("diagonal_ssm", "diagonal_ssm"))
+batch_by_loop(_backward)

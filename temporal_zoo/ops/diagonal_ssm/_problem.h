@@ -41,7 +41,8 @@ struct Problem {
 namespace {
 
 int64_t real_frames(const Problem& problem, int64_t row) {
-    return problem.lengths ? problem.lengths[row] : problem.frames;
+    // Clamped, since the caller cannot always read the values: none may point outside of the row.
+    return problem.lengths ? std::clamp<int64_t>(problem.lengths[row], 0, problem.frames) : problem.frames;
 }
 
 void clear_padding(const Problem& problem, int64_t row, float* values) {

@@ -114,6 +114,9 @@ class _Problem(ctypes.Structure):
     _fields_ += [(name, ctypes.c_void_p) for name in ("taps", "grad_taps")]
 
 
+_native.mirror(_SOURCE, Problem=_Problem, Direction=_Direction)
+
+
 class _Call:
     """A problem as C sees it, and the tensors that it points to; fields are those of the structs above."""
 

@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops._dispatch import REFERENCE
+from temporal_zoo.ops._lengths import check_lengths
 from temporal_zoo.ops.causal_conv import Filter
 from temporal_zoo.ops.selective_scan import PLAIN, Direction
 
@@ -86,12 +87,12 @@ def selective_block(
         in_proj: dim -> 2 inner.
         branches: one or two.
         out_proj: inner -> outputs.
-        lengths: (rows,) int64: the first lengths[i] frames of row i are real; None when all are.  A padded frame's y is
-            the bias of `out_proj`, and reaches no other frame.
+        lengths: (rows,) int64, each in 1..frames: the first lengths[i] frames of row i are real; None when all are.
+            A padded frame's y is the bias of `out_proj`, and reaches no other frame.
     Returns:
         (rows, frames, outputs) in the dtype of x, or in that of autocast.
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together, no frames.
         BackendError: a pinned body cannot run these inputs.
     Gradients: of every tensor but `lengths`.
     """
@@ -107,6 +108,7 @@ def selective_block(
     for branch in branches:
         if branch.conv_weight.shape[0] != inner or branch.A.shape[0] != inner:
             raise InvalidInput(f"a branch has {branch.conv_weight.shape[0]} channels; in_proj makes {inner} of them")
+    check_lengths(x, lengths)
     conv, scan = _operator.choose(x, branches, lengths)
     if conv == REFERENCE or scan in PLAIN:
         return reference.run(x, in_proj, branches, out_proj, lengths)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import linear, silu
 
 from temporal_zoo.ops._autocast import working_dtype
+from temporal_zoo.ops._derivatives import batch_by_loop, check_gradients, refuse_twice
 from temporal_zoo.ops._dispatch import note
 from temporal_zoo.ops._planning import device_type
 from temporal_zoo.ops.causal_conv import causal_conv
@@ -256,18 +257,13 @@ def _save(ctx, inputs, output) -> None:
 
 
 def _differentiate(ctx, dy, _):
+    check_gradients("selective_block", [dy])
     x, lengths, *rest = ctx.saved_tensors
     parameters, kept = rest[: ctx.size], rest[ctx.size :]
     dx, *grads = _backward(dy, x, parameters, ctx.reverse, lengths, ctx.conv, ctx.scan, kept)
     return dx, grads, None, None, None, None, None
 
 
-def _refuse(ctx, *grads):
-    raise RuntimeError(
-        "selective_block was differentiated twice, which only references can do: "
-        "pin them with use_backend(causal_conv='reference', selective_scan='reference')"
-    )
-
-
 _forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(_refuse)
+_backward.register_autograd(refuse_twice("selective_block", "causal_conv", "selective_scan"))
+batch_by_loop(_backward)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Names and not the module: the body `torch` beside this file would take the name `torch` here.
-from torch import Tensor, int64
+from torch import Tensor
 
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops._dispatch import op
+from temporal_zoo.ops._lengths import check_lengths
 
 __all__ = ["PLAIN", "Direction", "selective_scan"]
 
@@ -63,23 +64,24 @@ def selective_scan(
     Args:
         directions: one or two `Direction`, of the same rows, frames and channels; the sizes of their states may differ.
         gate: (rows, frames, channels), or None for an ungated sum.
-        lengths: (rows,) int64: the first lengths[i] frames of row i are real; None when all are.  A padded frame leaves
-            the state as it is, its y is zero, and no value or gradient depends on what it holds.
+        lengths: (rows,) int64, each in 1..frames: the first lengths[i] frames of row i are real; None when all are.
+            A padded frame leaves the state as it is, its y is zero, and no value or gradient depends on what it holds.
         initial: per direction the state (rows, channels, state) before the first frame it visits, or None for zero.
         return_final: also return the states after the last frame that each direction visits.
     Returns:
         y: (rows, frames, channels), dtype of the first direction's u;
         with `return_final` the pair (y, final), final a tuple of one (rows, channels, state) float32 per direction.
     Raises:
-        ValueError: shapes, dtypes or devices that do not fit together.
+        ValueError: shapes, dtypes or devices that do not fit together, no frames.
         BackendError: the pinned body cannot run these inputs; the message lists why.
     Gradients: of y and final, with respect to every tensor but `lengths`; twice only through `reference`.
     """
     if not 1 <= len(directions) <= 2:
         raise InvalidInput(f"selective_scan runs one or two directions, not {len(directions)}")
     first = directions[0].u
-    if first.ndim != 3 or not first.shape[1]:
-        raise InvalidInput(f"u is {tuple(first.shape)}; expected (rows, frames, channels) with at least one frame")
+    if first.ndim != 3:
+        raise InvalidInput(f"u is {tuple(first.shape)}; expected (rows, frames, channels)")
+    check_lengths(first, lengths)
     rows, frames, channels = first.shape
     starts = [None] * len(directions) if initial is None else initial
     if len(starts) != len(directions):
@@ -104,11 +106,6 @@ def selective_scan(
         ):
             _require(f"direction {place}: {name}", value, shape, first)
     _require("gate", gate, (rows, frames, channels), first)
-    if lengths is not None and (lengths.shape != (rows,) or lengths.dtype != int64 or lengths.device != first.device):
-        raise InvalidInput(
-            f"lengths is {tuple(lengths.shape)} {lengths.dtype} on {lengths.device}; "
-            f"expected ({rows},) int64 on {first.device}"
-        )
 
 
 def _require(name: str, value: Tensor | None, shape: tuple[int, ...], like: Tensor) -> None:

@@ -253,6 +253,9 @@ void backward_row(const Problem& problem, const Sweep& sweep, Tape& tape, int64_
 
 extern "C" {
 
+EXPORT_SIZE(Problem)
+EXPORT_SIZE(Direction)
+
 void selective_scan_forward(const Problem* problem, int64_t group) {
     const int64_t begin = group * problem->rows_per_group;
     const int64_t end = std::min(problem->rows, begin + problem->rows_per_group);

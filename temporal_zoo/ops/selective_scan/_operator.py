@@ -27,6 +27,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from temporal_zoo.ops._derivatives import batch_by_loop, check_gradients, refuse_twice
 from temporal_zoo.ops.selective_scan import Direction
 
 _TENSORS = tuple(field.name for field in fields(Direction) if field.name != "reverse")
@@ -150,6 +151,7 @@ def _save(ctx, inputs, output) -> None:
 
 
 def _differentiate(ctx, grad_y, grad_finals, _):
+    check_gradients("selective_scan", [grad_y, *grad_finals])
     gate, lengths, *rest = ctx.saved_tensors
     after_tensors, after_initial = ctx.sizes[0], sum(ctx.sizes)
     tensors, initial, kept = rest[:after_tensors], rest[after_tensors:after_initial], rest[after_initial:]
@@ -162,11 +164,6 @@ def _differentiate(ctx, grad_y, grad_finals, _):
     return None, grads[:after_tensors], None, grad_gate, None, grads[after_tensors:after_initial], None, None
 
 
-def _refuse(ctx, *grads):
-    raise RuntimeError(
-        "selective_scan was differentiated twice, which only its reference can do: call it with backend='reference'"
-    )
-
-
 _forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(_refuse)
+_backward.register_autograd(refuse_twice("selective_scan", "selective_scan"))
+batch_by_loop(_backward)

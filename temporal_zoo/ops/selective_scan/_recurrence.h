@@ -156,7 +156,8 @@ void advance_all(int64_t padded, int64_t steps, const float* rates, Coefficients
 }
 
 int64_t real_frames(const Problem& problem, int64_t row) {
-    return problem.lengths ? problem.lengths[row] : problem.frames;
+    // Clamped, since the caller cannot always read the values: none may point outside of the row.
+    return problem.lengths ? std::clamp<int64_t>(problem.lengths[row], 0, problem.frames) : problem.frames;
 }
 
 }  // namespace

@@ -76,18 +76,20 @@ class Gradients(NamedTuple):
 
 
 @triton.jit(do_not_specialize=["frames"])
-def forward(sweeps, gate, y, lengths, frames, channels: tl.constexpr, BLOCK: tl.constexpr):
+def forward(
+    sweeps, gate, y, lengths, frames, count: tl.constexpr, channels: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """One program per row and block of channels: all directions, one after the other, and then the gate."""
     blocks: tl.constexpr = tl.cdiv(channels, BLOCK)
     row = (tl.program_id(0) // blocks).to(tl.int64)
     d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     real = real_frames(lengths, row, frames)
-    for place in tl.static_range(len(sweeps)):
+    for place in tl.static_range(count):
         if place:
             # Another thread of the warp may have written the sum that this one adds to.
             tl.debug_barrier()
         # The direction that comes last gates the sum.
-        open_gate = gate if place + 1 == len(sweeps) else None
+        open_gate = gate if place + 1 == count else None
         _scan(sweeps[place], open_gate, y, row, real, frames, d, channels, place > 0)
 
 
@@ -133,6 +135,7 @@ def backward(
     rows,
     rows_per_program,
     frames,
+    count: tl.constexpr,
     channels: tl.constexpr,
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -143,7 +146,7 @@ def backward(
     first = group * rows_per_program
     last = tl.minimum(first + rows_per_program, rows)
     d = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
-    for place in tl.static_range(len(sweeps)):
+    for place in tl.static_range(count):
         _differentiate(
             sweeps[place], gradients[place], gate, grad_y, grad_gate, lengths,
             group, first, last, block * rows, frames, d, channels, CHUNK, place > 0,

@@ -121,6 +121,9 @@ class _Problem(ctypes.Structure):
     _fields_ += [(name, ctypes.c_void_p) for name in ("sweeps", "lengths", "gate", "y", "grad_y", "grad_gate")]
 
 
+_native.mirror(_SOURCE, Problem=_Problem, Direction=_Sweep)
+
+
 def _call(function: str, directions: Sequence[Filled], extras: dict[str, Sequence[Tensor]], **tensors) -> None:
     """Calls the C function for every group of rows; `extras` hold nothing, or a tensor per direction, by field."""
     u = directions[0].u

@@ -57,7 +57,7 @@ def forward(
     finals = [u.new_empty(rows, each.A.shape[1], channels, dtype=torch.float32) for each in directions if return_final]
     sweeps = _sweeps(kernels, directions, initial, finals)
     block = _block(directions)
-    arguments = sweeps, _triton.contiguous(gate), y, _triton.contiguous(lengths), frames, channels
+    arguments = sweeps, _triton.contiguous(gate), y, _triton.contiguous(lengths), frames, len(sweeps), channels
     programs = rows * _blocks(channels, block)
     _triton.launch(kernels.forward, programs, u.device, *arguments, BLOCK=block, num_warps=_warps(directions, 2))
     return y, [final.mT.contiguous() for final in finals], []
@@ -90,7 +90,7 @@ def backward(
     )
     grad_gate = None if gate is None else _triton.empty(gate, lengths)
     arguments = sweeps, gradients, _triton.contiguous(gate), grad_y.contiguous(), grad_gate, _triton.contiguous(lengths)
-    sizes = rows, rows_per_program, frames, channels
+    sizes = rows, rows_per_program, frames, len(sweeps), channels
     constants = {"BLOCK": block, "CHUNK": kernels.CHUNK, "num_warps": _warps(directions, 4)}
     _triton.launch(kernels.backward, groups * blocks, u.device, *arguments, *sizes, **constants)
     return (

@@ -1,4 +1,4 @@
-"""What the tests of all Triton bodies share: a process with the interpreter, and a compiler that needs no GPU."""
+"""What the tests of ops share: lengths that cannot be read, and for Triton an interpreter and a compiler."""
 
 import os
 import re
@@ -9,6 +9,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
+
+from temporal_zoo.ops import _lengths
+
+
+@pytest.fixture
+def unread_lengths(monkeypatch):
+    """The values of `lengths` cannot be read before the call, as on a GPU; so that rows may have no real frame."""
+    monkeypatch.setattr(_lengths, "_readable", lambda lengths: False)
 
 
 @pytest.fixture

@@ -127,9 +127,8 @@ def test_body_takes_views_and_other_strides(body):
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("shape", [(0, 4, 3, (4, 4)), (2, 0, 3, (4, 4))])
-def test_body_takes_no_rows_and_no_frames(body, shape):
-    check(body, 1e-5, *inputs(shape))
+def test_body_takes_no_rows(body):
+    check(body, 1e-5, *inputs((0, 4, 3, (4, 4))))
 
 
 @pytest.mark.parametrize("body", BODIES)
@@ -216,7 +215,7 @@ def test_operator_passes_the_checks_of_torch():
 def test_second_derivative_is_refused_by_name():
     leaves, function = leaves_and_function("torch", padded=False)
     (grad,) = torch.autograd.grad(function(*leaves).square().sum(), leaves[:1], create_graph=True)
-    with pytest.raises(RuntimeError, match="causal_conv can be differentiated once only"):
+    with pytest.raises(RuntimeError, match="causal_conv was differentiated twice.*causal_conv='reference'"):
         grad.sum().backward()
 
 

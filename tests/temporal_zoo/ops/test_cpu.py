@@ -114,14 +114,14 @@ def assert_accurate(outcome, expected, num_outputs):
 
 # Channels around multiples of 4, 8 and 16 lanes; states around multiples of 4, 8 and 16.
 @pytest.mark.parametrize(("channels", "state"), [(1, 1), (7, 3), (16, 16), (17, 20), (33, 28), (5, 63), (12, 64)])
-def test_scan_of_every_instruction_set(instructions, channels, state):
+def test_scan_of_every_instruction_set(instructions, unread_lengths, channels, state):
     leaves, lengths = scan_case(3, 11, channels, state), torch.tensor([11, 0, 7])
     expected = scan(leaves, lengths, "reference", torch.float64)
     assert_accurate(scan(leaves, lengths, "cpu"), expected, 3)
 
 
 @pytest.mark.parametrize("channels", [1, 7, 16, 33])
-def test_conv_of_every_instruction_set(instructions, channels):
+def test_conv_of_every_instruction_set(instructions, unread_lengths, channels):
     leaves, lengths = conv_case(3, 11, channels), torch.tensor([11, 0, 7])
     expected = conv(leaves, lengths, "reference", torch.float64)
     assert_accurate(conv(leaves, lengths, "cpu"), expected, 2)
@@ -132,7 +132,7 @@ def test_conv_of_every_instruction_set(instructions, channels):
 @pytest.mark.parametrize(
     ("frames", "channels", "modes"), [(1, 1, 1), (7, 7, 3), (8, 16, 8), (9, 17, 13), (33, 33, 7), (12, 130, 32)]
 )
-def test_ssm_of_every_instruction_set(instructions, frames, channels, modes, states):
+def test_ssm_of_every_instruction_set(instructions, unread_lengths, frames, channels, modes, states):
     leaves, lengths = ssm_case(3, frames, channels, modes), torch.tensor([frames, 0, frames // 2])
     expected = ssm(leaves, lengths, "reference", torch.float64, states)
     assert_accurate(ssm(leaves, lengths, "cpu", states=states), expected, 3 if states else 1)
@@ -189,7 +189,7 @@ def test_steps_too_small_or_too_large_for_exp():
     ],
     ids=["scan", "conv", "ssm recurrence", "ssm convolution"],
 )
-def test_any_number_of_threads_gives_the_same(run, case, monkeypatch):
+def test_any_number_of_threads_gives_the_same(run, case, monkeypatch, unread_lengths):
     # 70 rows: groups of three, the last one incomplete.
     leaves = case()
     lengths = torch.arange(70) % 10

@@ -141,9 +141,8 @@ def test_very_many_rows(body):
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("shape", [(0, 4, 3, (4, 4)), (2, 0, 3, (4, 4))])
-def test_body_takes_no_rows_and_no_frames(body, shape):
-    check(body, 1e-5, *inputs(shape))
+def test_body_takes_no_rows(body):
+    check(body, 1e-5, *inputs((0, 4, 3, (4, 4))))
 
 
 def test_modes_that_forget_at_once_and_modes_that_never_do():
@@ -232,7 +231,7 @@ def test_second_derivative_is_refused_by_name():
     (grad,) = torch.autograd.grad(
         diagonal_ssm(u.requires_grad_(), directions, backend="toeplitz").square().sum(), u, create_graph=True
     )
-    with pytest.raises(RuntimeError, match="diagonal_ssm can be differentiated once only"):
+    with pytest.raises(RuntimeError, match="diagonal_ssm was differentiated twice.*diagonal_ssm='reference'"):
         grad.sum().backward()
 
 

@@ -101,7 +101,7 @@ BUGS = [
         "load(inputs + (k + std::max<int64_t>(j, 1)) * kLanes);", *in_gradients),
     bug("second filter overwrites the input's gradient", CONV,
         "first ? g : g + load(to, view.lanes)", "g", *in_gradients),
-    bug("reads behind the last real frame", CONV, "problem.lengths ? problem.lengths[row] : problem.frames",
+    bug("reads behind the last real frame", CONV, "std::clamp<int64_t>(problem.lengths[row], 0, problem.frames)",
         "problem.frames", *in_padding),
     bug("dB summed over the wrong axis", f"{SWEEP}:Gradients.add",
         "torch.mul(grads, chunk.step.unsqueeze(2), out=scratch.after).sum(3))",

@@ -94,7 +94,7 @@ def evaluate(case, body, dtype=None):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CASES)
-def test_agrees_with_the_reference(name, monkeypatch):
+def test_agrees_with_the_reference(name, monkeypatch, unread_lengths):
     from temporal_zoo.ops.selective_scan import _triton_kernels
 
     options = CASES[name][2]

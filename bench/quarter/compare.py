@@ -1,0 +1,66 @@
+"""One backend of one op against the reference in float64, values and gradients, in shapes that are no multiples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from temporal_zoo.ops import BackendError, ops
+from temporal_zoo.ops.agreement import BLOCK, TOLERANCE, Case, call_of, error, example
+
+from .settings import exact_float32
+
+
+@exact_float32
+def agreement(
+    what: Mapping[str, Any], device: str, note: Callable[[str], object], without: Sequence[str]
+) -> dict[str, Any]:
+    """The largest error over all shapes, with padded rows and without, and the shape that has it.
+
+    Args:
+        what: `op`, `backend`, `dtype`, and `shapes` of rows, frames and channels.
+        note: hears which shape is next.
+        without: shapes that ended the process before; they count as not agreeing.
+    """
+    op, backend, dtype = what["op"], what["backend"], getattr(torch, what["dtype"])
+    about = {"op": op, "backend": backend, "dtype": what["dtype"], "tolerance": TOLERANCE[dtype]}
+    errors: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    for rows, frames, channels in what["shapes"]:
+        for padded in (False, True):
+            shape = f"{rows} rows, {frames} frames, {channels} channels{', padded' * padded}"
+            case = Case(device, dtype, padded, rows, frames, channels)
+            if shape in without:
+                errors[shape] = math.inf
+            elif reasons := _reasons(op, backend, case):
+                refused[shape] = "; ".join(reasons)
+            else:
+                note(shape)
+                try:
+                    errors[shape] = error(op, call_of(op, backend), case)
+                except BackendError as refusal:
+                    refused[shape] = str(refusal).splitlines()[0]
+    reasons = list(dict.fromkeys(refused.values()))
+    if not errors:
+        return about | {"outcome": "unsupported", "reason": "; ".join(reasons), "error": None, "agrees": None}
+    worst = max(errors, key=lambda shape: errors[shape])
+    off = errors[worst]
+    return about | {
+        "outcome": "ok",
+        "reason": "" if math.isfinite(off) else "a value is not finite, or the process ended",
+        "error": off if math.isfinite(off) else None,
+        "agrees": off < TOLERANCE[dtype],
+        "worst": worst,
+        "compared": len(errors),
+        "refused": refused,
+    }
+
+
+def _reasons(op: str, backend: str, case: Case) -> list[str]:
+    if op == BLOCK:
+        return []  # its parts say so when it is called
+    arguments, keywords, _ = example(op, case)
+    return ops()[op].reasons(backend, *arguments, **keywords)

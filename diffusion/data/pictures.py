@@ -1,0 +1,179 @@
+"""Pictures by Pillow, as a viewer shows them: folders of frames, and animated png and webp files.
+
+Orientation tags are applied, transparent pixels show the background, 16 bits become 8 by their full range.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion.data.names import printable
+from diffusion.data.recording import (
+    UNKNOWN_FPS,
+    Orientation,
+    Recording,
+    UnreadableVideo,
+    in_blocks,
+    need,
+    over_background,
+    shrink,
+    too_many_pixels,
+    uneven,
+)
+from diffusion.data.search import images_of
+
+_EXIF_ORIENTATION = 0x0112
+_ORIENTATIONS = {
+    2: Orientation(flip_columns=True),
+    3: Orientation(flip_rows=True, flip_columns=True),
+    4: Orientation(flip_rows=True),
+    5: Orientation(transpose=True),
+    6: Orientation(transpose=True, flip_columns=True),
+    7: Orientation(transpose=True, flip_rows=True, flip_columns=True),
+    8: Orientation(transpose=True, flip_rows=True),
+}
+
+
+def frame_folder(path: Path, size: int) -> Iterator[Recording]:
+    """The pictures of a folder as one video.  Those that cannot be read are left out and noted.
+
+    Raises: UnreadableVideo when there is none that can be read; DataError when Pillow is missing.
+    """
+    image = need("PIL.Image", f"reading the frames in {path.name}")
+    files = images_of(path)
+    lost: list[UnreadableVideo] = []
+    sizes: dict[tuple[int, int], str] = {}
+
+    def squares() -> Iterator[np.ndarray]:
+        for file in files:
+            try:
+                with _opened(image, file) as picture:
+                    pixels, orientation = _shown(picture, file)
+            except UnreadableVideo as error:
+                lost.append(error)
+                continue
+            sizes.setdefault(orientation.shown(*pixels.shape[:2]), file.name)
+            yield orientation.apply(shrink(pixels[None], size)[0])
+
+    pictures = squares()
+    first = next(pictures, None)
+    if first is None:
+        raise lost[0] if lost else UnreadableVideo(path, "there are no frames in it")
+    (height, width), *_ = sizes
+
+    def blocks() -> Iterator[np.ndarray]:
+        yield from in_blocks(chain([first], pictures))
+        recording.lost = len(lost)
+        if lost:
+            recording.notes.append(f"{len(lost)} of its {len(files)} pictures are left out; the first: {lost[0]}")
+        if len(sizes) > 1:
+            (h0, w0), (h1, w1), *_ = sizes
+            recording.notes.append(f"its pictures differ in size: {w0} x {h0} and {w1} x {h1} pixels, for example")
+
+    recording = Recording(UNKNOWN_FPS, height, width, 3, blocks())
+    yield recording
+
+
+def animation(path: Path, size: int) -> Iterator[Recording]:
+    """The frames of one animated png or webp file, to the last one that decodes.
+
+    Raises: UnreadableVideo when there is none; DataError when Pillow is missing.
+    """
+    image = need("PIL.Image", f"reading {path.name}")
+    picture = _opened(image, path)
+    # The first picture of an animated png may be one for programs that cannot play it.
+    numbers = range(int(getattr(picture, "default_image", False)), getattr(picture, "n_frames", 1))
+    seconds: list[float] = []
+    errors: list[UnreadableVideo] = []
+
+    def squares() -> Iterator[np.ndarray]:
+        for number in numbers:
+            try:
+                pixels, orientation = _shown(picture, path, number)
+            except UnreadableVideo as error:
+                errors.append(error)
+                return
+            seconds.append(float(picture.info.get("duration", 0)) / 1000)
+            yield orientation.apply(shrink(pixels[None], size)[0])
+
+    pictures = squares()
+    first = next(pictures, None)
+    if first is None:
+        picture.close()
+        raise errors[0] if errors else UnreadableVideo(path, "there are no frames in it")
+
+    def blocks() -> Iterator[np.ndarray]:
+        with picture:
+            yield from in_blocks(chain([first], pictures))
+        if sum(seconds) > 0:
+            recording.fps = len(seconds) / sum(seconds)
+        if errors:
+            recording.lost = len(numbers) - len(seconds)
+            recording.notes.append(f"only {len(seconds)} of its {len(numbers)} frames can be decoded: {errors[0]}")
+        elif note := uneven(np.array(seconds), recording.fps):
+            recording.notes.append(note)
+
+    recording = Recording(UNKNOWN_FPS, picture.height, picture.width, 3, blocks())
+    yield recording
+
+
+def _guarded(path: Path, work: Callable[[], Any]) -> Any:
+    """Calls Pillow.  Damage shows as OSError, SyntaxError, ValueError, struct.error and others: all name the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that are checked here
+            return work()
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error).replace(repr(str(path)), printable(path.name))
+        raise UnreadableVideo(path, reason or type(error).__name__) from error
+
+
+def _opened(image: Any, path: Path) -> Any:
+    return _guarded(path, lambda: image.open(path))
+
+
+def _shown(picture: Any, path: Path, number: int = 0) -> tuple[np.ndarray, Orientation]:
+    """One picture of a file, (h, w, 3) uint8 as stored, and how it is turned for showing."""
+    if reason := too_many_pixels(picture.height, picture.width):
+        raise UnreadableVideo(path, reason)
+    if number:
+        _guarded(path, lambda: picture.seek(number))
+    _guarded(path, picture.load)
+    if picture.format == "TIFF":  # which Pillow turns while loading
+        return _rgb(picture, path), Orientation()
+    tag = 1
+    with suppress(UnreadableVideo):  # a viewer shows a picture with damaged metadata as well
+        tag = _guarded(path, picture.getexif).get(_EXIF_ORIENTATION, 1)
+    return _rgb(picture, path), _ORIENTATIONS.get(tag, Orientation())
+
+
+def _rgb(picture: Any, path: Path) -> np.ndarray:
+    """(h, w, 3) uint8 of any kind of picture.  Raises: UnreadableVideo when its numbers have no known range."""
+    mode = picture.mode
+    if mode.startswith("I;16") or (mode == "I" and picture.format in ("PNG", "PPM")):
+        return _grey((np.asarray(picture).astype(np.uint32) + 128) // 257)
+    if mode == "I":
+        raise UnreadableVideo(path, "its numbers are 32-bit integers; store 8 or 16 bits")
+    if mode == "F":
+        numbers = np.asarray(picture)
+        low, high = float(numbers.min()), float(numbers.max())
+        if not (low >= 0 and high <= 1):
+            raise UnreadableVideo(
+                path, f"its numbers are floats from {low:g} to {high:g}; store floats in 0..1, or 8 or 16 bits"
+            )
+        return _grey(np.rint(255 * numbers))
+    if "transparency" in picture.info or mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        rgba = np.asarray(_guarded(path, lambda: picture.convert("RGBA")))
+        return rgba[..., :3] if rgba[..., 3].min() == 255 else over_background(rgba)
+    return np.asarray(_guarded(path, lambda: picture.convert("RGB")))
+
+
+def _grey(numbers: np.ndarray) -> np.ndarray:
+    return numbers.astype(np.uint8)[..., None].repeat(3, -1)

@@ -1,0 +1,92 @@
+"""What is measured, in which order, and with which backends."""
+
+import json
+
+import pytest
+
+from bench.plan import Setup
+from bench.quarter import cases
+from bench.quarter.cases import CONTROL, DTYPES, FULL, REHEARSAL, groups
+from bench.quarter.plans import planned
+from temporal_zoo.ops import ops
+
+BACKENDS = {name: list(op.bodies) for name, op in ops().items()}
+
+
+def made(name, agreed=frozenset(), scale=FULL):
+    (found,) = [group for group in groups(BACKENDS, scale) if group.name == name]
+    return found.cases(agreed)
+
+
+def test_groups_are_in_the_order_of_their_value():
+    names = ["agreement", "kernels", "control", "long clips", "sampling", "compiled"]
+    assert [group.name for group in groups(BACKENDS, FULL)] == names
+
+
+def test_every_backend_of_every_op_is_compared_kernels_of_ours_first():
+    found = [(case.what["op"], case.what["backend"], case.what["dtype"]) for case in made("agreement")]
+    wanted = {
+        (op, name, dtype) for op, names in BACKENDS.items() for name in names if name != "cpu" for dtype in DTYPES
+    }
+    assert wanted < set(found)
+    assert {op for op, _, _ in found} == {*BACKENDS, "selective_block"}
+    assert ["triton" in name for _, name, _ in found[:5]] == [True, True, True, True, False]
+    assert found[0][2] == "float32"
+
+
+@pytest.mark.parametrize("scale", [FULL, REHEARSAL])
+def test_cases_differ_and_are_plain_values(scale):
+    found = [case for group in groups(BACKENDS, scale) for case in group.cases(frozenset())]
+    assert len({case.key for case in found}) == len(found)
+    for case in found:
+        assert cases.key(case.kind, json.loads(json.dumps(case.what))) == case.key
+        assert case.estimate_s > 0
+
+
+def test_what_is_most_valuable_fits_into_eight_minutes_and_the_rest_into_a_second_call():
+    assert sum(case.estimate_s for name in ("agreement", "kernels", "control") for case in made(name)) < 6 * 60
+    assert sum(case.estimate_s for name in ("long clips", "sampling") for case in made(name)) < 5 * 60
+
+
+def test_the_control_has_every_row_at_every_length_and_dtype():
+    found = {(case.what["row"], case.what["setup"]["frames"], case.what["setup"]["dtype"]) for case in made("control")}
+    known = [row for row in CONTROL if row.attention in (None, *BACKENDS["attention"])]
+    assert found == {(row.name, frames, dtype) for row in known for frames in (16, 64, 256) for dtype in row.dtypes}
+
+
+def test_setups_are_those_of_the_planner():
+    for case in made("control") + made("long clips") + made("sampling"):
+        setup = Setup.from_dict(case.what["setup"])
+        assert setup.preset == "paper-57.5M"
+        assert set(setup.pins) <= set(BACKENDS)
+
+
+def pins(row, dtype, agreed):
+    setups = [case.what["setup"] for case in made("control", agreed) if case.what["row"] == row]
+    (setup,) = [setup for setup in setups if (setup["frames"], setup["dtype"]) == (64, dtype)]
+    return setup["backends"]
+
+
+def test_the_first_backend_that_agrees_is_pinned_and_no_other():
+    assert pins("bimamba", "bfloat16", frozenset()) == []
+    agreed = {("selective_scan", name, "bfloat16") for name in ("torch", "triton", "reference")}
+    assert pins("bimamba", "bfloat16", agreed) == ["selective_scan=triton"]
+    assert pins("bimamba", "bfloat16", agreed - {("selective_scan", "triton", "bfloat16")}) == ["selective_scan=torch"]
+    assert pins("bimamba", "float32", agreed) == []
+
+
+def test_attention_that_holds_its_weights_stays_so():
+    agreed = {("attention", "sdpa", "float32")}
+    assert pins("attention with bias, weights held", "float32", agreed) == ["attention=reference"]
+    assert pins("attention, fused", "float32", agreed) == ["attention=sdpa"]
+
+
+def test_a_plan_has_bytes_and_says_whether_they_fit():
+    (case, *_) = made("control", scale=REHEARSAL)
+    plan = planned("24GiB", case.what["setup"])
+    assert plan["fit"] == "yes"
+    assert 0 < plan["stored"] < plan["peak"] < 2**30
+
+
+def test_what_cannot_be_planned_says_why():
+    assert "ConfigError" in planned("24GiB", {"preset": "nobody's"})["error"]

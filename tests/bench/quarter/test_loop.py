@@ -1,0 +1,284 @@
+"""The budget of a quarter, its order, and how it goes on: by a fake clock, without a GPU or a process."""
+
+import copy
+from dataclasses import dataclass, field
+
+import pytest
+
+from bench.quarter.cases import Case, Group
+from bench.quarter.loop import Quarter
+from bench.quarter.results import RECORD, Book
+from temporal_zoo.record import read
+
+ENVIRONMENT = {
+    "id": "one",
+    "machine": {"memory_bytes": 2**36},
+    "devices": [{"name": "NVIDIA H100 80GB HBM3", "capability": "9.0", "memory_bytes": 85_520_809_984}],
+    "software": {"python": "3.12", "torch": "2.11", "triton": "3.6", "cuda": "13.0", "cudnn": 9},
+    "code": {"version": "0.1", "commit": None, "dirty": None, "sources": "ours"},
+}
+
+
+def agreement(name, estimate_s=10.0):
+    """A case of the smallest kind."""
+    return Case(
+        "agreement", {"op": "attention", "backend": name, "dtype": "float32", "shapes": [[3, 1, 64]]}, estimate_s
+    )
+
+
+def training(name, estimate_s=10.0):
+    """A case that has a plan."""
+    return Case("training_step", {"row": name, "setup": {"frames": 16, "dtype": "float32"}}, estimate_s)
+
+
+def name_of(what):
+    """What the functions above were given."""
+    return what["backend"] if "backend" in what else what["row"]
+
+
+def group(name, *cases, most_s=None):
+    """A group of cases that depend on nothing."""
+    return Group(name, lambda agreed: list(cases), most_s)
+
+
+@dataclass
+class World:
+    """A clock, what processes do with each case, and what was asked of them.
+
+    `takes` and `answers` are by the name of a case: seconds, and answers in their order (the last one again and again).
+    """
+
+    takes: dict = field(default_factory=dict)
+    answers: dict = field(default_factory=dict)
+    plans: dict = field(default_factory=dict)
+    start_s: float = 5.0
+    time: float = 0.0
+    started: int = 0
+    asked: list = field(default_factory=list)
+    jobs: list = field(default_factory=list)
+    expected: list = field(default_factory=list)
+    lines: list = field(default_factory=list)
+
+    def start(self):
+        self.time += self.start_s
+        self.started += 1
+        return FakeChild(self)
+
+    def now(self):
+        return self.time
+
+    def expect(self, cases):
+        self.expected += [name_of(case.what) for case in cases]
+
+    def of(self, case):
+        return self.plans.get(name_of(case.what))
+
+
+class FakeChild:
+    """A process of a `World`."""
+
+    def __init__(self, world):
+        self.world, self.alive = world, True
+
+    def ask(self, job, limit_s):
+        assert self.alive, "a process that was ended is asked"
+        name = name_of(job["what"])
+        self.world.asked.append(name)
+        self.world.jobs.append((job, limit_s))
+        seconds = self.world.takes.get(name, 10.0)
+        self.world.time += min(seconds, limit_s)
+        if seconds > limit_s:
+            return {"outcome": "timed_out", "reason": "no answer", "during": "a shape"}
+        answers = self.world.answers.get(name, [{"outcome": "ok"}])
+        return dict(answers.pop(0) if len(answers) > 1 else answers[0])
+
+    def close(self):
+        self.alive = False
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def call(world, tmp_path):
+    """Runs a quarter of some minutes over groups; calls share the records, unless their environments differ."""
+
+    def run(*groups, minutes=8.0, environment=ENVIRONMENT, device="cuda"):
+        book = Book(tmp_path / RECORD, environment, device)
+        until = world.time + 60 * minutes
+        return Quarter(groups, book, world.start, world, until=until, now=world.now, talk=world.lines.append).run()
+
+    return run
+
+
+CRASH = {"outcome": "crashed", "reason": "illegal memory access", "during": "3 rows, 1 frames, 64 channels"}
+
+
+def outcomes(folder):
+    return [(name_of(line["case"]), line["outcome"]) for line in read(folder / RECORD).of("agreement")]
+
+
+def test_groups_in_their_order_and_a_process_for_each(call, world, tmp_path):
+    assert call(group("first", agreement("a"), agreement("b")), group("second", agreement("c")))
+    assert world.asked == ["a", "b", "c"]
+    assert world.started == 2
+    assert outcomes(tmp_path) == [("a", "ok"), ("b", "ok"), ("c", "ok")]
+
+
+def test_the_environment_is_the_first_line(call, tmp_path):
+    call(group("all", agreement("a")))
+    assert [line["kind"] for line in read(tmp_path / RECORD).records] == ["environment", "agreement"]
+
+
+def test_a_case_begins_only_if_it_fits(call, world):
+    # 60 s: 12 s are reckoned for the start of a process, of which 5 are used.
+    world.takes = {"a": 30.0, "short": 5.0}
+    assert not call(group("all", agreement("a", 30), agreement("long", 40), agreement("short", 5)), minutes=1)
+    assert world.asked == ["a", "short"]
+    assert world.time <= 60
+
+
+def test_a_process_is_not_started_for_what_does_not_fit(call, world):
+    assert not call(group("all", agreement("a", 50)), minutes=1)
+    assert world.started == 0
+
+
+def test_measured_durations_correct_the_estimates(call, world):
+    cases = [agreement(str(number), 10) for number in range(30)]
+    world.takes = {str(number): 30.0 for number in range(30)}
+    assert not call(group("all", *cases), minutes=5)
+    assert world.time <= 300
+    # Without the correction a tenth case of 30 s would have begun at 275 s.
+    assert len(world.asked) == 9
+
+
+def test_estimates_fall_too(call, world):
+    cases = [agreement(str(number), 50) for number in range(30)]
+    world.takes = {str(number): 2.0 for number in range(30)}
+    call(group("all", *cases), minutes=2)
+    assert len(world.asked) == 30
+
+
+def test_what_exceeds_the_turn_of_a_group_comes_after_the_others(call, world):
+    first = group("first", *(agreement(name) for name in "abcdefgh"), most_s=60)
+    assert call(first, group("second", agreement("x")))
+    assert "".join(world.asked) == "abcdexfgh"
+
+
+def test_a_second_call_goes_on(call, world):
+    cases = [agreement(str(number)) for number in range(8)]
+    assert not call(group("all", *cases), minutes=1)
+    first = list(world.asked)
+    assert 0 < len(first) < 8
+    assert call(group("all", *cases))
+    assert world.asked == [str(number) for number in range(8)]
+    started = world.started
+    assert call(group("all", *cases))
+    assert len(world.asked) == 8
+    assert world.started == started
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [("code", "sources", "others"), ("software", "torch", "2.12"), ("software", "triton", None)],
+)
+def test_other_code_is_measured_anew(call, world, place, name, value):
+    call(group("all", agreement("a")))
+    other = copy.deepcopy(ENVIRONMENT) | {"id": "two"}
+    other[place][name] = value
+    assert call(group("all", agreement("a")), environment=other)
+    assert world.asked == ["a", "a"]
+
+
+def test_another_device_is_measured_anew_and_the_same_on_another_machine_is_not(call, world):
+    call(group("all", agreement("a")))
+    assert call(group("all", agreement("a")), environment=ENVIRONMENT | {"id": "two", "machine": {}})
+    assert world.asked == ["a"]
+    h200 = [{"name": "NVIDIA H200", "capability": "9.0", "memory_bytes": 2**37}]
+    assert call(group("all", agreement("a")), environment=ENVIRONMENT | {"id": "three", "devices": h200})
+    assert call(group("all", agreement("a")), device="cpu")
+    assert world.asked == ["a", "a", "a"]
+
+
+def test_a_crash_is_the_outcome_of_its_case_and_others_go_on(call, world, tmp_path):
+    world.answers = {"b": [CRASH, {"outcome": "ok"}]}
+    assert call(group("all", agreement("a"), agreement("b"), agreement("c")))
+    assert world.asked == ["a", "b", "c", "b"]
+    assert world.started == 3  # at first, behind the crash, and for the second attempt
+    assert outcomes(tmp_path) == [("a", "ok"), ("b", "crashed"), ("c", "ok"), ("b", "ok")]
+    again, _ = world.jobs[-1]
+    assert again["without"] == [CRASH["during"]]
+
+
+@pytest.mark.parametrize("outcome", ["crashed", "failed", "timed_out"])
+def test_a_failure_is_tried_once_more_and_never_again(call, world, outcome):
+    world.answers = {"a": [{"outcome": outcome, "reason": "no reason", "during": None}]}
+    assert call(group("all", agreement("a"), agreement("b")))
+    assert call(group("all", agreement("a"), agreement("b")))
+    assert world.asked == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize("outcome", ["unsupported", "out_of_memory"])
+def test_an_answer_is_not_asked_for_again(call, world, outcome):
+    world.answers = {"a": [{"outcome": outcome, "reason": "so it is"}]}
+    assert call(group("all", agreement("a")))
+    assert world.asked == ["a"]
+
+
+def test_a_hang_is_ended_at_a_limit(call, world, tmp_path):
+    world.takes = {"a": 1e6}
+    assert call(group("all", agreement("a", 10), agreement("b", 1)))
+    assert world.asked == ["a", "b", "a"]
+    assert outcomes(tmp_path) == [("a", "timed_out"), ("b", "ok"), ("a", "timed_out")]
+    assert [limit for job, limit in world.jobs][:2] == [50, 30]  # five times the estimate, and the least
+
+
+def test_no_limit_lies_beyond_the_end_and_the_end_is_no_failure(call, world, tmp_path):
+    world.takes = {"a": 300.0}
+    assert not call(group("all", agreement("a", 40)), minutes=1)
+    assert world.time <= 61
+    assert outcomes(tmp_path) == [("a", "cut_off")]
+    # It took more than 55 s; half as much again does not fit into a minute.
+    assert not call(group("all", agreement("a", 40)), minutes=1)
+    assert world.asked == ["a"]
+    assert not call(group("all", agreement("a", 40)), minutes=2)
+    assert call(group("all", agreement("a", 40)), minutes=8)
+    assert outcomes(tmp_path)[-1] == ("a", "ok")
+
+
+def test_what_does_not_fit_by_its_plan_is_not_begun(call, world, tmp_path):
+    world.plans = {"big": {"peak": 10**12, "fit": "no"}, "small": {"peak": 10**9, "fit": "yes"}}
+    assert call(group("first", agreement("a")), group("second", training("big"), training("small")))
+    assert world.asked == ["a", "small"]
+    assert world.expected == ["big", "small"]  # planned while other groups are measured
+    lines = read(tmp_path / RECORD).of("training_step")
+    assert [line["outcome"] for line in lines] == ["too_large", "ok"]
+    assert [line["planned"]["peak"] for line in lines] == [10**12, 10**9]
+
+
+def test_lines_of_a_comparison_always_say_of_what(call, world, tmp_path):
+    world.answers = {"a": [CRASH], "b": [{"outcome": "ok", "agrees": True, "error": 1e-7, "tolerance": 1e-4}]}
+    call(group("all", agreement("a"), agreement("b")))
+    crashed, good, _ = read(tmp_path / RECORD).of("agreement")
+    assert (crashed["op"], crashed["backend"], crashed["dtype"]) == ("attention", "a", "float32")
+    assert (crashed["agrees"], crashed["error"], crashed["device"]) == (None, None, "NVIDIA H100 80GB HBM3")
+    assert (good["agrees"], good["error"]) == (True, 1e-7)
+
+
+def test_what_agrees_in_all_shapes_is_handed_to_the_groups_behind(call, world):
+    agrees = {"outcome": "ok", "agrees": True}
+    world.answers = {"a": [agrees], "b": [agrees | {"agrees": False}], "c": [agrees | {"refused": {"3 rows": "no"}}]}
+    heard = []
+    behind = Group("behind", lambda agreed: heard.append(set(agreed)) or [])
+    call(group("all", agreement("a"), agreement("b"), agreement("c")), behind)
+    assert heard[-1] == {("attention", "a", "float32")}
+
+
+def test_every_case_has_its_line_on_the_terminal(call, world):
+    world.answers = {"a": [{"outcome": "unsupported", "reason": "it is not installed\nand more"}]}
+    call(group("all", agreement("a"), agreement("b")))
+    assert world.lines[0].startswith("all: 2 cases, 8.0 minutes left")
+    assert "unsupported: it is not installed (10.0 s)" in world.lines[1]
+    assert len(world.lines) == 3
