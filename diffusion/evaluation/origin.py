@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from diffusion.data.layout import ARRAYS, Item, images_of
 from diffusion.data.readers import UnreadableVideo, need, recordings
+from diffusion.data.search import ARRAYS, Item, images_of
 
 DRAWN = "drawn by the model"
 RENDERED = "rendered"
