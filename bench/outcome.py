@@ -145,7 +145,8 @@ class Outcome:
     """How a case ended; what was measured is None unless `status` is "ok".
 
     `stored_bytes` belongs to training: elsewhere nothing is stored.  `bodies` says which body ran for each op, and
-    `declared` how the mixer says that its "time" and "memory" grow.  `trace` names the file of a profile.
+    `declared` how the mixer says that its "time" and "memory" grow.  `options` are all options of the mixer, so that a
+    record keeps its meaning when a default changes.  `trace` names the file of a profile.
     """
 
     status: Status
@@ -157,6 +158,7 @@ class Outcome:
     bodies: dict[str, list[str]] = field(default_factory=dict)
     agreement: Agreement | None = None
     declared: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     threads: int | None = None
     trace: str | None = None
     traceback: str = ""
@@ -174,6 +176,7 @@ class Outcome:
             "bodies": self.bodies,
             "gate": self.agreement and asdict(self.agreement),
             "declared": self.declared,
+            "options": self.options,
             "threads": self.threads,
             "trace": self.trace,
             "traceback": self.traceback,
@@ -192,6 +195,7 @@ class Outcome:
             bodies=record["bodies"],
             agreement=_read(Agreement, record["gate"]),
             declared=record.get("declared", {}),
+            options=record.get("options", {}),
             threads=record.get("threads"),
             trace=record.get("trace"),
             traceback=record["traceback"],
