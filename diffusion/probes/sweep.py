@@ -12,6 +12,7 @@ from diffusion.probes.trial import Progress, Trial, run
 from temporal_zoo.arithmetic import set_arithmetic
 from temporal_zoo.environment import environment
 from temporal_zoo.record import Session, read
+from temporal_zoo.spec import MixerSpec
 
 
 class Sweep:
@@ -46,7 +47,11 @@ class Sweep:
             for progress in run(trial):
                 if progress.result is not None:
                     self._known[trial] = progress.result
-                    self._session.write("trial", {"trial": dataclasses.asdict(trial), "result": progress.result})
+                    self._session.write("trial", {
+                        "trial": dataclasses.asdict(trial),
+                        "options": MixerSpec.parse(trial.mixer).config().to_dict(),
+                        "result": progress.result,
+                    })  # fmt: skip
                 yield trial, progress
 
     def results(self) -> list[tuple[Trial, dict[str, Any]]]:
