@@ -26,7 +26,8 @@ log = logging.getLogger("temporal_zoo.bench")
 KIND = "control"
 LENGTHS = (16, 64, 256)
 FRAMES = 256  # the clip that the control is planned for
-DTYPES = ("float32", "bfloat16")
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 GPU = "a100-40gb"  # the paper's
 
 
@@ -42,9 +43,9 @@ class Column:
     mixer: str
     checkpointing: Literal["none", "mixers", "blocks"] = "none"
     backends: tuple[str, ...] = ()
-    dtypes: tuple[str, ...] = DTYPES
+    dtypes: tuple[Dtype, ...] = DTYPES
 
-    def setup(self, frames: int, dtype: str = "float32") -> Setup:
+    def setup(self, frames: int, dtype: Dtype = "float32") -> Setup:
         """One clip and width 64, as in the paper's 56.3M and 57.5M."""
         return Setup(
             mixer=self.mixer, frames=frames, checkpointing=self.checkpointing, backends=self.backends, dtype=dtype
@@ -100,7 +101,7 @@ STEPS = (
 )
 
 
-def planned(column: Column, dtype: str) -> PlannedColumn:
+def planned(column: Column, dtype: Dtype) -> PlannedColumn:
     """A column of the control as it is planned for the paper's GPU."""
     planner, setup = Planner(device(GPU)), column.setup(FRAMES, dtype)
     plan = planner.plan(setup)
