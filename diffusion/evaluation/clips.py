@@ -172,6 +172,12 @@ class _Without:
         self.channels, self.size, self.fps = videos.channels, videos.size, videos.fps
         self.names = [videos.names[number] for number in self._kept]
         self.lengths = [videos.lengths[number] for number in self._kept]
+        self.rates = [videos.rates[number] for number in self._kept]
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """A digest of each video's frames, by name."""
+        return {name: digest for name, digest in self._videos.contents.items() if name in self.names}
 
     def read(self, video: int, frames: slice) -> np.ndarray:
         """Frames of one video, (frames, height, width, channels) uint8."""

@@ -30,7 +30,7 @@ from temporal_zoo.record import Session
 
 WIDTH = 400
 TRACE = 1000.0
-REPEATS = {32: 30, 64: 30, 128: 30, 256: 20, 512: 20}  # number of videos on each side -> repeats
+REPEATS = {32: 40, 64: 40, 128: 40, 256: 20, 512: 20}  # number of videos on each side -> repeats
 NUMBER = np.arange(1, WIDTH + 1)
 SPECTRA = {
     "i3d": NUMBER**-0.7 * np.exp(-NUMBER / 40),
@@ -126,7 +126,7 @@ class Coverage:
 def coverage(case: Case, videos: int, repeats: int, seed: int = 0) -> Coverage:
     """Repeats one case."""
     population = Population(case)
-    dice = np.random.default_rng([seed, videos])
+    dice = np.random.default_rng([seed, videos, *str(case).encode()])
     draws = [population.interval(videos, dice) for _ in range(repeats)]
     of = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
     mean = {name: float(values.mean()) for name, values in of.items()}
@@ -135,7 +135,8 @@ def coverage(case: Case, videos: int, repeats: int, seed: int = 0) -> Coverage:
         case=str(case), videos=videos, repeats=repeats, truth=population.truth,
         finite=mean["finite"], value=mean["value"], margin=mean["margin"],
         held=float((off["value"] <= of["margin"]).mean()),
-        first_order=mean["first_order"], first_order_held=float((off["first_order"] <= of["first_order_margin"]).mean()),
+        first_order=mean["first_order"],
+        first_order_held=float((off["first_order"] <= of["first_order_margin"]).mean()),
     )  # fmt: skip
 
 

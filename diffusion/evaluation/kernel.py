@@ -54,7 +54,7 @@ class Kernel:
             within_a = (to_a * a).sum(1) / (count_a * (count_a - 1))
             within_b = (to_b * b).sum(1) / (count_b * (count_b - 1))
             found.append(within_a + within_b - 2 * (to_a * b).sum(1) / (count_a * count_b))
-        return np.concatenate(found)
+        return np.concatenate([np.empty(0), *found])
 
     def subset(self, first: np.ndarray, second: np.ndarray) -> float:
         """KVD of two disjoint subsets, given by numbers over the real and then the fake samples."""

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from diffusion.data.layout import ARRAYS, Item, images_of
 from diffusion.data.readers import UnreadableVideo, need, recordings
+from diffusion.data.search import ARRAYS, Item, images_of
 
 DRAWN = "drawn by the model"
 RENDERED = "rendered"
@@ -120,8 +120,8 @@ def differences(real: Origin, fake: Origin) -> list[str]:
         words = {True: "lossy", False: "lossless"}
         found.append(
             f"real clips are {words[real.lossy]} ({_few(real.stored)}), generated ones {words[fake.lossy]} "
-            f"({_few(fake.stored)}). Compression alone makes a distance: six clips as mp4 (crf 23, 4:2:0, 32 x 32 "
-            "pixels) are at FVD 232 from themselves. Store both sides in the same way"
+            f"({_few(fake.stored)}). Compression alone makes a distance: as mp4 (crf 23, 4:2:0, 32 x 32 pixels), six "
+            "clips were at FVD 159 from themselves, and six others at 232. Store both sides in the same way"
         )
     elif real.lossy and set(real.stored) != set(fake.stored):
         found.append(_unlike("codecs", real.stored, fake.stored, "Compression alone makes a distance"))

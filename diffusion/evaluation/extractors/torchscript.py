@@ -18,6 +18,7 @@ from diffusion.evaluation.pixels import prepared
 from diffusion.evaluation.protocol import Protocol
 
 _FACTS = "extractor.json"
+_MOST = 4096
 
 
 class _Script:
@@ -25,11 +26,12 @@ class _Script:
         extra = {_FACTS: b""}
         try:
             self._network = torch.jit.load(path, map_location=device, _extra_files=extra).eval()
-            facts = {"size": 224, "least_frames": 9} | json.loads(extra[_FACTS] or b"{}")
-        except (RuntimeError, ValueError) as error:
-            why = str(error).strip().partition("\n")[0]
-            raise EvaluationError(f"{path} is no TorchScript file, or is damaged ({why})") from error
-        self._size, self.least_frames = int(facts["size"]), int(facts["least_frames"])
+        except RuntimeError as error:
+            raise EvaluationError(
+                f"{path} is no TorchScript file, or is damaged; a network is stored as one by "
+                "torch.jit.script(network).save(FILE), and a file of weights alone is none"
+            ) from error
+        self._size, self.least_frames = _facts(path, extra[_FACTS])
         self._path, self._device = path, device
         self.measures = (f"Frechet distance of {path.stem}", f"kernel distance of {path.stem}")
         self.identity = {"extractor": "torchscript", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -43,6 +45,19 @@ class _Script:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise EvaluationError(f"{self._path} makes {shape} of clips {tuple(clips.shape)}, not (clips, features)")
         return found.float().cpu()
+
+
+def _facts(path: Path, text: bytes) -> tuple[int, int]:
+    """Size and least number of frames, from the extra file."""
+    facts = {"size": 224, "least_frames": 9}
+    try:
+        facts |= json.loads(text or b"{}")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise EvaluationError(f"{_FACTS} in {path} is no JSON object ({error})") from error
+    for name in ("size", "least_frames"):
+        if not (isinstance(facts[name], int) and 0 < facts[name] <= _MOST):
+            raise EvaluationError(f"{_FACTS} in {path} says {name} {facts[name]!r}; write a number from 1 to {_MOST}")
+    return facts["size"], facts["least_frames"]
 
 
 def open_extractor(argument: str, weights: Path | None, device: torch.device) -> _Script:

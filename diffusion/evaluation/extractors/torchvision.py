@@ -54,10 +54,29 @@ def open_extractor(argument: str, weights: Path | None, device: torch.device) ->
             f"torchvision:{argument} needs --weights FILE, the state dict that torchvision publishes for Kinetics-400"
         )
     network = getattr(models, argument)(weights=None).eval()
+    state = tensors(weights, argument)
     try:
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        why = str(error).partition("\n")[0]
-        raise EvaluationError(f"{weights} does not hold the weights of {argument} ({why})") from error
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        why = str(error).splitlines()[-1].strip()
+        raise EvaluationError(f"{weights} holds the weights of another network than {argument} ({why})") from error
     network.fc = nn.Identity()
     return _Classifier(argument, network, hashlib.sha256(weights.read_bytes()).hexdigest(), device)
+
+
+def tensors(path: Path, network: str) -> dict[str, Tensor]:
+    """The tensors of a file by name; other objects are refused, since unpickling them can execute code."""
+    refusal = f"{path} does not hold the weights of {network}: "
+    works = "; store a state dict, torch.save(network.state_dict(), FILE)"
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        why = "it is damaged, or a pickle of other objects than tensors, which is not opened: it could execute code"
+        raise EvaluationError(refusal + why + works) from error
+    except OSError:
+        raise
+    except Exception as error:  # a torn or foreign file fails in as many ways as there are formats
+        raise EvaluationError(f"{refusal}it is damaged, cut short, or no file of torch{works}") from error
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise EvaluationError(f"{refusal}it holds other things than tensors by name{works}")
+    return found

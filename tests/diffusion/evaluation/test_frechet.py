@@ -130,3 +130,16 @@ def test_three_clips_have_no_interval(dice):
     found = resampled(between(real, real), alone(3), alone(3), dice)
     assert found.estimate.margin is None
     assert found.halves == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "margin", "text"),
+    [
+        (1234.5, 423.0, "1234 ± 423"), (387.2, 74.1, "387 ± 74"), (0.0104, 0.0132, "0.010 ± 0.013"),
+        (-1.18, 1.83, "-1.2 ± 1.8"),
+        (0.0, 0.00031, "0.00000 ± 0.00031"), (1e-9, 2e-10, "1e-09 ± 2e-10"), (12.0, None, "12"), (3.0, 0.0, "3 ± 0"),
+        (1e6, 9.96, "1000000 ± 10"), (2.0, float("nan"), "2 ± nan"),
+    ],
+)  # fmt: skip
+def test_an_estimate_is_printed_to_the_digits_of_its_margin(value, margin, text):
+    assert str(Estimate(value, margin)) == text

