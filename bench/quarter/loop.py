@@ -124,12 +124,13 @@ class Quarter:
 
     def _measure(self, case: Case, end: float) -> None:
         estimate = self.pace.seconds(case, self.book)
-        start = 0.0 if self._child is not None else self.pace.start_s
-        if self._now() + start + estimate > end:
+        if not self._fits(estimate, end):
             return
         plan = self._plans.of(case)
         if plan is not None and plan.get("fit") == "no":
             self._write(case, {"outcome": "too_large", "planned": plan}, 0.0, estimate)
+            return
+        if not self._fits(estimate, end):  # any more: the plan was waited for
             return
         child = self._ready()
         limit = min(max(_FAR_LONGER * estimate, _LEAST_LIMIT_S), max(self._until - self._now(), 1.0))
@@ -144,6 +145,10 @@ class Quarter:
             self.pace.learn(case, seconds)
         about = {"pins": list(case.pins)} if case.pins else {}
         self._write(case, answer | about | ({} if plan is None else {"planned": plan}), seconds, estimate)
+
+    def _fits(self, estimate: float, end: float) -> bool:
+        start = 0.0 if self._child is not None else self.pace.start_s
+        return self._now() + start + estimate <= end
 
     def _job(self, case: Case) -> dict[str, Any]:
         """What the process is told: the case, and what ended the process of an attempt before."""

@@ -290,6 +290,16 @@ def test_backends_that_agreed_are_pinned_and_recorded(call, world, tmp_path):
     assert len(world.jobs) == 1
 
 
+def test_waiting_for_a_plan_counts(call, world, monkeypatch):
+    def slow(case):
+        world.time += 30
+
+    monkeypatch.setattr(world, "of", slow)
+    assert not call(group("all", training("a", 20), training("b", 20)), minutes=1)
+    assert world.asked == []
+    assert world.time <= 60
+
+
 def test_every_case_has_its_line_on_the_terminal(call, world):
     world.answers = {"a": [{"outcome": "unsupported", "reason": "it is not installed\nand more"}]}
     call(group("all", agreement("a"), agreement("b")))
