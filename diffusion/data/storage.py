@@ -14,14 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from diffusion.data import DataError
+from temporal_zoo.files import cache_home as cache_home
 from temporal_zoo.files import naming
-
-
-def cache_home() -> Path:
-    """$ZOO_CACHE, else temporal_zoo in $XDG_CACHE_HOME, else ~/.cache/temporal_zoo."""
-    if chosen := os.environ.get("ZOO_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "temporal_zoo"
 
 
 def made(folder: Path) -> Path:
