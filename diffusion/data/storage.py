@@ -81,8 +81,8 @@ def size_of(path: Path) -> int | None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.  Raises: DataError when the file is damaged."""
     try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}); delete {path.parent} and build it again") from error
 
 
