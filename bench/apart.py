@@ -146,7 +146,8 @@ class Workers:
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
             # It looks for modules exactly where this process does.
-            source = f"import sys; sys.path[:] = {sys.path!r}; from bench.worker import main; main(forks={self._forks})"
+            source = f"import sys; sys.path[:] = {sys.path!r}; from bench.worker import main; "
+            source += f"main(forks={self._forks}, parent={os.getpid()})"
             self._process = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, text=True,
                                              stdout=subprocess.PIPE, stderr=self._told, encoding="utf-8")  # fmt: skip
             threading.Thread(target=_hand_on, args=(self._process.stdout, self._lines), daemon=True).start()

@@ -78,7 +78,8 @@ def _measured(case: Case, device: torch.device, budget_s: float, trace: Path | N
             work.step()
     if trace is not None:
         measure.profile(work.step, device, trace)
-    entry = get(MixerSpec.parse(case.mixer).name)
+    spec = MixerSpec.parse(case.mixer)
+    entry = get(spec.name)
     return Outcome(
         "ok",
         time_ms=times,
@@ -88,6 +89,7 @@ def _measured(case: Case, device: torch.device, budget_s: float, trace: Path | N
         bodies={op: sorted(bodies) for op, bodies in sorted(ran.items())},
         agreement=agreement,
         declared={"time": entry.time, "memory": entry.memory},
+        options=spec.config().to_dict(),
         threads=torch.get_num_threads(),
         trace=trace.name if trace else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,13 @@ from .devices import device
 from .measure import peak_memory, time_ms
 from .plan import Planner, Setup
 
+log = logging.getLogger("temporal_zoo.bench")
+
 KIND = "control"
 LENGTHS = (16, 64, 256)
 FRAMES = 256  # the clip that the control is planned for
-DTYPES = ("float32", "bfloat16")
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 GPU = "a100-40gb"  # the paper's
 
 
@@ -39,9 +43,9 @@ class Column:
     mixer: str
     checkpointing: Literal["none", "mixers", "blocks"] = "none"
     backends: tuple[str, ...] = ()
-    dtypes: tuple[str, ...] = DTYPES
+    dtypes: tuple[Dtype, ...] = DTYPES
 
-    def setup(self, frames: int, dtype: str = "float32") -> Setup:
+    def setup(self, frames: int, dtype: Dtype = "float32") -> Setup:
         """One clip and width 64, as in the paper's 56.3M and 57.5M."""
         return Setup(
             mixer=self.mixer, frames=frames, checkpointing=self.checkpointing, backends=self.backends, dtype=dtype
@@ -97,7 +101,7 @@ STEPS = (
 )
 
 
-def planned(column: Column, dtype: str) -> PlannedColumn:
+def planned(column: Column, dtype: Dtype) -> PlannedColumn:
     """A column of the control as it is planned for the paper's GPU."""
     planner, setup = Planner(device(GPU)), column.setup(FRAMES, dtype)
     plan = planner.plan(setup)
@@ -134,12 +138,28 @@ def read_all(record: Path) -> list[dict[str, Any]]:
     if not record.exists():
         return []
     reading = read(record)
-    latest = {(row["column"], *map(row["setup"].get, ("frames", "dtype"))): row for row in reading.of(KIND)}
+    latest = {}
+    for number, row in reading.numbered(KIND):
+        if _can_be_used(row):
+            latest[row["column"], *map(row["setup"].get, ("frames", "dtype"))] = row
+        else:
+            log.warning("%s:%d is no measurement of the control and was left out", record, number)
     return [row | {"gpu": _gpu(reading.environments.get(row["environment"], {}))} for row in latest.values()]
 
 
+def _can_be_used(row: dict[str, Any]) -> bool:
+    setup, numbers = row.get("setup"), [row.get(name) for name in ("train_ms", "sample_ms", "peak_bytes")]
+    known = isinstance(row.get("column"), str) and isinstance(setup, dict) and isinstance(setup.get("frames"), int)
+    return known and (
+        row.get("outcome") == "out of memory"
+        or (row.get("outcome") == "ok" and all(isinstance(value, (int, float)) for value in numbers))
+    )
+
+
 def _gpu(environment: dict[str, Any]) -> str:
-    return next((each["name"] for each in environment.get("devices", ())), "unknown GPU")
+    devices = environment.get("devices")
+    rows = [each for each in devices if isinstance(each, dict)] if isinstance(devices, list) else []
+    return next((str(each["name"]) for each in rows if "name" in each), "unknown GPU")
 
 
 def _measured(setup: Setup) -> dict[str, Any]:

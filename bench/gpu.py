@@ -16,7 +16,7 @@ import click
 from temporal_zoo.errors import UserError
 
 from . import devices
-from .quarter import cases, results
+from .quarter import results
 
 UNFINISHED = 3
 _NEEDED = ("torch", "numpy", "einops")
@@ -47,7 +47,7 @@ def quarter(out: Path, minutes: float, device: str, rehearse: bool) -> None:
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise click.ClickException(f"not installed: {', '.join(missing)}; pip install {' '.join(missing)}")
     try:
-        done = _measure(out, device, cases.REHEARSAL if rehearse else cases.FULL, until)
+        done = _measure(out, device, until, rehearse=rehearse)
     except UserError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Records: {out / results.RECORD}\nPage:    {_write_page(out / results.RECORD)}", err=True)
@@ -66,7 +66,7 @@ def page(records: Path) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def _measure(out: Path, device: str, scale: cases.Scale, until: float) -> bool:
+def _measure(out: Path, device: str, until: float, *, rehearse: bool) -> bool:
     from .quarter.loop import Quarter
     from .quarter.plans import Plans
     from .quarter.process import Processes
@@ -74,12 +74,16 @@ def _measure(out: Path, device: str, scale: cases.Scale, until: float) -> bool:
     absent = [name for name in _BENEFICIAL if importlib.util.find_spec(name) is None]
     click.echo(f"not installed, and left out: {', '.join(absent)}" if absent else "nothing is missing", err=True)
     with Processes(device) as processes:
+        # Here, because it imports torch, as the process that was just started does meanwhile.
+        from .quarter import selection
+
         first, greeting = processes.start()
         environment = greeting["environment"]
         book = results.Book(out / results.RECORD, environment, device)
         click.echo(f"{book.device}, torch {environment['software']['torch']}", err=True)
         with Plans(_planned_as(environment, device)) as plans:
-            groups = cases.groups(greeting["backends"], scale)
+            scale = selection.REHEARSAL if rehearse else selection.FULL
+            groups = selection.groups(greeting["backends"], scale)
             running = Quarter(groups, book, lambda: processes.start()[0], plans, until=until, child=first,
                               talk=lambda line: click.echo(line, err=True))  # fmt: skip
             return running.run()

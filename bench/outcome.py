@@ -150,7 +150,8 @@ class Outcome:
     """How a case ended; what was measured is None unless `status` is "ok".
 
     `stored_bytes` belongs to training: elsewhere nothing is stored.  `bodies` says which body ran for each op, and
-    `declared` how the mixer says that its "time" and "memory" grow.  `trace` names the file of a profile.
+    `declared` how the mixer says that its "time" and "memory" grow.  `options` are all options of the mixer, so that a
+    record keeps its meaning when a default changes.  `trace` names the file of a profile.
     """
 
     status: Status
@@ -162,6 +163,7 @@ class Outcome:
     bodies: dict[str, list[str]] = field(default_factory=dict)
     agreement: Agreement | None = None
     declared: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     threads: int | None = None
     trace: str | None = None
     traceback: str = ""
@@ -179,6 +181,7 @@ class Outcome:
             "bodies": self.bodies,
             "gate": self.agreement and asdict(self.agreement),
             "declared": self.declared,
+            "options": self.options,
             "threads": self.threads,
             "trace": self.trace,
             "traceback": self.traceback,
@@ -220,6 +223,8 @@ def _read(kind: type, values: Mapping[str, Any]) -> Any:
 def _checked(value: Any, kind: Any, name: str) -> Any:
     """`value` as a field of type `kind`: numbers are finite and not negative, lists are tuples."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
     if origin is types.UnionType:
         return None if value is None else _checked(value, args[0], name)
     if origin is tuple and isinstance(value, (list, tuple)):

@@ -17,8 +17,14 @@ from pathlib import Path
 from typing import Any
 
 
-def main(*, forks: bool) -> None:
-    """Does one job and ends; or forks a process for every job, so that only the first has to wait for torch."""
+def main(*, forks: bool, parent: int) -> None:
+    """Does one job and ends; or forks a process for every job, so that only the first has to wait for torch.
+
+    All of them end with the process `parent`, which reads the answers.
+    """
+    from temporal_zoo.processes import end_with_parent
+
+    end_with_parent(parent)
     # What packages print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -36,12 +42,15 @@ def main(*, forks: bool) -> None:
         answers.write(f"\n{json.dumps(message, allow_nan=False)}\n")
         answers.flush()
 
+    this = os.getpid()
     for line in sys.stdin:
         job = json.loads(line)
         if forks and (child := os.fork()):
             _, status = os.waitpid(child, 0)
             say(code=os.waitstatus_to_exitcode(status))
             continue
+        if forks:
+            end_with_parent(this)
         say(pid=os.getpid())
         faulthandler.dump_traceback_later(job["limit_s"], exit=True)
         say(answer={"examine": _examine, "measure": _measure}[job["task"]](job))

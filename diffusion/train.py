@@ -6,15 +6,13 @@ optimizer and the step count: four steps equal two, a resume and two more, bit f
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from diffusion import checkpoint
 from diffusion.backbone import Backbone
@@ -22,9 +20,9 @@ from diffusion.clip import Clip, ClipBatch
 from diffusion.config import ProcessConfig, TrainConfig
 from diffusion.data import open_clips
 from diffusion.data.source import ClipSource
-from diffusion.ema import MovingAverage
 from diffusion.mixer_text import explicit
-from diffusion.process import Process, draw_levels, draw_noise, loss
+from diffusion.process import Process, draw_levels, draw_noise
+from diffusion.step import DTYPES, Drawn, TrainingStep
 from temporal_zoo.errors import UserError
 
 
@@ -42,19 +40,6 @@ class Step:
     lr: float
     gradient_norm: float
     seconds: float
-
-
-class Drawn(NamedTuple):
-    """What the loss of some clips needs: clean clips, noise, noise levels, and lengths where frames are padded."""
-
-    clean: Tensor
-    noise: Tensor
-    levels: Tensor
-    lengths: Tensor | None
-
-    def part(self, first: int, count: int) -> Drawn:
-        """Some of the clips."""
-        return Drawn(*(None if field is None else field[first : first + count] for field in self))  # type: ignore[arg-type]
 
 
 def resolve(config: TrainConfig, clips: ClipSource) -> TrainConfig:
@@ -93,8 +78,10 @@ class Trainer:
         self.config = config = resolve(config, self.clips)
         self.process = Process.from_config(config.process)
         self.network = Backbone(config.model, seed=config.seed).to(device)
-        self.average = MovingAverage(self.network, decay=config.optimizer.ema, warmup=config.optimizer.ema_warmup)
-        self.optimizer = _optimizer(self.network, config)
+        self.training_step = TrainingStep(self.network, self.process, config.optimizer, dtype=DTYPES[config.precision])
+        assert self.training_step.average is not None
+        assert self.training_step.optimizer is not None
+        self.average, self.optimizer = self.training_step.average, self.training_step.optimizer
         self.step = 0
         self._test: Drawn | None = None
         if state is not None:
@@ -165,28 +152,22 @@ class Trainer:
         lr = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.network.train()
-        value = self._loss(self.network, self._drawn(clips, config.process, config.seed, "noise", numbers)).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        limit = config.optimizer.clip
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), math.inf if limit is None else limit)
-        if not math.isfinite(value.item()) or not math.isfinite(norm.item()):
+        taken = self.training_step(self._drawn(clips, config.process, config.seed, "noise", numbers), self.step + 1)
+        value, norm = taken.loss.item(), taken.gradient_norm.item()
+        if not taken.finite:
             raise TrainingFailed(
-                f"training failed at step {self.step + 1}: loss {value.item()}, gradient norm {norm.item()}; nothing "
+                f"training failed at step {self.step + 1}: loss {value}, gradient norm {norm}; nothing "
                 "was updated, and the last checkpoint is kept. What may help, in a folder of its own: a learning rate "
                 f"below {lr:g} (--set optimizer.lr=...), bounded gradients (--set optimizer.clip=1), "
                 "full precision (--set precision=fp32)"
             )
-        self.optimizer.step()
         self.step += 1
-        self.average.update(self.network, self.step)
         return Step(
             step=self.step,
             clips_seen=self.step * config.batch,
-            loss=value.item(),
+            loss=value,
             lr=lr,
-            gradient_norm=norm.item(),
+            gradient_norm=norm,
             seconds=time.perf_counter() - started,
         )
 
@@ -196,7 +177,10 @@ class Trainer:
             return None
         batch = self.config.batch
         with torch.no_grad():
-            parts = [self._loss(self.average.model, test.part(i, batch)) for i in range(0, len(test.clean), batch)]
+            parts = [
+                self.training_step.losses(test.part(i, batch), self.average.model)
+                for i in range(0, len(test.clean), batch)
+            ]
         return torch.cat(parts).mean().item()
 
     def held_out(self) -> Drawn | None:
@@ -217,10 +201,6 @@ class Trainer:
         batch = batch.to(self.device)
         return Drawn(batch.values, noise.to(self.device), levels.to(self.device), batch.lengths)
 
-    def _loss(self, network: nn.Module, drawn: Drawn) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return loss(network, self.process, *drawn)
-
 
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, a constant stretch, and a linear fall over the last `decay` of the steps."""
@@ -228,13 +208,3 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     rise = min(1.0, (step + 1) / o.warmup) if o.warmup else 1.0
     fall = min(1.0, (config.steps - step) / (o.decay * config.steps)) if o.decay else 1.0
     return o.lr * rise * fall
-
-
-def _optimizer(network: Backbone, config: TrainConfig) -> torch.optim.AdamW:
-    spared = network.no_decay()
-    named = list(network.named_parameters())
-    groups = [
-        {"params": [p for name, p in named if name not in spared], "weight_decay": config.optimizer.weight_decay},
-        {"params": [p for name, p in named if name in spared], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.optimizer.lr, betas=(0.9, config.optimizer.beta2))

@@ -53,10 +53,17 @@ def options() -> str:
 def bodies() -> str:
     """One row per body of every op, in the order that `auto` tries."""
     rows = [
-        (f"`{row['op']}`", row["place"], f"`{row['body']}`", row["package"] or "", row["summary"])
+        (
+            f"`{row['op']}`",
+            row["place"],
+            f"`{row['body']}`",
+            row["package"] or "",
+            row["confirmed"] or "not yet",
+            row["summary"],
+        )
         for row in catalogue.bodies()
     ]
-    return table(("op", "tried", "body", "package", "what it is"), rows)
+    return table(("op", "tried", "backend", "package", "confirmed by", "what it is"), rows)
 
 
 def checks() -> str:

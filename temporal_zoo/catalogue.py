@@ -74,10 +74,11 @@ def bodies() -> list[dict[str, Any]]:
             "body": body,
             "place": place,
             "package": op.package(body),
+            "confirmed": op.confirmed(body),
             "summary": _first_line(import_module(f"{op.__module__}.{body}")),
         }
         for name, op in sorted(ops().items())
-        for place, body in enumerate(op.bodies, start=1)
+        for place, body in enumerate(op.tried(), start=1)
     ]
 
 

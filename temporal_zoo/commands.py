@@ -147,15 +147,20 @@ def _print_report(report: dict[str, Any]) -> None:
     for row in report["packages"]:
         if row["fix"]:
             console.print(f"to get {row['package']}: {row['fix']}", markup=False, highlight=False, soft_wrap=True)
-    bodies = terminal.table("op", "body", "device", "runs", "auto", "differs by", "why not")
+    bodies = terminal.table("op", "backend", "device", "runs", "auto", "differs by", "confirmed by", "why not")
     for row in report["bodies"]:
         example = f"{row['dtype']}{'' if row['padded'] else ', no padding'}" if row["runs"] else "no"
         error = "" if row["error"] is None else f"{row['error']:.0e}"
         why = _first_line(row["failure"] or "; ".join(row["reasons"]))
-        told = (row["op"], row["body"], row["device"], example, "takes" if row["auto"] else "", error, why)
-        bodies.add_row(*told, style=_style(row["failure"] is not None))
+        confirmed = (row["confirmed"] or "nothing yet").rpartition("/")[-1]
+        cells = (row["op"], row["body"], row["device"], example, "takes" if row["auto"] else "", error, confirmed, why)
+        bodies.add_row(*cells, style=_style(row["failure"] is not None))
     console.print(bodies)
     console.print("Differences are from the float64 reference, in values and gradients, relative to the largest entry.")
+    console.print("A backend is confirmed by torch (its own operators), by our tests on CPUs, or by a record of a GPU.")
+    console.print("`auto` takes one that nothing has confirmed only where no confirmed one but the reference can run.")
+    for line in report["not_tried"]:
+        console.print(f"not tried: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     for line in report["broken"]:
         console.print(f"broken: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
     if not report["broken"]:

@@ -55,9 +55,11 @@ def main() -> None:
 def _greeting(device: str) -> dict[str, Any]:
     import torch
 
+    from temporal_zoo.arithmetic import set_arithmetic
     from temporal_zoo.environment import environment
     from temporal_zoo.ops import ops
 
+    set_arithmetic()
     if device.startswith("cuda"):
         if not torch.cuda.is_available():
             return {"outcome": "failed", "reason": f"torch {torch.__version__} sees no CUDA device here"}

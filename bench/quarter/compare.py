@@ -11,10 +11,7 @@ import torch
 from temporal_zoo.ops import BackendError, ops
 from temporal_zoo.ops.agreement import BLOCK, TOLERANCE, Case, call_of, error, example
 
-from .settings import exact_float32
 
-
-@exact_float32
 def agreement(
     what: Mapping[str, Any], device: str, note: Callable[[str], object], without: Sequence[str]
 ) -> dict[str, Any]:

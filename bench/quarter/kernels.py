@@ -22,7 +22,6 @@ from temporal_zoo.ops import BackendError, ops
 from temporal_zoo.ops.agreement import TOLERANCE, Call, Case, Example, call_of, error, example
 
 from . import ceilings
-from .settings import exact_float32
 from .trouble import context_error, first_line
 
 MODES = ("forward", "train")
@@ -48,7 +47,6 @@ class Contender:
     call: Call
 
 
-@exact_float32
 def kernels(
     what: Mapping[str, Any], device: str, note: Callable[[str], object], without: Sequence[str]
 ) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _device(device: str, environment: Mapping[str, Any], lines: Sequence[Line]) 
     yield (
         f"Python {software['python']}, torch {software['torch']}, Triton {software['triton'] or 'missing'}, CUDA "
         f"{software['cuda'] or 'none'}, cuDNN {software['cudnn'] or 'none'}; temporal_zoo {code['version']}, {commit}"
-        f"{' with changes' if code['dirty'] else ''}. {len(lines)} cases, "
+        f"{' with changes' if code['dirty'] else ''}. TF32 is {_tf32(environment)}. {len(lines)} cases, "
         f"{sum(line['outcome'] in ANSWERS for line in lines)} of them with an answer."
     )
     of = {kind: [line for line in lines if line["kind"] == kind] for kind in KINDS}
@@ -64,13 +64,21 @@ def _device(device: str, environment: Mapping[str, Any], lines: Sequence[Line]) 
     yield from _faults(lines)
 
 
+def _tf32(environment: Mapping[str, Any]) -> str:
+    """Of matrix products and convolutions of float32 tensors."""
+    settings = environment.get("arithmetic", {})
+    states = {True: "on", False: "off"}
+    products, convolutions = (states.get(settings.get(f"tf32_{name}"), "unknown") for name in ("matmul", "cudnn"))
+    return products if products == convolutions else f"{products} in products and {convolutions} in convolutions"
+
+
 def _agreement(lines: Sequence[Line]) -> Iterator[str]:
     frames = [shape[1] for shape in lines[0]["case"]["shapes"]]
     yield "### Agreement with the reference"
     yield ""
     yield (
         "Largest difference from the float64 reference in any output or gradient, relative to that tensor, over rows "
-        f"of {', '.join(map(str, frames))} frames, with padding and without; TF32 is off. Allowed are "
+        f"of {', '.join(map(str, frames))} frames, with padding and without. Allowed are "
         f"{' and '.join(f'{most:g} in {dtype}' for dtype, most in _tolerances(lines).items())}."
     )
     yield ""
@@ -170,8 +178,7 @@ def _training(lines: Sequence[Line]) -> Iterator[str]:
     yield ""
     yield (
         f"`{setup['preset']}` with other mixers, {setup['clips']} clip of {setup['size']} x {setup['size']} pixels, "
-        "AdamW and the moving average of the weights; bfloat16 by autocast. In float32 convolutions use TF32 and "
-        "matrix products do not, as torch does by default."
+        "AdamW and the moving average of the weights; bfloat16 by autocast."
     )
     for dtype in DTYPES:
         here = [line for line in lines if line["case"]["setup"]["dtype"] == dtype]

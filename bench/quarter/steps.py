@@ -15,13 +15,11 @@ from ..case import Case
 from ..measure import peak_memory, time_ms
 from ..outcome import Times
 from ..plan import Setup
-from .settings import as_torch_does
 
 # Seconds of the rounds of a step, and of its warm-up; on a CPU only rehearsed.
 _BUDGET_S = {"cuda": 1.0, "cpu": 0.05}
 
 
-@as_torch_does
 def training_step(
     what: Mapping[str, Any], device: str, note: Callable[[str], object], without: Sequence[str]
 ) -> dict[str, Any]:
@@ -32,7 +30,6 @@ def training_step(
         return _measured(setup.step(place), place, note)
 
 
-@as_torch_does
 def sampling_step(
     what: Mapping[str, Any], device: str, note: Callable[[str], object], without: Sequence[str]
 ) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 
 from diffusion.ablations.ablation import Budget, Recipe
 from diffusion.ablations.counting import counted
+from diffusion.ablations.keys import train_key
 from diffusion.config import TrainConfig
 from diffusion.data.storage import read_json, write_json
 from temporal_zoo.environment import digest
@@ -75,7 +76,7 @@ def _of_width(recipe: Recipe, width: int) -> Recipe:
 def _in_seconds(recipe: Recipe, seconds: float, device: str, folder: Path) -> Solved:
     path = folder / "speeds.json"
     known = read_json(path) if path.exists() else {}
-    key = digest({"train": recipe.train.to_dict(), "device": device})
+    key = digest({"train": train_key(recipe.train), "device": device})
     if key not in known:
         write_json(path, known | {key: _step_seconds(recipe.train, device)})
         known = read_json(path)

@@ -9,6 +9,8 @@ import torch
 
 from diffusion.backbone import Backbone
 from diffusion.config import TrainConfig
+from diffusion.process import Process
+from diffusion.step import DTYPES, Drawn, TrainingStep
 from temporal_zoo.ops import Planned, planning
 from temporal_zoo.stored import stored_bytes
 
@@ -28,7 +30,9 @@ def counted(train: TrainConfig, device: str) -> Counted:
     with torch.device("meta"):
         network = Backbone(model)
         clip = torch.empty(1, frames, model.channels, model.size, model.size)
-        levels = torch.zeros(1, dtype=torch.int64)
+        drawn = Drawn(clip, clip, torch.zeros(1, dtype=torch.int64), None)
+    process = Process.from_config(train.process)
+    step = TrainingStep(network, process, train.optimizer, dtype=DTYPES[train.precision], updates=False)
     with planning(Planned(device.partition(":")[0])):
-        stored = stored_bytes(lambda: network(clip, levels), network)
+        stored = stored_bytes(lambda: step.losses(drawn).mean(), network)
     return Counted(sum(parameter.numel() for parameter in network.parameters()), stored)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.ablations.ablation import Recipe
+from diffusion.ablations.keys import plain, train_key
 from diffusion.ablations.result import cell_name
 from temporal_zoo.environment import digest
 
@@ -35,12 +36,13 @@ class Trial:
     @property
     def run(self) -> str:
         """Its training run's folder: cells that differ in the drawing of clips alone share it."""
-        return digest(self.recipe.train.to_dict())
+        return digest(train_key(self.recipe.train))
 
     @property
     def file(self) -> str:
         """Where its result is written, in the folder of the ablation."""
-        return f"{self.run}/result-{digest({'drawing': self.recipe.drawing.to_dict(), 'held_out': self.held_out})}.json"
+        judged = {"drawing": plain(self.recipe.drawing), "held_out": self.held_out}
+        return f"{self.run}/result-{digest(judged)}.json"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from temporal_zoo.environment import code
 from temporal_zoo.ops import refusing_reference
 
 FAILURE = "failure.json"  # in a run's folder: why its trials have no result
+TOLD = "stderr.txt"  # in a run's folder: warnings, and the whole story of a failure
 
 # Told how far a job is: finished training steps, and what it does.
 Watch = Callable[[int, str], None]
@@ -56,7 +57,7 @@ def do(job: Job, watch: Watch) -> bool:
     device = open_device(job.device)
     train = job.trials[0].recipe.train
     with refusing_reference():
-        run = Run(train, job.run, device)
+        run = Run(train, job.run, device, beside=(FAILURE, TOLD))
         watch(run.trainer.step, "training")
         for step, _ in run.steps():
             watch(step.step, "training")

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from diffusion.data import DataError
+from temporal_zoo.files import naming
 
 
 def made(folder: Path) -> Path:
@@ -37,13 +38,15 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise _unwritable(path.parent, error) from error
     try:
-        with file:
+        with naming(path), file:
             yield file
         os.replace(unfinished, path)
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise DataError(f"the disk that holds {path.parent} is full") from error
+            raise DataError(
+                f"the disk that holds {path.parent} is full; free some space, or choose another folder"
+            ) from error
         raise
 
 

@@ -12,6 +12,7 @@ from diffusion.probes.trial import Progress, Trial, run
 from temporal_zoo.arithmetic import set_arithmetic
 from temporal_zoo.environment import environment
 from temporal_zoo.record import Session, read
+from temporal_zoo.spec import MixerSpec
 
 
 class Sweep:
@@ -32,7 +33,7 @@ class Sweep:
         here = environment()
         record = folder / "record.jsonl"
         self.trials = trials
-        self._known = _recorded(record, here["id"]) if record.exists() else {}
+        self._known = recorded(record, here["id"]) if record.exists() else {}
         self._session = Session(record, here)
 
     @property
@@ -46,7 +47,11 @@ class Sweep:
             for progress in run(trial):
                 if progress.result is not None:
                     self._known[trial] = progress.result
-                    self._session.write("trial", {"trial": dataclasses.asdict(trial), "result": progress.result})
+                    self._session.write("trial", {
+                        "trial": dataclasses.asdict(trial),
+                        "options": MixerSpec.parse(trial.mixer).config().to_dict(),
+                        "result": progress.result,
+                    })  # fmt: skip
                 yield trial, progress
 
     def results(self) -> list[tuple[Trial, dict[str, Any]]]:
@@ -54,6 +59,7 @@ class Sweep:
         return [(trial, self._known[trial]) for trial in self.trials if trial in self._known]
 
 
-def _recorded(record: Path, environment_id: str) -> dict[Trial, dict[str, Any]]:
+def recorded(record: Path, environment_id: str) -> dict[Trial, dict[str, Any]]:
+    """The results in a record that were made in one environment."""
     found = [entry for entry in read(record).of("trial") if entry["environment"] == environment_id]
     return {Trial(**entry["trial"]): entry["result"] for entry in found}

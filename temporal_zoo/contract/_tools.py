@@ -46,7 +46,7 @@ def check_forward_mode(make: Make) -> None:
 
 
 def check_gradients_of_tangents(make: Make) -> None:
-    """A loss of forward-mode derivatives, as MeanFlow has one, gives every weight its gradient, or is refused in words."""
+    """A loss of forward-mode derivatives (MeanFlow's) gives every weight its gradient, or is refused in words."""
     mixer = awake(make).double()
     x, v, weights = torch.randn(3, 2, 5, mixer.dim, dtype=torch.float64)
 

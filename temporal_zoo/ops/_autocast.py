@@ -59,7 +59,7 @@ def no_autocast(x: Tensor) -> AbstractContextManager:
     if x.is_meta:
         return _off_on_meta() if _planning.planned() is not None else nullcontext()
     device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    return torch.autocast(device, enabled=False) if _available(device) else nullcontext()
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -69,8 +69,13 @@ def working_dtype(x: Tensor) -> torch.dtype:
     if (dtype := _planned()) is not None:
         return dtype
     device = x.device.type
-    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if on else x.dtype
+    return torch.get_autocast_dtype(device) if _available(device) and torch.is_autocast_enabled(device) else x.dtype
+
+
+# torch.compile cannot trace the question before torch 2.12, and the answer never changes.
+@torch.compiler.assume_constant_result
+def _available(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type)
 
 
 @torch.compiler.assume_constant_result

@@ -3,11 +3,15 @@
 An op is a folder with one file per body.  A body's module defines
 
     NEEDS: str | None                      the optional package that it calls, or None
+    CONFIRMED: str | None                  what shows that it is right where it runs: "torch" (it consists of torch's
+                                           operators), "tests" (our tests, on CPUs), or a record of a GPU, as its path
+                                           in the repository; None: nothing yet
     refuses(*args, **kwargs) -> list[str]  why it cannot run these inputs; empty when it can
     run(*args, **kwargs)                   the op's signature
 
 and imports its package inside functions only.  Nothing is silent: a pinned body that cannot run raises with the reasons
-of all, `explain` gives them, `tracing` collects what ran, and `auto` on CUDA says once when only the reference is left.
+of all, `explain` gives them, `tracing` collects what ran, and `auto` says once when only the reference is left on CUDA,
+or only a body that nothing has confirmed.
 """
 
 from __future__ import annotations
@@ -75,7 +79,7 @@ class Op:
                 table = self._table(*args, **kwargs)
                 raise BackendError(f"{self.name}: the body {asked!r} cannot run these inputs\n{table}")
             return asked
-        for name in self.bodies:
+        for name in self.tried():
             if _planning.comes_along(self.package(name)) and not self.reasons(name, *args, **kwargs):
                 if name == REFERENCE and _device(args) == "cuda":
                     if _strict.get():
@@ -86,6 +90,8 @@ class Op:
                     _warn_reference(self.name)
                 if name == REFERENCE:
                     _transforms.tell(self.name)
+                elif self.confirmed(name) is None and not _planning.assumed():
+                    _warn_unconfirmed(self.name, name)
                 return name
         raise BackendError(f"{self.name}: no body can run these inputs\n{self._table(*args, **kwargs)}")
 
@@ -102,7 +108,20 @@ class Op:
 
     def explain(self, *args, **kwargs) -> dict[str, list[str]]:
         """Body -> why it cannot run these inputs, in the order that `auto` tries."""
-        return {name: self.reasons(name, *args, **kwargs) for name in self.bodies}
+        return {name: self.reasons(name, *args, **kwargs) for name in self.tried()}
+
+    def tried(self) -> tuple[str, ...]:
+        """The bodies in the order that `auto` tries: confirmed ones, then those that are not, and the reference last.
+
+        A plan for a GPU that is not here keeps the order of `bodies`: it asks what would run if all of them were right.
+        """
+        if _planning.assumed():
+            return self.bodies
+        return tuple(sorted(self.bodies, key=lambda name: (name == REFERENCE, self.confirmed(name) is None)))
+
+    def confirmed(self, body: str) -> str | None:
+        """What confirms a body: "torch", "tests", the path of a record, or None."""
+        return getattr(self._load(body), "CONFIRMED", None)
 
     def package(self, body: str) -> str | None:
         """The optional package that a body needs, or None."""
@@ -119,7 +138,7 @@ class Op:
 
 
 def op(*bodies: str) -> Callable[[Callable[..., None]], Op]:
-    """Makes an `Op` of a function that checks the op's arguments; `bodies` in the order that `auto` tries."""
+    """Makes an `Op` of a function that checks the op's arguments; `bodies` from the fastest to the reference."""
 
     def make(check: Callable[..., None]) -> Op:
         _ops[check.__name__] = made = Op(check, bodies)
@@ -256,9 +275,17 @@ def _device(args: tuple) -> str:
 
 @torch.compiler.assume_constant_result
 def _warn_reference(op_name: str) -> None:
-    _warn_once(op_name)
+    _warn_once(f"{op_name} runs its reference on CUDA: correct, and slow; `zoo doctor` says why no faster body can")
+
+
+@torch.compiler.assume_constant_result
+def _warn_unconfirmed(op_name: str, body: str) -> None:
+    _warn_once(
+        f"{op_name} runs its backend {body}, which no hardware has confirmed yet, because no confirmed backend but the "
+        f"slow reference can; `zoo doctor` compares it with the reference"
+    )
 
 
 @functools.cache
-def _warn_once(op_name: str) -> None:
-    log.warning("%s runs its reference on CUDA: correct, and slow; `zoo doctor` says why no faster body can", op_name)
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)

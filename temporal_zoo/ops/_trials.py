@@ -16,7 +16,7 @@ def trials() -> Iterator[tuple[str, str, str]]:
     """(op, body, device) of all trials on this machine."""
     for name, op in sorted(ops().items()):
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-            for body in op.bodies:
+            for body in op.tried():
                 yield name, body, device
 
 
@@ -26,10 +26,11 @@ def trial(name: str, body: str, device: str) -> dict[str, Any]:
     Returns:
         `dtype` and `padded` of the example that ran, or None; `reasons` why it took none; `error`, the largest
         difference from the float64 reference in values and gradients (see `agreement.error`);
-        `agrees`, whether that is rounding; `package`, the optional one that the body calls, or None.
+        `agrees`, whether that is rounding; `package`, the optional one that the body calls, or None; `confirmed`,
+        what shows that the body is right, or None.
     """
     op = ops()[name]
-    needs = {"package": (op.package(body) or "").partition(".")[0] or None}
+    needs = {"package": (op.package(body) or "").partition(".")[0] or None, "confirmed": op.confirmed(body)}
     refused: list[str] = []
     for dtype, padded in itertools.product(TOLERANCE, (True, False)):
         case = Case(device, dtype, padded)

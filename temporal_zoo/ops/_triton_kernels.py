@@ -10,7 +10,7 @@ LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def real_frames(lengths, row, frames):
-    """How many frames of a row are real."""
+    """How many frames of a row are real; never more than there are, and never fewer than none."""
     real = frames
     if lengths is not None:
         # Clamped, since the caller does not read the values: none may point outside of the row.

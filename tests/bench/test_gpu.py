@@ -143,7 +143,7 @@ def test_only_the_packages_that_it_needs_are_imported():
         f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
         "import bench.gpu, bench.quarter.child, bench.quarter.page, bench.quarter.plans, bench.quarter.loop\n"
         "import bench.quarter.compare, bench.quarter.kernels, bench.quarter.steps\n"
-        "from bench.quarter.cases import REHEARSAL, groups\n"
+        "from bench.quarter.selection import REHEARSAL, groups\n"
         "from bench.quarter.plans import planned\n"
         "(case, *_) = groups({'attention': ['sdpa']}, REHEARSAL)[2].cases(set())\n"
         "assert planned('24GiB', case.what['setup'])['fit'] == 'yes'\n"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion import step as training_step
 from diffusion import train
 from diffusion.checkpoint import CheckpointError, save
 from diffusion.data import DataError
@@ -65,13 +66,13 @@ def test_another_seed_is_another_run(small):
 
 def test_mixers_see_the_same_clips_levels_and_noise(small, monkeypatch):
     seen = []
-    plain = train.loss
+    plain = training_step.loss
 
     def spy(network, process, *drawn):
         seen.append(drawn)
         return plain(network, process, *drawn)
 
-    monkeypatch.setattr(train, "loss", spy)
+    monkeypatch.setattr(training_step, "loss", spy)
     for mixer in ("bimamba", "identity", "flash:heads=2"):
         trainer = Trainer(small(f"model.mixer={mixer}", "steps=2"), CPU)
         list(trainer.steps())

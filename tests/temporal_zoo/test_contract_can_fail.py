@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from temporal_zoo import Mixer, StatefulMixer
-from temporal_zoo.config import option
+from temporal_zoo.config import ConfigError, option
 from temporal_zoo.contract import CHECKS, ContractError, outcomes
 from temporal_zoo.errors import InvalidInput
 
@@ -125,6 +125,42 @@ class Rolls(Sums):
         return super().mix(x, lengths) + torch.rand_like(x)
 
 
+class Open(Sums):
+    """Without the door of `Mixer.forward`."""
+
+    def forward(self, x, lengths=None):
+        return self.mix(x, lengths)
+
+
+class OpenToFloat64(Open):
+    def mix(self, x, lengths):
+        return super().mix(x.to(self.map.weight.dtype), lengths).to(x.dtype)
+
+
+class NeedsRows(Sums):
+    def mix(self, x, lengths):
+        return super().mix(x, lengths).reshape(x.shape[0], -1, self.dim)
+
+
+class WidensShort(Sums):
+    """Ends in float32 whatever the weights are, behind an open door."""
+
+    def forward(self, x, lengths=None):
+        if x.dtype != self.map.weight.dtype:
+            raise InvalidInput("no")
+        return super().forward(x, lengths).float()
+
+
+class Endless(Sums):
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Mixer.Config):
+        rate: float = option(0.5, "checked by itself")
+
+        def __post_init__(self):
+            if not isinstance(self.rate, float):
+                raise ConfigError(f"Config.rate is {self.rate!r}")
+
+
 class Lenient(Sums):
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
@@ -218,6 +254,13 @@ def test_a_sound_mixer_passes(check):
         ("state", DecaysByAnOldName, "map.old_name, which are no parameters"),
         ("determinism", Rolls, "no sample could be reproduced"),
         ("options", Lenient, "a wrong width is accepted"),
+        ("lengths", Open, "one for three rows are accepted: a kernel could read and write outside"),
+        ("layout", Open, "another axis than time"),
+        ("dtypes", Open, "would depend on the mixer, or fails as RuntimeError"),
+        ("dtypes", OpenToFloat64, "weights of torch.float32 take an input of torch.float64"),
+        ("dtypes", WidensShort, "the output is torch.float32"),
+        ("zero_rows", NeedsRows, "a filter that leaves no clip would end the run"),
+        ("finite_options", Endless, "rate=nan is accepted"),
         ("forward_mode", LosesTangents, "consistency models would train on it"),
         ("gradients_of_tangents", CurvesUnseen, "a loss of derivatives would misguide it"),
         ("transforms", LosesTangents, "a UserError would say what works instead"),

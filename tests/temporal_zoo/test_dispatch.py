@@ -6,11 +6,12 @@ import sys
 import pytest
 import torch
 
-from temporal_zoo.ops import BackendError, _dispatch, ops, tracing, use_backend
+from temporal_zoo.ops import BackendError, Planned, _dispatch, ops, planning, tracing, use_backend
 from temporal_zoo.ops._dispatch import pins_from_text, why_absent
 
 BODY = """
 NEEDS = {needs!r}
+CONFIRMED = "torch"
 def refuses(x, *, scale=1.0):
     return {reasons}
 def run(x, *, scale=1.0):
@@ -171,6 +172,51 @@ def test_the_reference_on_cuda_warns_once(toy, caplog):
         _dispatch._warn_reference("toy")
         _dispatch._warn_reference("toy")
     assert [record.message.startswith("toy runs its reference on CUDA") for record in caplog.records] == [True]
+
+
+@pytest.fixture
+def unconfirmed(toy, monkeypatch):
+    """The toy, whose fastest body nothing has confirmed."""
+    monkeypatch.setattr(toy._load("picky"), "CONFIRMED", None)
+    _dispatch._warn_once.cache_clear()
+    return toy
+
+
+def test_auto_prefers_what_is_confirmed(unconfirmed):
+    assert unconfirmed.tried() == ("absent", "plain", "picky", "reference")
+    assert list(unconfirmed.explain(SHORT)) == list(unconfirmed.tried())
+    assert offset(unconfirmed(SHORT)) == 3
+    assert offset(unconfirmed(SHORT, backend="picky")) == 1
+
+
+def test_a_record_flips_the_order(unconfirmed, monkeypatch):
+    monkeypatch.setattr(unconfirmed._load("picky"), "CONFIRMED", "docs/results/gpu/some.jsonl")
+    assert unconfirmed.tried() == unconfirmed.bodies
+    assert offset(unconfirmed(SHORT)) == 1
+
+
+def test_the_last_resort_before_the_reference_warns_once(unconfirmed, monkeypatch, caplog):
+    monkeypatch.setattr(unconfirmed._load("plain"), "refuses", lambda *args, **kwargs: ["not today"])
+    with caplog.at_level(logging.WARNING, logger="temporal_zoo.ops"):
+        assert [offset(unconfirmed(SHORT)) for _ in range(2)] == [1, 1]
+        unconfirmed(LONG)  # the reference, on the CPU
+        unconfirmed(SHORT, backend="picky")
+    (record,) = caplog.records
+    assert record.message.startswith("toy runs its backend picky, which no hardware has confirmed yet")
+
+
+def test_plans_for_a_gpu_keep_the_order_of_speed(unconfirmed, caplog):
+    with planning(Planned("cuda")):
+        assert unconfirmed.tried() == unconfirmed.bodies
+        assert unconfirmed.choose(SHORT.to("meta")) == "picky"
+    with planning(Planned("cpu")):
+        assert unconfirmed.choose(SHORT.to("meta")) == "plain"
+    assert not caplog.records
+
+
+def test_the_order_holds_in_a_compiled_graph(unconfirmed):
+    compiled = torch.compile(unconfirmed, fullgraph=True, backend="eager")
+    assert offset(compiled(SHORT)) == 3
 
 
 def test_the_device_is_found_in_whatever_an_op_takes():

@@ -15,10 +15,9 @@ from typing import Any
 
 from diffusion.ablations.job import Job
 from diffusion.ablations.launch import Watch
-from diffusion.ablations.trial import note
+from diffusion.ablations.trial import TOLD, note
 from diffusion.data.storage import made
 
-TOLD = "stderr.txt"  # in a run's folder: warnings, and the whole story of a failure
 _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = None
+CONFIRMED = "torch"
 run = partial(_operator.run, "blocked")
 
 # Weights held at once: on a CPU what its caches hold, elsewhere enough to keep a GPU busy (128 MiB).

@@ -11,6 +11,7 @@ from temporal_zoo.ops._autocast import working_dtype
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = "flash_attn"
+CONFIRMED = None
 run = partial(_operator.run, "flash_attn")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from temporal_zoo.ops._autocast import no_autocast
 
 NEEDS = None
+CONFIRMED = "torch"
 
 
 def refuses(*args, **kwargs) -> list[str]:

@@ -8,6 +8,7 @@ come out, and because torch's own choice falls back to writing the weights out, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -20,6 +21,7 @@ from temporal_zoo.ops._planning import device_type, planned
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = None
+CONFIRMED = "torch"
 run = partial(_operator.run, "sdpa")
 
 aten = torch.ops.aten
@@ -119,7 +121,7 @@ def _efficient_backward(grad, q, k, v, out, lse, lengths):
     return dq, dk, dv
 
 
-_KERNELS = {
+_KERNELS: dict[str, tuple[Callable, Callable]] = {
     "cpu": (_cpu_forward, _cpu_backward),
     "flash": (_flash_forward, _flash_backward),
     "efficient": (_efficient_forward, _efficient_backward),

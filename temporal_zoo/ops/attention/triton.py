@@ -20,10 +20,11 @@ from temporal_zoo.ops._autocast import working_dtype
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = "triton"
+CONFIRMED = None
 run = partial(_operator.run, "triton")
 
-# Frames of all rows in a tile; those of one row are all in one.
-_TILE = 64
+# Frames in a tile: those of one row are all in one, and few rows share one, since pairs of rows are computed in vain.
+_TILES = (32, 64)
 # What tensor cores multiply and registers hold.
 _FEATURES = {torch.float32: (16, 32, 64), torch.bfloat16: (16, 32, 64, 128), torch.float16: (16, 32, 64, 128)}
 
@@ -37,8 +38,8 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
         reasons.append("Triton's interpreter multiplies no matrices of bfloat16")
     if bias is not None:
         reasons.append("knows no bias")
-    if q.shape[1] > _TILE:
-        reasons.append(f"takes at most {_TILE} frames, q has {q.shape[1]}")
+    if q.shape[1] > _TILES[-1]:
+        reasons.append(f"takes at most {_TILES[-1]} frames, q has {q.shape[1]}")
     if features not in (takes := _FEATURES.get(dtype, (features,))):
         reasons.append(f"takes {', '.join(map(str, takes))} features of {dtype}, q has {features}")
     return reasons
@@ -80,14 +81,12 @@ def _kernels() -> ModuleType:
 
 def _launch(kernel, q: Tensor, *tensors: Tensor | None) -> None:
     rows, frames, heads, features = q.shape
-    tall = 16  # the least that tensor cores multiply
-    while tall < frames:
-        tall *= 2
-    wide = _TILE // tall
+    tile = next(tile for tile in _TILES if tile >= frames)
+    rows_per_tile = tile // max(frames, 1)
     # Tensor cores would read the first 11 bits of a float32; three products of such parts make up for it.
-    exact = q.dtype == torch.float32
-    constants = {"ROWS": wide, "FRAMES": tall, "PRECISION": "tf32x3" if exact else "tf32"}
-    # More warps where a thread of four would have too few registers.
-    constants["num_warps"] = 8 if exact or features > 64 else 4
-    programs = -(-rows // wide) * heads
-    _triton.launch(kernel, programs, q.device, *tensors, rows, frames, heads=heads, features=features, **constants)
+    precision = "tf32x3" if q.dtype == torch.float32 else "tf32"
+    # Features at a time: as many as a thread of four warps has registers for.
+    constants = {"TILE": tile, "PART": min(features, 64 // q.element_size()), "PRECISION": precision, "num_warps": 4}
+    programs = -(-rows // rows_per_tile) * heads if frames else 0
+    sizes = rows, frames, rows_per_tile
+    _triton.launch(kernel, programs, q.device, *tensors, *sizes, heads=heads, features=features, **constants)

@@ -10,6 +10,7 @@ from torch import Tensor
 from temporal_zoo.ops.causal_conv import _operator
 
 NEEDS = "causal_conv1d"
+CONFIRMED = None
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 run = partial(_operator.run, "causal_conv1d")

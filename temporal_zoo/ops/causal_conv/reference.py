@@ -12,6 +12,7 @@ from temporal_zoo.ops._padding import fill_padding
 from temporal_zoo.ops.causal_conv import Filter
 
 NEEDS = None
+CONFIRMED = "torch"
 
 
 def refuses(*args, **kwargs) -> list[str]:

@@ -13,6 +13,7 @@ from temporal_zoo.ops.causal_conv import _operator
 from temporal_zoo.ops.causal_conv.reference import after_last, in_order_of_time, summing_dtype, surround
 
 NEEDS = None
+CONFIRMED = "torch"
 # Elements of a block on a CPU: its few temporaries stay in the second-level cache.
 BLOCK = 1 << 16
 

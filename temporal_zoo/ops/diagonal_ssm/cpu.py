@@ -19,6 +19,7 @@ from temporal_zoo.ops.diagonal_ssm import _operator
 from temporal_zoo.ops.diagonal_ssm.reference import precision
 
 NEEDS = None
+CONFIRMED = "tests"
 # Up to so many frames, and so many more per mode of a direction, the convolution is faster, however many directions.
 # Measured forward and backward with AVX-512 (one thread of an AMD EPYC, Zen 5, 128 channels, 16,384 frames in all,
 # medians of CPU time, taken in turns): equal at about 74 frames with 2 modes, at 155 with 8 and below 512 with 32.

@@ -11,6 +11,7 @@ from temporal_zoo.ops._padding import fill_padding
 from temporal_zoo.ops.diagonal_ssm import Modes
 
 NEEDS = None
+CONFIRMED = "torch"
 
 
 def refuses(*args, **kwargs) -> list[str]:

@@ -17,6 +17,7 @@ from torch.nn.functional import silu
 from temporal_zoo.ops.selective_scan import Direction, mamba_ssm
 
 NEEDS = "mamba_ssm"
+CONFIRMED = None
 
 _FRAMES_PER_STATE = 2048
 

@@ -11,6 +11,7 @@ from torch.nn.functional import silu, softplus
 from temporal_zoo.ops.selective_scan import Direction
 
 NEEDS = None
+CONFIRMED = "torch"
 
 
 def refuses(*args, **kwargs) -> list[str]:

@@ -19,6 +19,7 @@ from temporal_zoo.ops.selective_scan._operator import Filled, scan, state_dtype
 from temporal_zoo.ops.selective_scan._sweep import Gradients, Sweep, read, weigh_states
 
 NEEDS = None
+CONFIRMED = "torch"
 run = functools.partial(scan, "torch")
 
 # Elements of one scratch buffer: few enough for a core's cache, or enough to fill an accelerator.

@@ -10,6 +10,7 @@ from temporal_zoo.record import RecordError, Session
 ENVIRONMENT = {
     "id": "one",
     "devices": [{"name": "NVIDIA H200"}],
+    "arithmetic": {"tf32_matmul": False, "tf32_cudnn": False},
     "software": {"python": "3.12", "torch": "2.11", "triton": "3.6", "cuda": "13.0", "cudnn": 9},
     "code": {"version": "0.1", "commit": "abcdef0123456789", "dirty": False, "sources": "ours"},
 }
@@ -62,6 +63,7 @@ def test_agreement_comes_first_with_errors_and_refusals(book, drawn):
     assert "**not finite: disagrees**" in text
     assert "Cannot run here: attention/xformers: xformers is not installed." in text
     assert "NVIDIA H200" in text
+    assert "TF32 is off." in text
     assert "commit abcdef012345" in text
 
 

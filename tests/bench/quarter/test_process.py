@@ -109,6 +109,7 @@ def test_the_true_process_compares_a_backend(monkeypatch):
         greeting = child.greet("cpu")
         assert "sdpa" in greeting["backends"]["attention"]
         assert greeting["environment"]["code"]["sources"]
+        assert greeting["environment"]["arithmetic"]["tf32_cudnn"] is False
         what = {"op": "attention", "backend": "blocked", "dtype": "float32", "shapes": [[3, 5, 64]]}
         answer = child.ask({"kind": "agreement", "what": what, "without": []}, 60)
         assert answer["outcome"] == "ok"

@@ -32,7 +32,6 @@ def test_every_op_agrees_with_its_reference_in_every_shape(op, dtype):
     assert answer["agrees"] is True
     assert answer["error"] < answer["tolerance"]
     assert answer["compared"] == len(notes) == 4
-    assert answer["tf32"] == {"matmul": False, "convolution": False}
 
 
 def test_a_backend_that_is_wrong_disagrees(monkeypatch):
@@ -157,5 +156,19 @@ def test_steps_have_a_time_a_peak_and_backends(task):
     assert answer["time_ms"]["p50"] > 0
     assert answer["memory_bytes"]["peak"] > 0
     assert answer["backends"] == {"attention": ["blocked"]}
-    assert answer["tf32"] == {"matmul": False, "convolution": True}
     assert notes == ["making the network", "timing", "the peak of memory"]
+
+
+@pytest.mark.parametrize("chip", [80, 90])
+def test_the_kernel_of_exponentials_compiles_and_holds_nothing_but_them(chip):
+    pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from bench.quarter._triton_kernels import exponentials
+
+    types = {"out": "*fp32", "REPEATS": "constexpr", "BLOCK": "constexpr"}
+    source = ASTSource(exponentials, types, {(1,): 1024, (2,): 1024})
+    compiled = compile(source, target=GPUTarget("cuda", chip, 32), options={"enable_fp_fusion": True})
+    # Of 1,024 entries the 128 threads of a program compute eight each, in a loop that is not unrolled.
+    assert compiled.asm["ptx"].count("ex2.approx") == 8

@@ -65,12 +65,23 @@ def compiled_for(monkeypatch, tmp_path, capfd):
         options = {name: value for name, value in arguments.items() if name not in kernel.arg_names}
         source = ASTSource(kernel, signature, constants, hints)
         compiled = compile(source, target=GPUTarget("cuda", chip, 32), options={"enable_fp_fusion": True} | options)
-        log = capfd.readouterr().out
+        # Triton 3.4 does not print what ptxas says, so that it is called again.
+        log = capfd.readouterr().out or _ptxas_log(tmp_path, compiled.asm["ptx"])
         spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
         registers = re.search(r"Used (\d+) registers", log)
         return Resources(int(registers[1]), sum(map(int, spilled.groups())), compiled.metadata.shared)
 
     return compile_
+
+
+def _ptxas_log(folder, ptx):
+    """What ptxas says about the registers of a kernel in PTX."""
+    from triton import knobs
+
+    source, chip = folder / "kernel.ptx", re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
+    source.write_text(ptx)
+    command = [knobs.nvidia.ptxas.path, "-v", f"--gpu-name={chip}", source, "-o", folder / "kernel.cubin"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
 
 def _describe(value, path, constants, hints):

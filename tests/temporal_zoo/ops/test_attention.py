@@ -179,7 +179,7 @@ def test_can_be_checkpointed(body):
 def test_a_second_derivative_is_refused(body):
     leaves = [x.requires_grad_() for x in inputs((2, 3, 1, 4))[:3]]
     grads = torch.autograd.grad(attention(*leaves, backend=body).square().sum(), leaves, create_graph=True)
-    with pytest.raises(RuntimeError, match="attention was differentiated twice.*attention='reference'"):
+    with pytest.raises(RuntimeError, match=r"attention was differentiated twice.*attention='reference'"):
         grads[0].sum().backward()
 
 

@@ -215,7 +215,7 @@ def test_operator_passes_the_checks_of_torch():
 def test_second_derivative_is_refused_by_name():
     leaves, function = leaves_and_function("torch", padded=False)
     (grad,) = torch.autograd.grad(function(*leaves).square().sum(), leaves[:1], create_graph=True)
-    with pytest.raises(RuntimeError, match="causal_conv was differentiated twice.*causal_conv='reference'"):
+    with pytest.raises(RuntimeError, match=r"causal_conv was differentiated twice.*causal_conv='reference'"):
         grad.sum().backward()
 
 

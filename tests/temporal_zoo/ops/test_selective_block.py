@@ -128,7 +128,9 @@ def test_records_what_ran_and_keeps_to_pins():
 def test_is_differentiated_twice_by_references_only():
     arguments, x = layer(), draw(2, 3, DIM)
     (slope,) = torch.autograd.grad(selective_block(x, *arguments).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiated twice.*causal_conv='reference', selective_scan='reference'"):
+    with pytest.raises(
+        RuntimeError, match=r"differentiated twice.*causal_conv='reference', selective_scan='reference'"
+    ):
         slope.sum().backward()
     with use_backend(causal_conv="reference", selective_scan="reference"):
         (slope,) = torch.autograd.grad(selective_block(x, *arguments).square().sum(), x, create_graph=True)

@@ -310,7 +310,7 @@ def test_second_derivatives_are_refused(body):
     skip_unless_runs(body, case)
     u = case.leaves["u0"].requires_grad_()
     (grad,) = torch.autograd.grad(case.call(case.leaves, body).square().sum(), u, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiated twice.*selective_scan='reference'"):
+    with pytest.raises(RuntimeError, match=r"differentiated twice.*selective_scan='reference'"):
         grad.sum().backward()
     (grad,) = torch.autograd.grad(case.call(case.leaves, "reference").square().sum(), u, create_graph=True)
     grad.sum().backward()

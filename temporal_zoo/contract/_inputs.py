@@ -1,0 +1,118 @@
+"""What a mixer refuses: lengths, layouts, dtypes and options that would give another result than was meant."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from temporal_zoo.config import ConfigError, hints
+from temporal_zoo.contract._probe import ContractError, Make, awake, require, swept
+from temporal_zoo.errors import InvalidInput
+from temporal_zoo.interface import StatefulMixer
+
+
+def check_lengths(make: Make) -> None:
+    """Lengths of another shape, dtype or range are refused."""
+    mixer = awake(make)
+    x = torch.randn(3, 7, mixer.dim)
+    wrong = {
+        "one for three rows": torch.tensor([5]),
+        "four for three rows": torch.tensor([5, 5, 5, 5]),
+        "as floats": torch.tensor([5.0, 1.0, 7.0]),
+        "as int32": torch.tensor([5, 1, 7], dtype=torch.int32),
+        "of zero": torch.tensor([5, 0, 7]),
+        "below zero": torch.tensor([5, -1, 7]),
+        "above the number of frames": torch.tensor([5, 1, 8]),
+    }
+    for what, lengths in wrong.items():
+        _refused(
+            functools.partial(mixer, x, lengths),
+            f"lengths {what} are accepted: a kernel could read and write outside of the clip",
+        )
+
+
+def check_layout(make: Make) -> None:
+    """Only (rows, frames, dim) of a float dtype with at least one frame is taken; a refusal states that layout."""
+    mixer = awake(make)
+    dim = mixer.dim
+    wrong = {
+        "(rows, channels, frames)": torch.randn(3, dim, dim + 3),
+        "of another width": torch.randn(3, 7, dim + 1),
+        "(frames, dim), without rows": torch.randn(7, dim),
+        "(clips, frames, height, width, dim)": torch.randn(1, 7, 2, 2, dim),
+    }
+    for what, x in wrong.items():
+        message = _refused(
+            functools.partial(mixer, x), f"an input {what} is accepted: what is mixed would be another axis than time"
+        )
+        require("(rows, frames" in message, f"the refusal of an input {what} does not say what is expected: {message}")
+    whole, empty = torch.ones(3, 7, dim, dtype=torch.int64), torch.randn(3, 0, dim)
+    _refused(functools.partial(mixer, whole), "whole numbers are accepted: no gradient would reach the layers below")
+    _refused(functools.partial(mixer, empty), "rows of zero frames are accepted: there is nothing to mix")
+
+
+def check_dtypes(make: Make) -> None:
+    """Outside of autocast the input has the dtype of the weights, or is refused; converting the mixer is enough."""
+    x = torch.randn(3, 7, make().dim)
+    for dtype in (torch.float64, torch.bfloat16):
+        mixer = awake(make)
+        if any(parameter.is_floating_point() for parameter in mixer.parameters()):
+            _refused(
+                functools.partial(mixer, x.to(dtype)),
+                f"weights of torch.float32 take an input of {dtype}: the precision of a run would depend on the mixer",
+            )
+        y = mixer.to(dtype)(x.to(dtype))
+        require(y.dtype == dtype, f"with all weights and the input in {dtype} the output is {y.dtype}")
+        require(bool(y.isfinite().all()), f"with all weights in {dtype} the output is not finite")
+
+
+def check_zero_rows(make: Make) -> None:
+    """No rows are no special case: values, gradients and chunks of the right shapes."""
+    mixer = awake(make)
+    x = torch.randn(0, 7, mixer.dim, requires_grad=True)
+    try:
+        for lengths in (None, torch.zeros(0, dtype=torch.int64)):
+            y = mixer(x, lengths)
+            require(y.shape == x.shape, f"{tuple(x.shape)} became {tuple(y.shape)}")
+            torch.autograd.grad(y.sum(), x)
+        if isinstance(mixer, StatefulMixer):
+            for reverse in mixer.passes:
+                y = swept(mixer, x, 4, reverse=reverse)
+                require(y.shape == x.shape, f"chunks of {tuple(x.shape)} became {tuple(y.shape)}")
+    except ContractError:
+        raise
+    except Exception as error:
+        raise ContractError(
+            f"zero rows fail as {type(error).__name__}: {error}: a filter that leaves no clip would end the run"
+        ) from error
+
+
+def check_finite_options(make: Make) -> None:
+    """Options that are numbers refuse infinity and what is not a number."""
+    kind = type(make().config)
+    for name, type_ in hints(kind).items():
+        if type_ is not float and float not in get_args(type_):
+            continue
+        for value in (math.nan, math.inf, -math.inf):
+            try:
+                kind(**{name: value})
+            except ConfigError as refusal:
+                require(name in str(refusal), f"the refusal of {name}={value} does not name it: {refusal}")
+            else:
+                raise ContractError(f"{name}={value} is accepted: training would fail late, and name something else")
+
+
+def _refused(call: Callable[[], Tensor], otherwise: str) -> str:
+    """The message with which a call is refused."""
+    try:
+        call()
+    except InvalidInput as refusal:
+        return str(refusal)
+    except Exception as error:
+        raise ContractError(f"{otherwise}, or fails as {type(error).__name__}: {error}") from error
+    raise ContractError(otherwise)

@@ -1,0 +1,62 @@
+"""What each backend names as its confirmation: torch, our tests, or a record that exists and says that it agrees."""
+
+from pathlib import Path
+
+import pytest
+
+from temporal_zoo.ops import ops
+from temporal_zoo.ops._dispatch import REFERENCE
+from temporal_zoo.record import Session, read
+
+ROOT = Path(__file__).parents[3]
+BACKENDS = [(op, backend) for op, each in sorted(ops().items()) for backend in each.bodies]
+
+
+def confirms(path, op, backend):
+    """Whether a record has compared the backend with the reference on a GPU, and found no disagreement."""
+    lines = [
+        line
+        for line in read(path).of("agreement")
+        if (line["op"], line["backend"], line["outcome"]) == (op, backend, "ok") and line["device"] != "cpu"
+    ]
+    return bool(lines) and all(line["agrees"] for line in lines)
+
+
+@pytest.mark.parametrize(("op", "backend"), BACKENDS)
+def test_every_backend_states_what_confirms_it(op, backend):
+    module = ops()[op]._load(backend)
+    record = module.CONFIRMED
+    if record == "torch":
+        assert module.NEEDS is None
+        assert backend != "cpu"
+    elif record == "tests":
+        assert backend == "cpu"
+    elif record is not None:
+        assert confirms(ROOT / record, op, backend), f"{record} does not say that {backend} of {op} agrees on a GPU"
+    assert record == "torch" or backend != REFERENCE
+
+
+@pytest.mark.parametrize(
+    ("change", "right"),
+    [
+        ({}, True),
+        ({"device": "cpu"}, False),
+        ({"agrees": False}, False),
+        ({"outcome": "failed", "agrees": None}, False),
+        ({"backend": "cudnn"}, False),
+        ({"op": "causal_conv"}, False),
+    ],
+)
+def test_only_a_line_about_this_backend_on_a_gpu_confirms(tmp_path, change, right):
+    line = {"op": "attention", "backend": "triton", "device": "NVIDIA H100", "outcome": "ok", "agrees": True}
+    session = Session(tmp_path / "gpu.jsonl", {"id": "0" * 16})
+    session.write("agreement", line | change)
+    assert confirms(tmp_path / "gpu.jsonl", "attention", "triton") is right
+
+
+def test_one_disagreement_confirms_nothing(tmp_path):
+    session = Session(tmp_path / "gpu.jsonl", {"id": "0" * 16})
+    for agrees in (True, False):
+        line = {"op": "attention", "backend": "triton", "device": "NVIDIA H100", "outcome": "ok", "agrees": agrees}
+        session.write("agreement", line)
+    assert not confirms(tmp_path / "gpu.jsonl", "attention", "triton")
