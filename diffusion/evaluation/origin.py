@@ -95,11 +95,12 @@ class Origin:
             where = "a window at a random place" if self.windows else "the start"
             told.append(f"{frames} frames of {_range(low, high)}, {where}")
         if self.too_short:
-            told.append(f"{self.too_short} videos left out, shorter than a clip")
+            told.append(f"{_number(self.too_short, 'video')} left out, shorter than a clip")
         if self.unreadable:
-            told.append(f"{self.unreadable} files left out, which cannot be decoded")
+            told.append(f"{_number(self.unreadable, 'file')} left out, which cannot be decoded")
         if self.doubles:
-            told.append(f"{len(self.doubles)} files left out, of clips that other files hold ({_few(self.doubles)})")
+            files = _number(len(self.doubles), "file")
+            told.append(f"{files} left out, of clips that other files hold ({_few(self.doubles)})")
         return "; ".join(filter(None, told))
 
     def to_dict(self) -> dict[str, Any]:
@@ -206,6 +207,10 @@ def _unlike(what: str, ours: Iterable[str], theirs: Iterable[str], therefore: st
 
 def _counted(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in numbers.items())
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _few(words: Iterable[str]) -> str:
