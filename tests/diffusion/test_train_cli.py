@@ -1,7 +1,7 @@
 """`zoo train` and `zoo sample` as they are typed, with a preset of the smallest size behind them."""
 
-import errno
 import contextlib
+import errno
 import hashlib
 import json
 import os
