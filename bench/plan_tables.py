@@ -54,7 +54,7 @@ def told(curves: Sequence[Curve], device: Device) -> Iterator[Table | str]:
         yield from _refusals(curve, device)
     for line in sorted({_bodies(curve) for curve in curves}):
         yield f"[dim]{line}[/dim]"
-    if unconfirmed := _unconfirmed(curves):
+    if unconfirmed := _unconfirmed(curves, device.type):
         yield f"[dim]no GPU has confirmed {', '.join(unconfirmed)}; `auto` takes confirmed backends first[/dim]"
 
 
@@ -103,10 +103,10 @@ def _bodies(curve: Curve) -> str:
     return f"{curve.setup.mixer}: {ran or 'no op of ours'}"
 
 
-def _unconfirmed(curves: Sequence[Curve]) -> list[str]:
+def _unconfirmed(curves: Sequence[Curve], device: str) -> list[str]:
     """The backends of the plans that nothing has confirmed yet."""
     taken = {(op, body) for curve in curves for op, bodies in curve.plans[0].bodies.items() for body in bodies}
-    return [f"{op}={body}" for op, body in sorted(taken) if ops()[op].confirmed(body) is None]
+    return [f"{op}={body}" for op, body in sorted(taken) if ops()[op].confirmed(body, device) is None]
 
 
 def _table(title: str) -> Table:

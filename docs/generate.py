@@ -52,19 +52,26 @@ def options() -> str:
 
 
 def bodies() -> str:
-    """One row per body of every op, in the order that `auto` tries."""
+    """One row per body of every op, in the order that `auto` tries on a CPU."""
     rows = [
         (
             f"`{row['op']}`",
             row["place"],
             f"`{row['body']}`",
             row["package"] or "",
-            row["confirmed"] or "not yet",
+            _confirmed(**row["confirmed"]),
             row["summary"],
         )
         for row in catalogue.bodies()
     ]
     return table(("op", "tried", "backend", "package", "confirmed by", "what it is"), rows)
+
+
+def _confirmed(cpu: str | None, cuda: str | None) -> str:
+    if cpu == cuda:
+        return cpu or "not yet"
+    # The C++ backends run on nothing but CPUs.
+    return f"{cpu or 'not yet'} on CPUs, {cuda or 'not yet'} on GPUs"
 
 
 def checks() -> str:
