@@ -9,7 +9,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 # How files of ours call parts of torch.
-ALIASES = {"aten": "torch.ops.aten", "Tensor": "torch.Tensor", "torch": "torch"}
+ALIASES = {"aten": "torch.ops.aten", "Tensor": "torch.Tensor", "torch": "torch", "nn": "torch.nn"}
 # Whose attributes the private attributes of our variables are.
 OWNERS = {"nn.Module": torch.nn.Module(), "UntypedStorage": torch.UntypedStorage, "Tensor": torch.Tensor}
 FUNCTIONS = {
@@ -23,6 +23,7 @@ FUNCTIONS = {
     "torch.nn.Module._forward_hooks",
     "torch.nn.Module._forward_pre_hooks",
     "torch.UntypedStorage._cdata",
+    "torch.nn.modules.module._has_any_global_hook",
     "torch.Tensor._is_view",
     "torch.Tensor._make_wrapper_subclass",
     "torch.utils._python_dispatch.TorchDispatchMode",
