@@ -55,7 +55,8 @@ QUESTIONS = (
     "list --json",
     "info echo:delay=2",
     "check echo",
-    "bench --layers echo,identity --lengths 4,8 --level mixer --mode train --rows 2 --dim 8 --out bench",
+    "bench --layers echo,identity --lengths 4,8 --level mixer --mode train --rows 2 --dim 8 --out bench "
+    "--repetitions 1",
     "train --mixer echo:delay=2 --steps 2 --out run --set data.frames=4 --set data.size=16 --set batch=1",
 )
 
