@@ -160,8 +160,8 @@ def page(found: list[Coverage]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for c in found:
-        numbers = (f"{c.truth:.0f}", f"{c.finite:.0f}", f"{c.value:.0f} ± {c.margin:.0f}", f"**{c.held:.2f}**")
-        first_order = (f"{c.first_order:.0f}", f"{c.first_order_held:.2f}")
+        numbers = (f"{c.truth:z.0f}", f"{c.finite:.0f}", f"{c.value:z.0f} ± {c.margin:.0f}", f"**{c.held:.2f}**")
+        first_order = (f"{c.first_order:z.0f}", f"{c.first_order_held:.2f}")
         lines.append(" | ".join(("| " + c.case, str(c.videos), *numbers, *first_order)) + " |")
     for videos in REPEATS:
         rows = [c for c in found if c.videos == videos]
