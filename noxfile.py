@@ -1,10 +1,13 @@
 """What is done with this project, each in an environment of its own: `nox -s demo`, `nox -s tests`, ...
 
-Everything is installed in the versions of constraints.txt.  Words behind `--` are handed on: `nox -s tests -- -k scan`.
+Everything but the matrix is installed in the versions of constraints.txt.  Words behind `--` are handed on:
+`nox -s tests -- -k scan`.
 """
 
+import json
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nox
 
@@ -14,6 +17,10 @@ nox.options.sessions = ["lint", "types", "tests"]
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
 SPEED = "runs/speed"  # saved runs of the speed tests
 PACKAGES = {"temporal_zoo", "diffusion", "bench"}
+# Not all pairs, but each Python and the versions of torch that people have; each torch brings its own Triton.
+MATRIX = [("3.13", "2.8"), ("3.12", "2.11"), ("3.11", "2.13"), ("3.12", "newest")]
+# The table of the matrix: a head, and one row for each run.
+ENDED = [["python", "torch", "triton", "numpy", "tests", "failures", "errors", "skipped"]]
 
 
 def install(session: nox.Session, *wanted: str) -> None:
@@ -48,20 +55,44 @@ def sanitize(session: nox.Session) -> None:
         'exec g++ "$@" -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all\n'
     )
     compiler.chmod(0o700)
-    runtime = session.run("g++", "-print-file-name=libasan.so", external=True, silent=True).strip()
+    runtimes = [
+        session.run("g++", f"-print-file-name={library}", external=True, silent=True).strip()
+        for library in ("libasan.so", "libstdc++.so")  # the first wraps what the second throws
+    ]
     env = {
         "CXX": str(compiler),
         "ZOO_CACHE": str(folder / "cache"),
         # The program is Python, which is built without it; Python and torch keep memory until the end.
-        "LD_PRELOAD": runtime,
+        "LD_PRELOAD": " ".join(runtimes),
         "ASAN_OPTIONS": "detect_leaks=0",
         "OMP_NUM_THREADS": "1",
     }
-    words = ("pytest", "-x", "--durations=5")
-    padding = "lengths or padding or (rows and not shapes)"
+    words = ("pytest", "-x", "--capture=sys", "--durations=5")
+    padding = "(lengths or padding or zero_rows) and not triton and not planted"
     tests = ("tests/temporal_zoo/test_contract.py", "tests/temporal_zoo/ops")
     session.run(*words, "-k", padding, *tests, *session.posargs, env=env)
     session.run(*words, "-m", "sanitize", "tests/temporal_zoo/ops/test_random_shapes.py", *session.posargs, env=env)
+
+
+@nox.session
+@nox.parametrize(("python", "torch"), MATRIX, ids=[f"torch-{torch}" for _, torch in MATRIX])
+def matrix(session: nox.Session, torch: str) -> None:
+    """The library's tests with other versions of Python, torch and its Triton: a few GB each, no GPU.
+
+    One of them: `nox -s "matrix(torch-2.11)"`.  Each installs what pip finds today, without constraints.txt.
+    """
+    session.install(".[test]", "torch" if torch == "newest" else f"torch=={torch}.*")
+    software = "import json; from temporal_zoo.environment import environment; print(json.dumps(environment()))"
+    facts = json.loads(session.run("python", "-P", "-c", software, silent=True).splitlines()[-1])["software"]
+    report = Path(session.create_tmp()) / "report.xml"
+    try:
+        wanted = session.posargs or ["tests/temporal_zoo"]
+        session.run("pytest", "--numprocesses=2", "--dist=worksteal", f"--junitxml={report}", *wanted)
+    finally:
+        counts = ElementTree.parse(report).getroot()[0].attrib if report.exists() else {}
+        ENDED.append([str(facts.get(name) or counts.get(name, "-")) for name in ENDED[0]])
+        lines = ["  ".join(f"{cell:12}" for cell in row).rstrip() for row in ENDED]
+        session.log("\n".join(["versions, and how their tests ended:", *lines]))
 
 
 @nox.session

@@ -24,9 +24,8 @@ DIM = 64
 # Beyond these, nothing is a measurement: no machine holds it, and sizes in bytes leave the range of 64 bits.
 MOST_FRAMES = 2**24
 MOST_VALUES = 2**40  # rows x frames x width
-MOST_PIXELS = 2**22  # clips x height x width
-# No clip of a data set is longer; where even these fit a plan, the search for the longest ends.
-MOST_PLANNED = 2**16
+MOST_PIXELS = 2**20  # clips x height x width
+MOST_PLANNED = 2**18  # frames of a clip in a plan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,15 @@ from temporal_zoo.ops import Planned, ops, planning, tracing, use_backend
 from temporal_zoo.ops.attention.sdpa import kernel as sdpa_kernel
 
 from .accounting import Bytes, account
-from .case import MOST_PLANNED as MOST_FRAMES
-from .case import check_pixels
+from .case import MOST_PLANNED, check_pixels
 from .devices import Device
 from .training import TrainingStep, training_step
 
 CHECKPOINTING = ("none", "mixers", "blocks")
 # Features of a head in all presets.
 _FEATURES = 64
+# No clip of a data set is longer; where even these fit, the search for the longest ends.
+MOST_FRAMES = 2**16
 # The longest clip is found to this share of its frames.
 _CLOSE = 0.01
 
@@ -36,7 +37,7 @@ class Setup(Config):
     """
 
     mixer: str = option("bimamba", "which mixer in which slot")
-    frames: int = option(256, "frames of a clip", least=1, most=MOST_FRAMES)
+    frames: int = option(256, "frames of a clip", least=1, most=MOST_PLANNED)
     clips: int = option(1, "clips of a batch", least=1)
     size: int = option(32, "height and width of a frame in pixels", least=1)
     preset: str = option("paper-57.5M", "preset of the denoiser, whose mixer is replaced")

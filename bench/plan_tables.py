@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
+from temporal_zoo.ops import ops
+
 from .devices import GIB, Device
 from .plan import MOST_FRAMES, Plan, Setup
 from .report import number
@@ -52,6 +54,8 @@ def told(curves: Sequence[Curve], device: Device) -> Iterator[Table | str]:
         yield from _refusals(curve, device)
     for line in sorted({_bodies(curve) for curve in curves}):
         yield f"[dim]{line}[/dim]"
+    if unconfirmed := _unconfirmed(curves, device.type):
+        yield f"[dim]no GPU has confirmed {', '.join(unconfirmed)}; `auto` takes confirmed backends first[/dim]"
 
 
 def _peaks(curves: Sequence[Curve]) -> Table:
@@ -97,6 +101,12 @@ def _refusals(curve: Curve, device: Device) -> Iterator[str]:
 def _bodies(curve: Curve) -> str:
     ran = ", ".join(f"{op}={body}" for op, bodies in curve.plans[0].bodies.items() for body in bodies)
     return f"{curve.setup.mixer}: {ran or 'no op of ours'}"
+
+
+def _unconfirmed(curves: Sequence[Curve], device: str) -> list[str]:
+    """The backends of the plans that nothing has confirmed yet."""
+    taken = {(op, body) for curve in curves for op, bodies in curve.plans[0].bodies.items() for body in bodies}
+    return [f"{op}={body}" for op, body in sorted(taken) if ops()[op].confirmed(body, device) is None]
 
 
 def _table(title: str) -> Table:

@@ -59,14 +59,14 @@ def main(*, forks: bool, parent: int) -> None:
 
 
 def _examine(job: dict[str, Any]) -> dict[str, Any]:
-    from temporal_zoo.ops import BackendError
+    from temporal_zoo.errors import UserError
 
     from .case import Case
-    from .site import SiteError, examine
+    from .site import examine
 
     try:
         found = examine([Case.from_dict(values) for values in job["cases"]], job["expected"])
-    except (SiteError, BackendError, ValueError) as error:
+    except UserError as error:
         return {"refused": str(error)}
     return {"environment": found.environment, "place": found.place}
 

@@ -45,6 +45,7 @@ FREE = frozenset({
 })  # fmt: skip
 WEIGHTS = "weights.pt"
 PREVIEW_CLIPS = 4
+LABEL = 40  # characters of a mixer's text that the picture of the loss has room for
 _PART = re.compile(r"\..+-[0-9a-f]{8}\.part")  # as `written_whole` names unfinished files
 
 
@@ -205,7 +206,8 @@ class Run:
         clips = sample_clips(self.trainer.average.model, self.config, PREVIEW_CLIPS, fps=self.trainer.clips.fps)
         sheet, gif, curves = self._pictures(step)
         # The curves first: where the pictures of a step are, the curves go to that step.
-        save_curves(curves, {short(self.config.model.mixer): self.folder})
+        mixer = short(self.config.model.mixer)
+        save_curves(curves, {mixer if len(mixer) < LABEL else f"{mixer[:LABEL]} ...": self.folder})
         save_sheet(sheet, clips)
         save_gif(gif, clips)
         return True

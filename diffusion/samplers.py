@@ -63,7 +63,7 @@ def ddim(denoise: Denoiser, process: Process, start: Tensor, *, num_steps: int) 
         now = torch.full(x.shape[:1], level, device=x.device)
         clean = denoise(x, now)
         if place > 0:
-            signal = process.alphas_bar[levels[place - 1]].item()
+            signal = process.exact[levels[place - 1]].item()
             x = signal**0.5 * clean + (1 - signal) ** 0.5 * process.to_noise(clean, x, now)
         yield clean
 

@@ -65,7 +65,7 @@ def specs(text: str) -> list[str]:
 
 
 def bodies() -> list[dict[str, Any]]:
-    """One row per op and body, in the order that `auto` tries them."""
+    """One row per op and body, in the order that `auto` tries them on a CPU."""
     from temporal_zoo.ops import ops
 
     return [
@@ -74,11 +74,11 @@ def bodies() -> list[dict[str, Any]]:
             "body": body,
             "place": place,
             "package": op.package(body),
-            "confirmed": op.confirmed(body),
+            "confirmed": {device: op.confirmed(body, device) for device in ("cpu", "cuda")},
             "summary": _first_line(import_module(f"{op.__module__}.{body}")),
         }
         for name, op in sorted(ops().items())
-        for place, body in enumerate(op.tried(), start=1)
+        for place, body in enumerate(op.tried("cpu"), start=1)
     ]
 
 

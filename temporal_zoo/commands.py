@@ -159,6 +159,8 @@ def _print_report(report: dict[str, Any]) -> None:
     console.print("Differences are from the float64 reference, in values and gradients, relative to the largest entry.")
     console.print("A backend is confirmed by torch (its own operators), by our tests on CPUs, or by a record of a GPU.")
     console.print("`auto` takes one that nothing has confirmed only where no confirmed one but the reference can run.")
+    for line in report["not_tried"]:
+        console.print(f"not tried: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     for line in report["broken"]:
         console.print(f"broken: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
     if not report["broken"]:

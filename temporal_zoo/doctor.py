@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from temporal_zoo.environment import code, machine
-from temporal_zoo.packages import OPTIONAL, Package, install_command
+from temporal_zoo.packages import OPTIONAL, Package, install_command, not_tried
 
 SECONDS_PER_PROBE = 180
 # All trial runs together; the first ones may compile a kernel.
@@ -54,17 +54,19 @@ print(json.dumps({{"state": state, "reason": reason}}))
 
 
 def examine() -> dict[str, Any]:
-    """The whole report as plain values: `environment`, `packages`, `bodies` and `broken`, what is wrong here."""
+    """The whole report as plain values: `environment`, `packages`, `bodies`, `broken` and `not_tried`, its versions."""
     environment = _environment()
     bodies = _bodies()
     cuda = bool(environment.get("devices"))
-    torch_version = environment.get("software", {}).get("torch")
+    software = environment.get("software", {})
+    torch_version = software.get("torch")
     with ThreadPoolExecutor() as pool:
         packages = list(pool.map(lambda package: _package(package, bodies, cuda, torch_version), OPTIONAL))
     broken = [f"torch: {environment['error']}"] if "error" in environment else []
     broken += [f"{row['package']}: {row['reason']}" for row in packages if row["state"] == "broken"]
     broken += [f"{row['op']}/{row['body']} on {row['device']}: {row['failure']}" for row in bodies if row["failure"]]
-    return {"environment": environment, "packages": packages, "bodies": bodies, "broken": broken}
+    report = {"environment": environment, "packages": packages, "bodies": bodies, "broken": broken}
+    return report | {"not_tried": not_tried(software)}
 
 
 def _environment() -> dict[str, Any]:

@@ -10,6 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from temporal_zoo.errors import InvalidInput
+
+
+def cache_home() -> Path:
+    """$ZOO_CACHE, else temporal_zoo in $XDG_CACHE_HOME, else ~/.cache/temporal_zoo.
+
+    Raises:
+        InvalidInput: the user has no home folder, as in some containers, and nothing else is set.
+    """
+    chosen, shared = os.environ.get("ZOO_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return Path(shared or "~/.cache").expanduser() / "temporal_zoo"
+    except RuntimeError as error:
+        raise InvalidInput("there is no home folder for the cache; set ZOO_CACHE to a folder") from error
+
 
 @contextmanager
 def naming(path: Path | str, *aliases: Path | str) -> Iterator[None]:

@@ -1,8 +1,30 @@
-"""The optional packages: what each is for, how to tell whether it works, and how to get it."""
+"""The optional packages: what each is for, how to tell whether it works, and how to get it; and the tried versions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+# The versions that the library's tests passed with; `nox -s matrix` runs them, and `zoo doctor` names others.
+TRIED = {
+    "python": ("3.11", "3.12", "3.13"),
+    "torch": ("2.8", "2.11", "2.13", "2.14", "2.15"),
+    "triton": ("3.4", "3.6", "3.8", "3.9"),
+}
+
+
+def not_tried(software: Mapping[str, str | None]) -> list[str]:
+    """What is installed in a version that was never tried, such as "torch 2.16.0 (tried: 2.8, 2.11)".
+
+    Args:
+        software: name -> version, None where it is not installed.
+    """
+    installed = {name: found for name in TRIED if (found := software.get(name)) is not None}
+    return [
+        f"{name} {found} (tried: {', '.join(TRIED[name])})"
+        for name, found in installed.items()
+        if ".".join(found.split(".")[:2]) not in TRIED[name]
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from temporal_zoo.files import naming
@@ -18,18 +19,21 @@ _WIDTH_OF_FILES = 160
 
 # What shells report of a program that wrote into a pipe which nothing reads: 128 + SIGPIPE.
 PIPE_CLOSED = 141
+_PLAIN_ERRORS = "temporal_zoo.plain"
 # Characters of ours, for terminals that cannot show them.
 _PLAIN = {"×": "x", "±": "+-", "≥": ">=", "≤": "<=", "–": "-", "—": "-", "…": "...", "²": "^2", "→": "->"}
 
 
 def prepare() -> None:
     """Lets every text be printed, on an ASCII terminal too, and errors of standard output name it."""
-    codecs.register_error("temporal_zoo.plain", _plain)
+    codecs.register_error(_PLAIN_ERRORS, _plain)
     if sys.stdout is not None and sys.stdout is sys.__stdout__:
         sys.stdout = _named(sys.stdout)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not where a program put a stream of its own
-            stream.reconfigure(errors="temporal_zoo.plain")
+        # Not where a program put a stream of its own, or one that cannot be changed any more.
+        if hasattr(stream, "reconfigure") and stream.errors != _PLAIN_ERRORS:
+            with suppress(OSError):
+                stream.reconfigure(errors=_PLAIN_ERRORS)
 
 
 def _named(stream: Any) -> Any:
@@ -41,6 +45,7 @@ def _named(stream: Any) -> Any:
     return io.TextIOWrapper(
         io.BufferedWriter(raw) if buffered else raw,
         encoding=stream.encoding,
+        errors=_PLAIN_ERRORS,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

@@ -22,11 +22,22 @@ class Case:
         kind: which function of `child` measures it, and the kind of its record.
         what: plain values that say what is measured; equal values are the same case.
         estimate_s: seconds on a GPU, before anything was measured.
+        pins: of a step, further backends as "op=backend".  They follow from the comparisons that came before, and do
+            not make another case.
     """
 
     kind: Kind
     what: Mapping[str, Any]
     estimate_s: float
+    pins: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What a process and the planner are told: `what`, with the pins in its setup."""
+        if not self.pins:
+            return dict(self.what)
+        setup = self.what["setup"]
+        return {**self.what, "setup": {**setup, "backends": sorted([*setup["backends"], *self.pins])}}
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ from .cases import Agreed, Case, Group
 from .results import CUT_OFF, FAULTS, Book
 
 # A case that takes so many times its estimate hangs, but no case is ended before the second number of seconds.
-_FAR_LONGER, _LEAST_LIMIT_S = 5.0, 30.0
+_FAR_LONGER, _LEAST_LIMIT_S = 5.0, 45.0
 # Seconds until a process has imported torch and reached the device, before one was measured.
 _START_S = 12.0
 
@@ -124,12 +124,13 @@ class Quarter:
 
     def _measure(self, case: Case, end: float) -> None:
         estimate = self.pace.seconds(case, self.book)
-        start = 0.0 if self._child is not None else self.pace.start_s
-        if self._now() + start + estimate > end:
+        if not self._fits(estimate, end):
             return
         plan = self._plans.of(case)
         if plan is not None and plan.get("fit") == "no":
             self._write(case, {"outcome": "too_large", "planned": plan}, 0.0, estimate)
+            return
+        if not self._fits(estimate, end):  # any more: the plan was waited for
             return
         child = self._ready()
         limit = min(max(_FAR_LONGER * estimate, _LEAST_LIMIT_S), max(self._until - self._now(), 1.0))
@@ -142,12 +143,17 @@ class Quarter:
             answer = answer | {"outcome": CUT_OFF, "reason": "the minutes of the call were over"}
         if answer["outcome"] == "ok":
             self.pace.learn(case, seconds)
-        self._write(case, answer if plan is None else answer | {"planned": plan}, seconds, estimate)
+        about = {"pins": list(case.pins)} if case.pins else {}
+        self._write(case, answer | about | ({} if plan is None else {"planned": plan}), seconds, estimate)
+
+    def _fits(self, estimate: float, end: float) -> bool:
+        start = 0.0 if self._child is not None else self.pace.start_s
+        return self._now() + start + estimate <= end
 
     def _job(self, case: Case) -> dict[str, Any]:
         """What the process is told: the case, and what ended the process of an attempt before."""
         ended = [line["during"] for line in self.book.attempts(case) if line["outcome"] in FAULTS and line["during"]]
-        return {"kind": case.kind, "what": dict(case.what), "without": ended}
+        return {"kind": case.kind, "what": case.asked, "without": ended}
 
     def _write(self, case: Case, answer: Mapping[str, Any], seconds: float, estimate: float) -> None:
         self.book.write(case, answer, seconds, estimate)

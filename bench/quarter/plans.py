@@ -25,7 +25,7 @@ class Plans:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._found: dict[str, Future[dict[str, Any]]] = {}
+        self._found: dict[tuple[str, tuple[str, ...]], Future[dict[str, Any]]] = {}
         self._pool: ProcessPoolExecutor = planners()
 
     def __enter__(self) -> Plans:
@@ -37,8 +37,8 @@ class Plans:
     def expect(self, cases: Sequence[Case]) -> None:
         """Begins to plan those of the cases that are training steps."""
         for case in cases:
-            if case.kind == _KIND and case.key not in self._found:
-                self._found[case.key] = self._pool.submit(planned, self._device, case.what["setup"])
+            if case.kind == _KIND and (case.key, case.pins) not in self._found:
+                self._found[case.key, case.pins] = self._pool.submit(planned, self._device, case.asked["setup"])
 
     def of(self, case: Case) -> dict[str, Any] | None:
         """The plan of a training step; None of other cases, and where it takes too long."""
@@ -46,7 +46,7 @@ class Plans:
             return None
         self.expect([case])
         with contextlib.suppress(TimeoutError):
-            return self._found[case.key].result(timeout=_WAIT_S)
+            return self._found[case.key, case.pins].result(timeout=_WAIT_S)
         return None
 
 

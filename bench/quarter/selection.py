@@ -103,7 +103,7 @@ def groups(backends: Backends, scale: Scale) -> list[Group]:
         backends: op -> its backends, in the order in which the library tries them.
     """
     return [
-        Group("agreement", lambda agreed: list(_agreement(backends, scale)), most_s=60),
+        Group("agreement", lambda agreed: list(_agreement(backends, scale)), most_s=90),
         Group("kernels", lambda agreed: list(_kernels(scale)), most_s=150),
         Group("control", lambda agreed: list(_training(backends, scale, scale.control, agreed))),
         Group("long clips", lambda agreed: list(_training(backends, scale, scale.long, agreed))),
@@ -114,14 +114,15 @@ def groups(backends: Backends, scale: Scale) -> list[Group]:
 
 def _agreement(backends: Backends, scale: Scale) -> Iterator[Case]:
     pairs = [(op, backend) for op, names in sorted(backends.items()) for backend in names if backend != "cpu"]
-    # Kernels of ours first: only a GPU can tell whether they are right.
-    pairs.sort(key=lambda pair: (pair[1] != "triton", pair[1] == _REFERENCE))
-    pairs.insert(sum(backend == "triton" for _, backend in pairs), (_BLOCK, f"{_CONV}=triton,{_SCAN}=triton"))
-    pairs.append((_BLOCK, f"{_CONV}=torch,{_SCAN}=torch"))
+    pairs += [(_BLOCK, f"{_CONV}={backend},{_SCAN}={backend}") for backend in ("triton", "torch")]
+    # Kernels of ours first, as only a GPU can tell whether they are right; among them those of the network's steps.
+    pairs.sort(key=lambda pair: ("triton" not in pair[1], pair[1] == _REFERENCE, pair[0] == "attention"))
     for dtype in reversed(DTYPES):
         for op, backend in pairs:
-            what = {"op": op, "backend": backend, "dtype": dtype, "shapes": [list(shape) for shape in scale.shapes]}
-            yield Case("agreement", what, scale.seconds * (5.0 if "triton" in backend else 0.7))
+            # Its parts see all shapes; every kernel of Triton is compiled for several kinds of them.
+            shapes = scale.shapes[::2] if op == _BLOCK else scale.shapes
+            what = {"op": op, "backend": backend, "dtype": dtype, "shapes": [list(shape) for shape in shapes]}
+            yield Case("agreement", what, scale.seconds * (10.0 if "triton" in backend else 0.7))
 
 
 def _kernels(scale: Scale) -> Iterator[Case]:
@@ -142,27 +143,35 @@ def _call(op: str, shape: Sequence[int], dtype: str) -> dict[str, Any]:
 
 def _training(backends: Backends, scale: Scale, lengths: Sequence[int], agreed: Agreed) -> Iterator[Case]:
     for frames, dtype, name in itertools.product(lengths, DTYPES, TRAINING):
-        if dtype in _ROWS[name].dtypes:
+        row = _ROWS[name]
+        if dtype in row.dtypes:
             estimate = scale.seconds * (2.0 + frames / 150)
-            yield Case("training_step", _step(_ROWS[name], frames, dtype, scale, backends, agreed), estimate)
+            yield Case("training_step", _step(row, frames, dtype, scale), estimate, _pins(row, dtype, backends, agreed))
 
 
 def _sampling(backends: Backends, scale: Scale, agreed: Agreed) -> Iterator[Case]:
     for frames, dtype, name in itertools.product(scale.sampling, DTYPES, SAMPLING):
-        estimate = scale.seconds * (1.0 + frames / 250)
-        yield Case("sampling_step", _step(_ROWS[name], frames, dtype, scale, backends, agreed), estimate)
+        row, estimate = _ROWS[name], scale.seconds * (1.0 + frames / 250)
+        yield Case("sampling_step", _step(row, frames, dtype, scale), estimate, _pins(row, dtype, backends, agreed))
 
 
-def _step(row: Column, frames: int, dtype: str, scale: Scale, backends: Backends, agreed: Agreed) -> dict[str, Any]:
-    """A setup of `bench.plan`, with the backends of the row, or else the first that agree."""
-    pins = {op: name for op in sorted(backends) if (name := _first(op, backends[op], dtype, agreed))}
-    pins |= dict(pin.split("=") for pin in row.backends)
+def _step(row: Column, frames: int, dtype: str, scale: Scale) -> dict[str, Any]:
+    """A setup of `bench.plan`, with the backends of the row."""
     setup = {
         "mixer": row.mixer, "frames": frames, "clips": 1, "size": scale.size, "preset": scale.preset,
-        "checkpointing": row.checkpointing, "dtype": dtype,
-        "backends": [f"{op}={name}" for op, name in sorted(pins.items())],
+        "checkpointing": row.checkpointing, "dtype": dtype, "backends": list(row.backends),
     }  # fmt: skip
     return {"row": row.name, "setup": setup}
+
+
+def _pins(row: Column, dtype: str, backends: Backends, agreed: Agreed) -> tuple[str, ...]:
+    """Of every op that the row leaves open, the first backend that agrees with the reference."""
+    fixed = [pin.partition("=")[0] for pin in row.backends]
+    return tuple(
+        f"{op}={name}"
+        for op in sorted(backends)
+        if op not in fixed and (name := _first(op, backends[op], dtype, agreed))
+    )
 
 
 def _first(op: str, names: Sequence[str], dtype: str, agreed: Agreed) -> str | None:

@@ -44,7 +44,7 @@ def held_out_v(trainer: Trainer) -> float:
     for first in range(0, len(drawn.clean), batch):
         clean, noise, levels, _ = drawn.part(first, batch)
         gap = denoise(process.add_noise(clean, noise, levels), levels) - clean
-        variance = 1 - process.alphas_bar.to(gap.device)[levels]
+        variance = process.sigma.to(gap.device)[levels].square()
         errors.append(gap.square().mean((1, 2, 3, 4)) / variance)
     return torch.cat(errors).mean().item()
 

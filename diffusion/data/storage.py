@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from diffusion.data import DataError
+from temporal_zoo.files import cache_home as cache_home
 from temporal_zoo.files import naming
 
 
@@ -80,7 +81,7 @@ def size_of(path: Path) -> int | None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.  Raises: DataError when the file is damaged."""
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}); delete {path.parent} and build it again") from error
 

@@ -2,11 +2,12 @@
 
 With fewer clips than features, the bias of the distance is no multiple of 1/N, and an extrapolation alone can be off
 by several times its statistical error.  How far depends on the tail of the spectrum, which few clips do not show.
-Two estimates err to opposite sides, whatever the spectrum:
+Two estimates err to opposite sides:
 
-* From above.  The mean of d(N) falls as N grows, and more steeply in 1/N the smaller 1/N is.  So the line through N/2
-  and N meets 1/N = 0 at or above the truth:  2 d(N) - mean d(N/2).
-* From below.  For every orthonormal basis v_1 ... v_f,
+* From above.  The mean of d(N) falls as N grows (Jensen's inequality), and in every spectrum that was tried it falls
+  more steeply in 1/N the smaller 1/N is.  So the line through N/2 and N meets 1/N = 0 at or above the truth:
+  2 d(N) - mean d(N/2).
+* From below.  For every spectrum and every orthonormal basis v_1 ... v_f,
 
       d2 >= |m1 - m2|^2 + sum_k (s_1k - s_2k)^2,     s_ik^2 = v_k' S_i v_k
 

@@ -95,11 +95,12 @@ class Origin:
             where = "a window at a random place" if self.windows else "the start"
             told.append(f"{frames} frames of {_range(low, high)}, {where}")
         if self.too_short:
-            told.append(f"{self.too_short} videos left out, shorter than a clip")
+            told.append(f"{_number(self.too_short, 'video')} left out, shorter than a clip")
         if self.unreadable:
-            told.append(f"{self.unreadable} files left out, which cannot be decoded")
+            told.append(f"{_number(self.unreadable, 'file')} left out, which cannot be decoded")
         if self.doubles:
-            told.append(f"{len(self.doubles)} files left out, of clips that other files hold ({_few(self.doubles)})")
+            files = _number(len(self.doubles), "file")
+            told.append(f"{files} left out, of clips that other files hold ({_few(self.doubles)})")
         return "; ".join(filter(None, told))
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,8 +121,8 @@ def differences(real: Origin, fake: Origin) -> list[str]:
         words = {True: "lossy", False: "lossless"}
         found.append(
             f"real clips are {words[real.lossy]} ({_few(real.stored)}), generated ones {words[fake.lossy]} "
-            f"({_few(fake.stored)}). Compression alone makes a distance: six clips as mp4 (crf 23, 4:2:0, 32 x 32 "
-            "pixels) are at FVD 232 from themselves. Store both sides in the same way"
+            f"({_few(fake.stored)}). Compression alone makes a distance: as mp4 (crf 23, 4:2:0, 32 x 32 pixels), six "
+            "clips were at FVD 159 from themselves, and six others at 232. Store both sides in the same way"
         )
     elif real.lossy and set(real.stored) != set(fake.stored):
         found.append(_unlike("codecs", real.stored, fake.stored, "Compression alone makes a distance"))
@@ -206,6 +207,10 @@ def _unlike(what: str, ours: Iterable[str], theirs: Iterable[str], therefore: st
 
 def _counted(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in numbers.items())
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _few(words: Iterable[str]) -> str:

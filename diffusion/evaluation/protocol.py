@@ -51,6 +51,14 @@ PRESETS = {
     )
 }  # fmt: skip
 
+# Which published numbers those of a preset may be compared with, for reports; docs/evaluation.md says it in full.
+PUBLISHED = {
+    "paper": "computes FVD as the published code of arXiv 2403.07711 does",
+    "standard": "equals no published protocol; with --frames 16 --count 2048 --split train nearest to fvd2048_16f "
+    "of StyleGAN-V, which divides covariances by N and not by N - 1",
+    "google": "computes FVD as the code of google-research for arXiv 1812.01717 does, on clips rounded to 0..255",
+}
+
 
 def protocol(name: str) -> Protocol:
     """The preset of that name.  Raises: EvaluationError, listing the presets."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from diffusion.data.readers import need
 from diffusion.data.storage import written_whole
 from diffusion.evaluation import EvaluationError
+from diffusion.evaluation.protocol import PUBLISHED
 from diffusion.evaluation.uncertainty import Estimate
 from temporal_zoo import terminal
 
@@ -32,10 +33,13 @@ def title(evaluation: Evaluation) -> str:
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """Lines below the title: how clips of both sides were made of files, and what to beware of."""
+    """Lines below the title: what the protocol equals, how clips were made of files, and what to beware of."""
     frames, size = evaluation.real.frames, evaluation.real.size
     sides = (("real", evaluation.real), ("generated", evaluation.fake))
     made = [f"{side} clips: {clips.origin.sentence(frames, size)}" for side, clips in sides]
+    name = evaluation.protocol.name
+    if evaluation.extractor.measures[0] == "FVD" and name in PUBLISHED:
+        made.insert(0, f"protocol {name}: {PUBLISHED[name]}")
     return [*made, *(f"warning: {text}" for text in evaluation.warnings)]
 
 

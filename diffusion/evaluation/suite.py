@@ -165,6 +165,8 @@ class Evaluation:
             found.append(f"{name}, infinite is not shown: fewer than {LEAST_VIDEOS} videos on a side ({videos})")
         if videos < LEAST_GROUPS:
             found.append(f"no intervals: fewer than {LEAST_GROUPS} videos on a side ({videos})")
+        if self.second and all(row.floor is None for row in self.rows):
+            found.append(f"no floor: fewer than {LEAST_GROUPS} videos of real clips")
         for side, clips in (("real", self.real), ("generated", self.fake)):
             if clips.num_videos < clips.count:
                 found.append(

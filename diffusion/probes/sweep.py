@@ -33,7 +33,7 @@ class Sweep:
         here = environment()
         record = folder / "record.jsonl"
         self.trials = trials
-        self._known = _recorded(record, here["id"]) if record.exists() else {}
+        self._known = recorded(record, here["id"]) if record.exists() else {}
         self._session = Session(record, here)
 
     @property
@@ -59,6 +59,7 @@ class Sweep:
         return [(trial, self._known[trial]) for trial in self.trials if trial in self._known]
 
 
-def _recorded(record: Path, environment_id: str) -> dict[Trial, dict[str, Any]]:
+def recorded(record: Path, environment_id: str) -> dict[Trial, dict[str, Any]]:
+    """The results in a record that were made in one environment."""
     found = [entry for entry in read(record).of("trial") if entry["environment"] == environment_id]
     return {Trial(**entry["trial"]): entry["result"] for entry in found}

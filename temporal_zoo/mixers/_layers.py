@@ -17,7 +17,7 @@ def plain(*layers: nn.Module) -> bool:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    if type(layer) not in (nn.Linear, nn.Conv1d) or "forward" in vars(layer):
+    if type(layer) not in (nn.Linear, nn.Conv1d) or "forward" in layer.__dict__:
         return False
     return not (_hooked(layer) or is_traceable_wrapper_subclass(layer.weight))
 

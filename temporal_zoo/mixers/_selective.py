@@ -95,7 +95,6 @@ class Way(NamedTuple):
     width: int
     reverse: bool = False
 
-    @property
     def fuses(self) -> bool:
         """Whether a `Branch` says all of it, so that no layer has to be called."""
         x_proj, dt_proj = self.core.x_proj, self.core.dt_proj
@@ -171,7 +170,7 @@ def run(
     share: float = 1.0,
 ) -> Tensor:
     """The whole layer, its sum over the ways multiplied by `share`: fused where the layers' weights say all they do."""
-    if plain(in_proj, out_proj) and all(way.fuses for way in ways):
+    if plain(in_proj, out_proj) and all(way.fuses() for way in ways):
         ends = Affine(in_proj.weight, in_proj.bias), Affine(shared_out(out_proj, share), out_proj.bias)
         return selective_block(x, ends[0], [way.branch() for way in ways], ends[1], lengths=lengths)
     a, gate = in_proj(x).chunk(2, dim=-1)

@@ -3,9 +3,10 @@
 An op is a folder with one file per body.  A body's module defines
 
     NEEDS: str | None                      the optional package that it calls, or None
-    CONFIRMED: str | None                  what shows that it is right where it runs: "torch" (it consists of torch's
+    CONFIRMED: str | None, or by device    what shows that it is right where it runs: "torch" (it consists of torch's
                                            operators), "tests" (our tests, on CPUs), or a record of a GPU, as its path
-                                           in the repository; None: nothing yet
+                                           in the repository; None: nothing yet.  A mapping such as {"cpu": "tests"}
+                                           where that depends on the type of the device
     refuses(*args, **kwargs) -> list[str]  why it cannot run these inputs; empty when it can
     run(*args, **kwargs)                   the op's signature
 
@@ -79,9 +80,10 @@ class Op:
                 table = self._table(*args, **kwargs)
                 raise BackendError(f"{self.name}: the body {asked!r} cannot run these inputs\n{table}")
             return asked
-        for name in self.tried():
+        device = _device(args)
+        for name in self.tried(device):
             if _planning.comes_along(self.package(name)) and not self.reasons(name, *args, **kwargs):
-                if name == REFERENCE and _device(args) == "cuda":
+                if name == REFERENCE and device == "cuda":
                     if _strict.get():
                         raise BackendError(
                             f"{self.name}: only the slow reference can run these inputs on CUDA; "
@@ -90,7 +92,7 @@ class Op:
                     _warn_reference(self.name)
                 if name == REFERENCE:
                     _transforms.tell(self.name)
-                elif self.confirmed(name) is None and not _planning.assumed():
+                elif self.confirmed(name, device) is None and not _planning.assumed():
                     _warn_unconfirmed(self.name, name)
                 return name
         raise BackendError(f"{self.name}: no body can run these inputs\n{self._table(*args, **kwargs)}")
@@ -108,20 +110,25 @@ class Op:
 
     def explain(self, *args, **kwargs) -> dict[str, list[str]]:
         """Body -> why it cannot run these inputs, in the order that `auto` tries."""
-        return {name: self.reasons(name, *args, **kwargs) for name in self.tried()}
+        return {name: self.reasons(name, *args, **kwargs) for name in self.tried(_device(args))}
 
-    def tried(self) -> tuple[str, ...]:
+    def tried(self, device: str) -> tuple[str, ...]:
         """The bodies in the order that `auto` tries: confirmed ones, then those that are not, and the reference last.
+
+        Args:
+            device: type of the device, such as "cuda".
 
         A plan for a GPU that is not here keeps the order of `bodies`: it asks what would run if all of them were right.
         """
         if _planning.assumed():
             return self.bodies
-        return tuple(sorted(self.bodies, key=lambda name: (name == REFERENCE, self.confirmed(name) is None)))
+        return tuple(sorted(self.bodies, key=lambda name: (name == REFERENCE, self.confirmed(name, device) is None)))
 
-    def confirmed(self, body: str) -> str | None:
-        """What confirms a body: "torch", "tests", the path of a record, or None."""
-        return getattr(self._load(body), "CONFIRMED", None)
+    def confirmed(self, body: str, device: str) -> str | None:
+        """What confirms a body on a type of device: "torch", "tests", the path of a record, or None."""
+        stated = getattr(self._load(body), "CONFIRMED", None)
+        # Tensors without values lie nowhere; what is asked of them is mostly asked for a CPU.
+        return stated.get("cpu" if device == "meta" else device) if isinstance(stated, dict) else stated
 
     def package(self, body: str) -> str | None:
         """The optional package that a body needs, or None."""
@@ -266,7 +273,7 @@ def _why_absent(package: str) -> str | None:
 def _device(args: tuple) -> str:
     for value in args:
         if isinstance(value, torch.Tensor):
-            return value.device.type
+            return _planning.device_type(value)
         if isinstance(value, (tuple, list)) and value:
             plain = isinstance(value[0], torch.Tensor) or not hasattr(value[0], "__dict__")
             return _device(tuple(value) if plain else tuple(vars(value[0]).values()))

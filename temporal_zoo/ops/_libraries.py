@@ -28,7 +28,7 @@ from temporal_zoo.errors import InvalidInput
 # the environment, which child processes inherit.
 _RUN = "TEMPORAL_ZOO_RUN"
 _BEGAN_HERE = os.getpid() if _RUN not in os.environ else None
-os.environ.setdefault(_RUN, f"{os.getpid()}-{secrets.token_hex(8)}")
+_HERE = os.environ.setdefault(_RUN, f"{os.getpid()}-{secrets.token_hex(8)}")
 _PREFIX = "temporal_zoo-"
 # No process compiles for so long.  Folders of processes that are gone are swept only then, as processes of another
 # container may share the temporary folder and not be seen from here.
@@ -73,7 +73,7 @@ def _folders() -> list[Path]:
 
 def _run_folder() -> Path:
     """The folder of this run; it need not exist."""
-    return _temporary_folder() / f"{_PREFIX}{os.environ[_RUN]}"
+    return _temporary_folder() / f"{_PREFIX}{os.environ.get(_RUN, _HERE)}"
 
 
 def _temporary_folder() -> Path:

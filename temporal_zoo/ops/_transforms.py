@@ -18,14 +18,19 @@ log = logging.getLogger("temporal_zoo.ops")
 ONNX = "torch.onnx.export"
 
 
-# Dynamo takes the answer as a constant.  It compiles again by itself when transforms or dual numbers come or go.
-@torch.compiler.assume_constant_result
 def active() -> str | None:
     """The name of the transform or tracer that follows the operators which run now; None when there is none."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return "a torch.func transform (jvp, vmap, grad, ...)"
+    # Read where Dynamo sees it, so that what was compiled without dual numbers is compiled again with them.
     if forward_ad._current_level >= 0:
-        return "forward-mode derivatives (dual numbers)"
+        return "forward mode (torch.func.jvp, dual numbers)"
+    return _of_torch()
+
+
+# Dynamo takes the answer as a constant.  It compiles again by itself when transforms of torch.func come or go.
+@torch.compiler.assume_constant_result
+def _of_torch() -> str | None:
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "a torch.func transform (vmap, grad, ...)"
     # Not imported here: `torch.onnx` takes a second, and no export runs without it.
     if "torch.onnx" in sys.modules and sys.modules["torch.onnx"].is_in_onnx_export():
         return ONNX

@@ -16,7 +16,7 @@ def trials() -> Iterator[tuple[str, str, str]]:
     """(op, body, device) of all trials on this machine."""
     for name, op in sorted(ops().items()):
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-            for body in op.tried():
+            for body in op.tried(device):
                 yield name, body, device
 
 
@@ -30,7 +30,7 @@ def trial(name: str, body: str, device: str) -> dict[str, Any]:
         what shows that the body is right, or None.
     """
     op = ops()[name]
-    needs = {"package": (op.package(body) or "").partition(".")[0] or None, "confirmed": op.confirmed(body)}
+    needs = {"package": (op.package(body) or "").partition(".")[0] or None, "confirmed": op.confirmed(body, device)}
     refused: list[str] = []
     for dtype, padded in itertools.product(TOLERANCE, (True, False)):
         case = Case(device, dtype, padded)

@@ -137,12 +137,16 @@ def test_the_impossible_is_refused_with_its_number(tmp_path):
     [
         (["--checkpointing", "all"], "nothing can be checkpointed as 'all'"),
         (["--gpu", "a101"], "is no device"),
+        (["--gpu", "9" * 400 + "GiB"], "is no device"),
+        (["--lengths", "1000000000000"], "1000000000000 frames are too many"),
+        (["--clips", "1000000000000"], "are 256,000,000,000,000 pixels; at most"),
+        (["--size", "100000000"], "pixels; at most"),
         (["--layers", "atn"], "attn"),
         (["--preset", "huge"], "no preset"),
     ],
 )
 def test_what_cannot_be_asked(options, message):
-    assert message in told(*options, "--lengths", "8", code=2)
+    assert message in told("--lengths", "8", *options, code=2)
 
 
 def measured_as(share):

@@ -38,6 +38,26 @@ def test_schedule_with_1000_levels():
     assert process.alphas_bar[-1].rsqrt().item() == pytest.approx(64166.3, rel=1e-6)
 
 
+@pytest.mark.parametrize("steps", [2, 256, 1000, 100_000])
+def test_both_scales_are_those_of_float64(steps):
+    process = Process.from_config(ProcessConfig(steps=steps))
+    time = torch.arange(steps + 1, dtype=torch.float64) / steps
+    signal = torch.cos((time + 0.008) / 1.008 * torch.pi / 2).square()
+    ratios = (signal[1:] / signal[:-1]).clamp(min=1 - 0.9999)
+    # 1 - ab as a sum, which loses nothing where ab is near 1: 1 - ab_t = sum_s beta_s ab_{s-1}.
+    before = torch.cat([torch.ones(1, dtype=torch.float64), ratios.cumprod(0)[:-1]])
+    variance = ((1 - ratios) * before).cumsum(0)
+    torch.testing.assert_close(process.signal.double(), ratios.cumprod(0).sqrt(), rtol=1e-7, atol=0)
+    torch.testing.assert_close(process.sigma.double(), variance.sqrt(), rtol=1e-7, atol=0)
+
+
+def test_a_process_of_fewer_levels_keeps_their_scales():
+    process = Process.from_config(ProcessConfig(steps=1000))
+    visited = process.only([0, 1, 2, 500, 999])
+    torch.testing.assert_close(visited.sigma, process.sigma[[0, 1, 2, 500, 999]], rtol=1e-6, atol=0)
+    torch.testing.assert_close(visited.betas[1], process.betas[1], rtol=1e-6, atol=0)
+
+
 @pytest.fixture
 def clips(rng):
     """Clean clips and noise, (4, 3, 2, 2, 2)."""

@@ -1,9 +1,11 @@
 """`zoo train` and `zoo sample` as they are typed, with a preset of the smallest size behind them."""
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from click.testing import CliRunner
 from diffusion import checkpoint, presets
 from diffusion.history import history
 from diffusion.train import Trainer
+from temporal_zoo import registry
 from temporal_zoo.cli import zoo
 from temporal_zoo.record import read
 
@@ -120,6 +123,83 @@ from temporal_zoo.cli import zoo
 from temporal_zoo.record import read
 zoo(prog_name="zoo")
 """
+
+
+def start(small, folder, *settings):
+    """A child process that trains in `folder`, in steps without end unless told otherwise."""
+    config = json.dumps(small("optimizer.decay=0").to_dict())
+    words = [sys.executable, "-c", CHILD, config, "train", "--out", str(folder)]
+    words += [word for setting in settings for word in ("--set", setting)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_steps(child, folder, count):
+    log, deadline = folder / "log.jsonl", time.monotonic() + 240
+    while not (log.exists() and log.read_bytes().count(b'"kind": "step"') >= count):
+        assert child.poll() is None, child.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_terminated_run_leaves_a_checkpoint_and_its_exit_code(empty_folder, small, name):
+    with start(small, empty_folder / "run", "steps=1000000", "save_every=1000000", "test_every=1000000") as child:
+        wait_for_steps(child, empty_folder / "run", 2)
+        child.send_signal(getattr(signal, name))
+        told = child.stderr.read()
+    assert child.returncode == 128 + getattr(signal, name)
+    assert "stopped, with a checkpoint; the same command continues" in told
+    assert "Traceback" not in told
+    steps = [record["step"] for record in history(empty_folder / "run")]
+    assert checkpoint.load(empty_folder / "run" / "checkpoint.pt")["step"] == steps[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_a_second_process_gets_one_message(empty_folder, small):
+    with start(small, empty_folder / "run", "steps=1000000") as child:
+        wait_for_steps(child, empty_folder / "run", 1)
+        assert "another process trains in run; wait for it" in refused("train --out run")
+        child.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize("mixer", registry.names())
+def test_twenty_kills_at_random_moments_change_nothing(empty_folder, small, mixer):
+    settings = [f"model.mixer={mixer}", "steps=60", "save_every=3", "test_every=7", "sample_every=20"]
+    dice, folder, kills = random.Random(0), empty_folder / "killed", 0
+    while kills < 20:
+        with start(small, folder, *settings) as child:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                # From the first imports to the pictures at the end.
+                child.wait(dice.uniform(0.5, 12))
+            if child.poll() is not None:
+                assert child.returncode == 0, child.stderr.read()
+                break
+            child.send_signal(dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+            child.communicate()
+            kills += 1
+    for name in ("killed", "whole"):
+        with start(small, empty_folder / name, *settings) as child:
+            told = child.communicate()[1]
+            assert child.returncode == 0, told
+    first, second = (
+        torch.load(empty_folder / name / "checkpoint.pt", weights_only=True) for name in ("killed", "whole")
+    )
+    for part in ("network", "average"):
+        assert all(torch.equal(value, second[part][key]) for key, value in first[part].items())
+    records = [
+        [(r["step"], r["loss"], r["test_loss"]) for r in history(empty_folder / name)] for name in ("killed", "whole")
+    ]
+    assert records[0] == records[1]
+    files = [
+        {path.relative_to(empty_folder / name) for path in (empty_folder / name).rglob("*")}
+        for name in ("killed", "whole")
+    ]
+    assert files[0] >= files[1]
+    assert not [path for path in files[0] if path.name.endswith(".part")]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")

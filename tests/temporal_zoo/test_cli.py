@@ -7,11 +7,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from temporal_zoo import cli, names
+from temporal_zoo import cli, names, terminal
 from temporal_zoo.cli import Refusal, explain, zoo
 from temporal_zoo.config import ConfigError
 from temporal_zoo.errors import InvalidInput
+from temporal_zoo.files import cache_home, naming, write_text, written_whole
 from temporal_zoo.ops import BackendError
+from temporal_zoo.option_types import FiniteNumber
 
 # Runs zoo, then names on stderr the heavy packages that it imported.
 WEIGHED = """
@@ -267,3 +269,76 @@ def test_check_runs_examples_too_but_not_beside_options():
     examples = get("bimamba").mixer.Config.examples
     assert catalogue.specs("bimamba") == ["bimamba", *(f"bimamba:{example}" for example in examples)]
     assert catalogue.specs("bimamba:state=3") == ["bimamba:state=3"]
+
+
+def test_an_error_that_click_would_take_for_a_user_who_left_keeps_its_traceback(monkeypatch):
+    for error in (EOFError("a truncated archive"), BrokenPipeError(32, "a worker died")):
+
+        def fail(error=error):
+            raise error
+
+        monkeypatch.setattr(cli, "_load", lambda points, fail=fail: click.Command("list", callback=fail))
+        result = CliRunner().invoke(zoo, ["list"])
+        assert isinstance(result.exception, RuntimeError), result.output
+        assert "Aborted" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "shown"),
+    [
+        ("2 × 3 ± 1 — ≥", "ascii", b"2 x 3 +- 1 - >="),
+        ("é", "ascii", b"\\xe9"),
+        ("é", "utf-8", "é".encode()),
+        ("a\udcffb", "utf-8", b"a\xffb"),
+        ("\ud800", "utf-8", b"\\ud800"),
+    ],
+)
+def test_every_text_can_be_printed(text, encoding, shown):
+    terminal.prepare()
+    assert text.encode(encoding, "temporal_zoo.plain") == shown
+
+
+def test_errors_of_files_name_them(tmp_path):
+    with pytest.raises(OSError, match="encoder error -2") as caught, naming(tmp_path / "a.png"):
+        raise OSError("encoder error -2 when writing image file")
+    assert explain(caught.value).startswith(f"{tmp_path / 'a.png'}: encoder error -2 when writing image file; ")
+    with pytest.raises(FileNotFoundError) as caught, naming(tmp_path / "a.png"):
+        (tmp_path / "other").read_text()
+    assert caught.value.filename == str(tmp_path / "other")
+    (tmp_path / "folder").mkdir()
+    for error, place in (("Is a directory", "folder"), ("File exists", "a.txt/below")):
+        write_text(tmp_path / "a.txt", "old")
+        with pytest.raises(OSError, match=error) as caught:
+            write_text(tmp_path / place, "new")
+        assert explain(caught.value).startswith(str(tmp_path / place.partition("/")[0]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    write_text(tmp_path / "new" / "a.txt", "é\udcff")
+    assert (tmp_path / "new" / "a.txt").read_bytes() == "é".encode() + b"\\udcff"
+    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "new" / "a.txt") as file:
+        file.write(b"half" * (1 // 0))
+    assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == ["é".encode() + b"\\udcff"]
+
+
+def test_without_a_home_folder_the_cache_needs_a_place(monkeypatch):
+    def unknown(uid):
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME", "ZOO_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(InvalidInput, match="set ZOO_CACHE"):
+        cache_home()
+    monkeypatch.setenv("ZOO_CACHE", "/somewhere")
+    assert str(cache_home()) == "/somewhere"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", "soon", "0.5", "11"])
+def test_a_finite_number_is_one(value):
+    command = click.Command("it", params=[click.Option(["--limit"], type=FiniteNumber(min=1, max=10))])
+    result = CliRunner().invoke(command, ["--limit", value])
+    assert (result.exit_code, result.stderr.count("Error: ")) == (2, 1)
+    assert "--limit" in result.stderr
+    assert CliRunner().invoke(command, ["--limit", "2.5"]).exit_code == 0

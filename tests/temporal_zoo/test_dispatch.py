@@ -183,16 +183,24 @@ def unconfirmed(toy, monkeypatch):
 
 
 def test_auto_prefers_what_is_confirmed(unconfirmed):
-    assert unconfirmed.tried() == ("absent", "plain", "picky", "reference")
-    assert list(unconfirmed.explain(SHORT)) == list(unconfirmed.tried())
+    assert unconfirmed.tried("cpu") == ("absent", "plain", "picky", "reference")
+    assert list(unconfirmed.explain(SHORT)) == list(unconfirmed.tried("cpu"))
     assert offset(unconfirmed(SHORT)) == 3
     assert offset(unconfirmed(SHORT, backend="picky")) == 1
 
 
 def test_a_record_flips_the_order(unconfirmed, monkeypatch):
     monkeypatch.setattr(unconfirmed._load("picky"), "CONFIRMED", "docs/results/gpu/some.jsonl")
-    assert unconfirmed.tried() == unconfirmed.bodies
+    assert unconfirmed.tried("cpu") == unconfirmed.bodies
     assert offset(unconfirmed(SHORT)) == 1
+
+
+def test_what_is_confirmed_may_depend_on_the_device(unconfirmed, monkeypatch):
+    monkeypatch.setattr(unconfirmed._load("picky"), "CONFIRMED", {"cpu": "tests"})
+    assert unconfirmed.tried("cpu") == unconfirmed.bodies
+    assert unconfirmed.tried("cuda") == ("absent", "plain", "picky", "reference")
+    with planning(Planned("cpu")):
+        assert unconfirmed.choose(SHORT.to("meta")) == "picky"
 
 
 def test_the_last_resort_before_the_reference_warns_once(unconfirmed, monkeypatch, caplog):
@@ -207,7 +215,7 @@ def test_the_last_resort_before_the_reference_warns_once(unconfirmed, monkeypatc
 
 def test_plans_for_a_gpu_keep_the_order_of_speed(unconfirmed, caplog):
     with planning(Planned("cuda")):
-        assert unconfirmed.tried() == unconfirmed.bodies
+        assert unconfirmed.tried("cpu") == unconfirmed.bodies
         assert unconfirmed.choose(SHORT.to("meta")) == "picky"
     with planning(Planned("cpu")):
         assert unconfirmed.choose(SHORT.to("meta")) == "plain"

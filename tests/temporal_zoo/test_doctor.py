@@ -1,6 +1,8 @@
 """The doctor: packages that are missing, broken, unusable or deadly, bodies that fail, a report that survives all."""
 
 import json
+import tomllib
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -9,7 +11,7 @@ from temporal_zoo import doctor
 from temporal_zoo.cli import zoo
 from temporal_zoo.doctor import examine
 from temporal_zoo.ops import _trials, agreement, ops
-from temporal_zoo.packages import OPTIONAL, Package, install_command
+from temporal_zoo.packages import OPTIONAL, TRIED, Package, install_command, not_tried
 
 CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 
@@ -153,6 +155,35 @@ def test_a_torch_that_cannot_be_imported_is_told_and_the_machine_still_is(monkey
     told = doctor._environment()
     assert told["error"] == "OSError: libtorch.so: no such file"
     assert told["machine"]["cores"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("software", "lines"),
+    [
+        ({"python": "3.12.1", "torch": "2.11.0+cu130", "triton": "3.6.0", "numpy": "99.0"}, []),
+        ({"python": "3.12.1", "torch": "2.13.0+cpu", "triton": None}, []),
+        ({"python": "3.13.0", "torch": "2.1.0"}, ["torch 2.1.0 (tried: 2.8, "]),
+        ({"python": "3.110.0", "torch": "2.80.0a0+git1", "triton": "4.0"}, ["python 3.110", "torch 2.80", "triton 4"]),
+        ({}, []),
+    ],
+)
+def test_versions_that_were_never_tried_are_named(report, monkeypatch, software, lines):
+    found = not_tried(software)
+    assert len(found) == len(lines)
+    assert all(line.startswith(start) for line, start in zip(found, lines, strict=True))
+    monkeypatch.setattr(doctor, "examine", lambda: report | {"not_tried": found})
+    text = CliRunner().invoke(zoo, ["doctor"]).stdout
+    assert [line for line in text.splitlines() if line.startswith("not tried")] == [f"not tried: {x}" for x in found]
+
+
+def test_what_is_promised_was_tried():
+    """The bounds and classifiers of pyproject.toml begin where the tried versions do."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    named = {line.rpartition(" :: ")[2] for line in project["classifiers"] if "Python" in line}
+    assert named == set(TRIED["python"])
+    assert project["requires-python"] == f">={TRIED['python'][0]}"
+    assert f"torch>={TRIED['torch'][0]}" in project["dependencies"]
+    assert any(line.startswith(f"triton>={TRIED['triton'][0]};") for line in project["optional-dependencies"]["test"])
 
 
 def test_children_look_for_modules_where_this_process_does(site):

@@ -298,7 +298,7 @@ BUGS = [
     ),
     Bug(
         what="ops do not see torch.func",
-        function="ops._transforms:active",
+        function="ops._transforms:_of_torch",
         old="torch._C._functorch.peek_interpreter_stack() is not None",
         new="False",
         spec="flash",

@@ -28,7 +28,7 @@ def names() -> list[str]:
 
 def summary(name: str) -> str:
     """The first line of an ablation's docstring, read without importing it."""
-    text = (Path(__file__).parent / f"{name.replace('-', '_')}.py").read_text()
+    text = (Path(__file__).parent / f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
 
 

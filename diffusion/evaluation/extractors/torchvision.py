@@ -54,7 +54,7 @@ def open_extractor(argument: str, weights: Path | None, device: torch.device) ->
             f"torchvision:{argument} needs --weights FILE, the state dict that torchvision publishes for Kinetics-400"
         )
     network = getattr(models, argument)(weights=None).eval()
-    state = _state(weights, argument)
+    state = tensors(weights, argument)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -64,7 +64,7 @@ def open_extractor(argument: str, weights: Path | None, device: torch.device) ->
     return _Classifier(argument, network, hashlib.sha256(weights.read_bytes()).hexdigest(), device)
 
 
-def _state(path: Path, network: str) -> dict[str, Tensor]:
+def tensors(path: Path, network: str) -> dict[str, Tensor]:
     """The tensors of a file by name; other objects are refused, since unpickling them can execute code."""
     refusal = f"{path} does not hold the weights of {network}: "
     works = "; store a state dict, torch.save(network.state_dict(), FILE)"

@@ -80,7 +80,8 @@ def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> l
     found = [way.gradients(_kernel.one_side(dboth, way.reverse)) for way in plan.ways]
     da = [d.to(factor.dtype) for (d, _), factor in zip(found, a, strict=True)]
     dc = [d.to(readout.dtype) for (_, d), readout in zip(found, c, strict=True)]
-    return [du, *da, *dc, *(dboth[:, plan.size - 1].to(skip.dtype) for skip in skips), *dinitials]
+    dskips = [dboth[:, plan.size - 1].to(skip.dtype).contiguous() for skip in skips]
+    return [du, *da, *dc, *dskips, *dinitials]
 
 
 def _start(initials: list[Tensor], i: int, rows: slice) -> Tensor | None:

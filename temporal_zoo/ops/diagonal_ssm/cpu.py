@@ -30,13 +30,19 @@ run = partial(_operator.run, "cpu")
 _SOURCE = Path(__file__).with_name("_cpu.cpp")
 
 
+@torch.compiler.assume_constant_result
+def _absent() -> str | None:
+    # Without an argument: before torch 2.13, torch.compile takes no path for a constant.
+    return _native.reason(_SOURCE)
+
+
 def refuses(u, directions, skip=None, *, lengths=None, initial=None, return_final=False) -> list[str]:
     """Why this body cannot run these inputs; empty when it can."""
     if u.device.type != "cpu":
         return [f"runs on the CPU only; u is on {u.device}"]
     if u.dtype == torch.float64:
         return ["computes in float32; u is float64"]
-    absent = _native.reason(_SOURCE)
+    absent = _absent()
     return [] if absent is None else [absent]
 
 

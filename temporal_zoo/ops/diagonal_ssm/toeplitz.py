@@ -68,7 +68,7 @@ def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> l
         dtable, dreadout = _kernel.through_taps(table, readout, _kernel.one_side(dboth, backwards))
         da.append(_kernel.through_powers(table, dtable).to(factor.dtype))
         dc.append(dreadout.to(readout.dtype))
-    return [du, *da, *dc, *(dboth[:, u.shape[1] - 1].to(skip.dtype) for skip in skips)]
+    return [du, *da, *dc, *(dboth[:, u.shape[1] - 1].to(skip.dtype).contiguous() for skip in skips)]
 
 
 def _tables(u: Tensor, a: list[Tensor]) -> list[Tensor]:

@@ -30,6 +30,12 @@ _FRAMES_PER_CHUNK = 256
 _PARAMETERS = ("A", "skip", "dt_bias")
 
 
+@torch.compiler.assume_constant_result
+def _absent() -> str | None:
+    # Without an argument: before torch 2.13, torch.compile takes no path for a constant.
+    return _native.reason(_SOURCE)
+
+
 def refuses(directions: Sequence[Direction], gate: Tensor | None = None, **kwargs) -> list[str]:
     """Why this body cannot run these inputs; empty when it can."""
     u = directions[0].u
@@ -39,7 +45,7 @@ def refuses(directions: Sequence[Direction], gate: Tensor | None = None, **kwarg
         return ["computes in float32; u is float64"]
     if (state := max(each.A.shape[1] for each in directions)) > _MOST_STATES:
         return [f"takes at most {_MOST_STATES} states; A has {state}"]
-    absent = _native.reason(_SOURCE)
+    absent = _absent()
     return [] if absent is None else [absent]
 
 

@@ -232,7 +232,7 @@ def test_a_hang_is_ended_at_a_limit(call, world, tmp_path):
     assert call(group("all", agreement("a", 10), agreement("b", 1)))
     assert world.asked == ["a", "b", "a"]
     assert outcomes(tmp_path) == [("a", "timed_out"), ("b", "ok"), ("a", "timed_out")]
-    assert [limit for job, limit in world.jobs][:2] == [50, 30]  # five times the estimate, and the least
+    assert [limit for job, limit in world.jobs][:2] == [50, 45]  # five times the estimate, and the least
 
 
 def test_no_limit_lies_beyond_the_end_and_the_end_is_no_failure(call, world, tmp_path):
@@ -274,6 +274,30 @@ def test_what_agrees_in_all_shapes_is_handed_to_the_groups_behind(call, world):
     behind = Group("behind", lambda agreed: heard.append(set(agreed)) or [])
     call(group("all", agreement("a"), agreement("b"), agreement("c")), behind)
     assert heard[-1] == {("attention", "a", "float32")}
+
+
+def test_backends_that_agreed_are_pinned_and_recorded(call, world, tmp_path):
+    case = training("a")
+    case.what["setup"]["backends"] = ["attention=reference"]
+    pinned = Case(case.kind, case.what, 10.0, pins=("causal_conv=triton",))
+    assert call(group("all", pinned))
+    job, _ = world.jobs[-1]
+    assert job["what"]["setup"]["backends"] == ["attention=reference", "causal_conv=triton"]
+    (line,) = read(tmp_path / RECORD).of("training_step")
+    assert line["case"] == case.what
+    assert line["pins"] == ["causal_conv=triton"]
+    assert call(group("all", Case(case.kind, case.what, 10.0, pins=("causal_conv=torch",))))
+    assert len(world.jobs) == 1
+
+
+def test_waiting_for_a_plan_counts(call, world, monkeypatch):
+    def slow(case):
+        world.time += 30
+
+    monkeypatch.setattr(world, "of", slow)
+    assert not call(group("all", training("a", 20), training("b", 20)), minutes=1)
+    assert world.asked == []
+    assert world.time <= 60
 
 
 def test_every_case_has_its_line_on_the_terminal(call, world):

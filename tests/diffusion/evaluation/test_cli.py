@@ -67,6 +67,18 @@ def test_other_protocols_do_not_share_a_table(videos, here):
     assert comparison([one, again]).row_count == 2
     with pytest.raises(EvaluationError, match=r"different protocol \(standard .* and google"):
         comparison([one, google])
+    old = {name: value for name, value in again.items() if name != "interval_method"}
+    with pytest.raises(EvaluationError, match=r"different method of intervals \(2 and 1\)"):
+        comparison([one, old])
+
+
+def test_both_sides_are_described_above_the_table(videos, here):
+    result = typed("evaluate", videos("fake", seed=1), "--real", videos("real"), "--extractor", "plain", "--frames", 9)
+    assert "real clips: 6 uint8 arrays; 6 of 8 x 8 pixels; 9 frames of 12, a window at a random place" in result.stdout
+    assert "warning: Frechet distance (plain) compares covariances of 76 features" in result.stdout
+    (record,) = read(here / "evaluation" / "evaluation.jsonl").of("evaluation")
+    assert record["sets"]["fake"]["origin"]["stored"] == {"uint8 arrays": 6}
+    assert all(f"warning: {text}" in result.stdout for text in record["warnings"])
 
 
 def test_without_a_second_set_of_real_clips_there_is_no_floor(videos):

@@ -86,7 +86,7 @@ def test_a_report_says_what_was_cut_and_left_out(movie, opened, tmp_path):
         "4 h264 yuv420p", "3 of 16 x 64 pixels, cut to the centre square, 75% cut off, averaged to 8 x 8",
         "1 of 32 x 64 pixels, cut to the centre square, 50% cut off",
         "20 frames of 40 to 50, a window at a random place",
-        "1 videos left out, shorter than a clip", "1 files left out, which cannot be decoded",
+        "1 video left out, shorter than a clip", "1 file left out, which cannot be decoded",
     ):  # fmt: skip
         assert part in text
     assert found.lossy

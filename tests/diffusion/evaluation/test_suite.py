@@ -8,6 +8,7 @@ from diffusion.data import DataConfig, DataError
 from diffusion.evaluation import EvaluationError, measures
 from diffusion.evaluation.clips import Arrays, open_set
 from diffusion.evaluation.extractors import open_extractor
+from diffusion.evaluation.extractors.torchvision import tensors
 from diffusion.evaluation.features import Features, views
 from diffusion.evaluation.protocol import PRESETS, Protocol, protocol
 from diffusion.evaluation.suite import Evaluation
@@ -235,6 +236,72 @@ def test_a_torchscript_file_is_an_extractor(tmp_path):
     (tmp_path / "broken.pt").write_bytes(b"nonsense")
     with pytest.raises(EvaluationError, match="no TorchScript file"):
         open_extractor(f"torchscript:{tmp_path / 'broken.pt'}", None, CPU)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "facts",
+    ["nonsense", "[1]", '{"size": 0}', '{"size": NaN}', '{"least_frames": "9"}', '{"size": 1e9}', "[" * 100_000],
+)
+def test_facts_of_a_torchscript_file_that_cannot_be(tmp_path, facts):
+    torch.jit.script(Halves()).save(tmp_path / "a.pt", _extra_files={"extractor.json": facts})
+    with pytest.raises(EvaluationError, match=r"extractor\.json in .*a\.pt"):
+        open_extractor(f"torchscript:{tmp_path / 'a.pt'}", None, CPU)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_weights_alone_are_no_torchscript(tmp_path):
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.pt")
+    with pytest.raises(EvaluationError, match=r"a\.pt is no TorchScript file.*torch\.jit\.script"):
+        open_extractor(f"torchscript:{tmp_path / 'a.pt'}", None, CPU)
+
+
+class Own:
+    """Something that no reader of weights knows."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda: {"a": Own()},
+        lambda: torch.nn.Linear(2, 2),
+        lambda: [torch.ones(2)],
+        lambda: {"epoch": 3, "state_dict": {"a": torch.ones(2)}},
+    ],
+)
+def test_a_file_of_other_objects_is_refused_in_our_words(tmp_path, content):
+    torch.save(content(), tmp_path / "a.pt")
+    for path in (tmp_path / "a.pt", tmp_path / "cut.pt"):
+        with pytest.raises(EvaluationError) as refusal:
+            tensors(path, "r3d_18")
+        message = str(refusal.value)
+        assert message.startswith(f"{path} does not hold the weights of r3d_18: ")
+        assert message.endswith("store a state dict, torch.save(network.state_dict(), FILE)")
+        assert "weights_only" not in message
+        (tmp_path / "cut.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:100])
+
+
+def test_features_that_are_not_finite_are_refused(cache, videos, means, monkeypatch):
+    monkeypatch.setattr(means, "features", lambda values, protocol: torch.full((len(values), 3), torch.nan))
+    with pytest.raises(EvaluationError, match="not finite"):
+        worked(Features(opened(videos("a")), means, PRESETS["standard"]))
+
+
+def test_several_clips_of_a_video_are_told(cache, videos, means):
+    """And the floor is computed between videos."""
+    real, fake = opened(videos("real"), frames=9, count=18), opened(videos("fake", seed=1), frames=9)
+    second = opened(videos("more", seed=2), frames=9)
+    rows, evaluation = evaluated(real, fake, second, means)
+    assert len(set(real.videos)) == real.num_videos == 6
+    assert any("18 real clips come from 6 videos" in text for text in evaluation.warnings)
+    assert rows["Frechet of means"].estimate.margin > 0
+    assert rows["Frechet of means"].floor is not None
+
+
+def test_fewer_clips_than_features_are_told(cache, videos):
+    extractor = open_extractor("plain", None, CPU)
+    _, evaluation = evaluated(opened(videos("a")), opened(videos("b", seed=1)), None, extractor)
+    assert any("covariances of 76 features, and 6 clips span at most 5 dimensions" in t for t in evaluation.warnings)
 
 
 def test_an_unknown_extractor_lists_what_there_is():

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,15 @@ from temporal_zoo.ops import _lengths
 def unread_lengths(monkeypatch):
     """The values of `lengths` cannot be read before the call, as on a GPU; so that rows may have no real frame."""
     monkeypatch.setattr(_lengths, "_readable", lambda lengths: False)
+
+
+@pytest.fixture
+def opcheck():
+    """torch's own check of an operator, where warnings are errors."""
+    with warnings.catch_warnings():
+        # Since torch 2.14 it looks at `.grad` of any tensor, and hides the warning from the screen only.
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
+        yield torch.library.opcheck
 
 
 @pytest.fixture

@@ -226,6 +226,16 @@ def test_operator_passes_the_checks_of_torch(body):
     )
 
 
+@pytest.mark.parametrize("body", ["toeplitz", "chunked"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_are_contiguous_as_a_compiler_was_told(body, dtype):
+    u, directions, skip, _, _ = inputs((2, 5, 3, (2, 4)), dtype=dtype)
+    a, c = [modes.a for modes in directions], [modes.c for modes in directions]
+    backward = torch.ops.temporal_zoo.diagonal_ssm_backward
+    found = backward([torch.randn_like(u)], u, a, c, [skip], [], None, [False, True], False, body)
+    assert all(gradient.is_contiguous() for gradient in found)
+
+
 def test_second_derivative_is_refused_by_name():
     u, directions, _, _, _ = inputs((2, 5, 3, (2,)))
     (grad,) = torch.autograd.grad(

@@ -146,8 +146,8 @@ def test_values_are_read_nowhere_where_that_would_break_a_trace():
     for attempt in attempts(right):
         attempt()
     for attempt in attempts(wrong):
-        # The compiler wraps the refusal in an error of its own.
-        with pytest.raises(Exception, match=r"expected \(3,\) int64"):
+        # The compiler wraps the refusal in an error of its own; some versions leave out the words.
+        with pytest.raises(Exception, match=r"expected \(3,\) int64|raised exception .*InvalidInput"):
             attempt()
 
 

@@ -139,13 +139,13 @@ def test_is_differentiated_twice_by_references_only():
 
 
 @pytest.mark.parametrize("biased", [True, False], ids=["biased", "plain"])
-def test_is_a_well_behaved_operator(biased):
+def test_is_a_well_behaved_operator(biased, opcheck):
     (w_in, b_in), branches, (w_out, b_out) = layer(biased=biased)
     empty = torch.empty(0, dtype=torch.float64)
     ends = [w_in, empty if b_in is None else b_in, w_out, empty if b_out is None else b_out]
     rest = [getattr(branch, name) for branch in branches for name in _operator._TENSORS]
     arguments = (draw(3, 5, DIM), ends + rest, [False, True], torch.tensor([5, 1, 3]), "torch", "torch", True)
-    torch.library.opcheck(_operator._forward, arguments)
+    opcheck(_operator._forward, arguments)
 
 
 def test_autocast_decides_the_dtype_of_the_products():

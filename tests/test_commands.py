@@ -1,0 +1,308 @@
+"""Every command of `zoo` where standard output is full or closed, files cannot be written, and there is no home folder.
+
+The commands are found by their entry points, and run with tiny inputs in processes that are forked from two servers,
+which have imported torch and the rest once: one as usual, and one without a home folder and on an ASCII terminal.
+"""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from temporal_zoo.cli import GROUP
+
+pytest.importorskip("av")
+pytest.importorskip("PIL.Image")
+pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and fills /dev/full")
+
+SMALL = "model.width=8 model.multipliers=1,2 model.blocks=1 model.groups=2 model.heads=1 model.stem=3 model.slots=mid "
+SMALL += "data.frames=3 batch=1 test_clips=1 data.cache={room}/cache"
+SETTINGS = [word for setting in SMALL.split() for word in ("--set", setting)]
+
+
+class Case:
+    """A command: its words, the exit code that it usually has, what it writes, and whether it needs a home folder."""
+
+    def __init__(self, words, *more, code=0, writes=None, home=False):
+        self.words, self.code, self.writes, self.home = [*words.split(), *more], code, writes, home
+
+
+CASES = [
+    Case("--help"),
+    Case("list"),
+    Case("list --json"),
+    Case("info bimamba"),
+    Case("check identity"),
+    Case("doctor --help"),
+    Case("train --preset tiny --steps 1 --data {videos} --mixer identity", *SETTINGS, writes="runs"),
+    Case("sample builtin:doom --count 1 --steps 1 --frames 1", writes="clips"),
+    Case("data inspect {videos}"),
+    Case("data build {videos} --size 8 --out decoded", writes="decoded"),
+    Case("data build {videos} --size 8", writes="cache", home=True),
+    Case("data preview {room}/decoded --frames 2 --size 8 --count 1 --out pictures/preview", writes="pictures"),
+    Case("evaluate {videos} --real {videos} --extractor plain --frames 9 --count 2", writes="cache", home=True),
+    Case("weights i3d", code=2),
+    Case("probe --list"),
+    Case("probe copy --mixers identity --seeds 1 --steps 1 --sequences 2", writes="runs"),
+    Case("ablate --list"),
+    Case("bench --dry-run"),
+    Case("bench --layers identity --lengths 2 --level mixer --mode forward --repetitions 1", writes="runs"),
+    Case("plan --layers identity --lengths 2 --checkpointing none --preset tiny --size 8", writes="runs"),
+    Case("reproduce --help"),
+    Case("report {record} --out pages", writes="pages"),
+    Case("compare {record} {record}"),
+]
+
+SERVER = """
+import concurrent.futures, ctypes, gc, json, os, pty, resource, signal, sys, tempfile, threading, traceback
+folder, conditions, cases = json.loads(sys.argv[1])
+if "no home" in conditions:
+    import pwd
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+    pwd.getpwuid = unknown
+import av, matplotlib.figure, numpy, PIL.Image, rich.progress, torch
+import bench.cli, bench.plan, bench.page, bench.reading, bench.sweep, diffusion.run, diffusion.generate
+import diffusion.curves, diffusion.evaluation.suite, diffusion.evaluation.report, diffusion.probes.sweep
+import diffusion.probes.page, temporal_zoo.catalogue
+import temporal_zoo.contract, bench.attempt, bench.site, bench.apart, bench.pool, bench.surroundings
+from temporal_zoo.cli import zoo
+
+# What would start processes that import all of this again runs here.
+def examine(cases, expected=None):
+    found = bench.site.examine(cases, expected)
+    return found.environment, found.place
+bench.apart.examine = examine
+bench.apart.Workers.measure = lambda self, case, **_: bench.attempt.run(case, budget_s=0.01)
+bench.pool.planners = lambda: concurrent.futures.ThreadPoolExecutor(1)
+bench.surroundings._LISTEN_S = 0.001
+
+# What takes seconds when it is done for the first time.
+temporal_zoo.catalogue.mixer("bimamba")
+bench.plan.plans_of(bench.devices.device("a100-40gb"), [2], bench.plan.Setup(mixer="identity", preset="tiny", size=8))
+network, config, fps = diffusion.generate.load_network(diffusion.checkpoint.find("builtin:doom"), torch.device("cpu"))
+diffusion.generate.sample_clips(network, config, 1, fps=fps, num_steps=1, frames=1)
+
+def drop_capabilities():
+    # Root may write everywhere; without its capabilities it obeys the permissions of its own files.
+    ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+
+def child(condition, words, out, err):
+    os.dup2(err, 2)
+    if condition == "full output":
+        out = os.open("/dev/full", os.O_WRONLY)
+    elif condition == "closed pipe":
+        gone, out = os.pipe()
+        os.close(gone)
+    elif condition == "tiny terminal":
+        os.environ |= {"TERM": "dumb", "COLUMNS": "1", "LINES": "1"}
+    elif condition == "full disk":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    elif condition == "read-only folder":
+        os.chmod(".", 0o500)
+        drop_capabilities()
+    os.dup2(out, 1)
+    signal.alarm(100)
+    sys.argv = ["zoo", *words]
+    try:
+        zoo(words, prog_name="zoo")
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    # As Python ends, without the second that it takes to forget torch.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            os.write(2, f"Exception ignored: {error}".encode())
+            code = 120
+    os._exit(code)
+
+def drained(descriptor, into):
+    try:
+        while part := os.read(descriptor, 1 << 16):
+            into.append(part)
+    except OSError:  # the other end of a terminal is closed
+        pass
+
+gc.freeze()
+answers = []
+for number, (condition, words) in enumerate(cases):
+    here = tempfile.mkdtemp(dir=folder)
+    os.environ["ZOO_CACHE"] = os.path.join(here, "cache")
+    if "no home" in conditions:
+        del os.environ["ZOO_CACHE"]
+    (reading, out), (telling, err) = os.pipe() if condition != "tiny terminal" else pty.openpty(), os.pipe()
+    sys.stdout.flush()
+    if not (pid := os.fork()):
+        os.chdir(here)
+        child(condition, words, out, err)
+    os.close(out)
+    os.close(err)
+    said, told = [], []
+    threads = [threading.Thread(target=drained, args=pair) for pair in ((reading, said), (telling, told))]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    answers.append([code, b"".join(said).decode("latin1"), b"".join(told).decode("utf-8", "replace")])
+    os.close(reading)
+    os.close(telling)
+sys.stdout.write(json.dumps(answers))
+sys.stdout.flush()
+"""
+
+USUAL = ("usual", "full output", "closed pipe", "full disk", "read-only folder", "tiny terminal")
+BARE = "no home, ASCII"
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """(condition, number of the case) -> exit code, standard output and standard error."""
+    room = tmp_path_factory.mktemp("room")
+    places = {"room": str(room), "videos": str(_videos(room / "videos")), "record": str(_record(room / "record"))}
+    words = [[word.format(**places) for word in case.words] for case in CASES]
+    _decoded(places)
+    jobs = {
+        "usual": [(condition, number) for condition in USUAL for number in range(len(CASES))],
+        BARE: [(BARE, number) for number in range(len(CASES))],
+    }
+    known = {name: value for name, value in os.environ.items() if not name.startswith(("ZOO_", "COLUMNS", "LINES"))}
+    known |= {"OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(room), "LANG": "C.UTF-8"}
+    bare = {name: value for name, value in known.items() if not name.startswith(("HOME", "XDG_", "LANG", "LC_", "MPL"))}
+    bare["USER"] = "user"  # without any name of the user, torch.compile fails
+    bare |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    running = {}
+    for name, environment in (("usual", known), (BARE, bare)):
+        asked = [(condition, words[number]) for condition, number in jobs[name]]
+        argument = json.dumps([str(room), "no home" if name == BARE else "", asked])
+        command = [sys.executable, "-c", SERVER, argument]
+        running[name] = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=room
+        )
+    found = {}
+    for name, process in running.items():
+        said, told = process.communicate(timeout=900)
+        assert process.returncode == 0, told.decode(errors="replace")[-2000:]
+        found |= dict(zip(jobs[name], json.loads(said), strict=True))
+    return found
+
+
+def _videos(folder):
+    from diffusion.clip import Clip
+    from diffusion.video import save_mp4
+
+    for number in range(2):
+        pixels = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8)
+        save_mp4(folder / f"{number}.mp4", Clip(pixels, fps=8), scale=1)
+    return folder
+
+
+def _decoded(places):
+    from diffusion.data.build import build
+
+    list(build(Path(places["videos"]), Path(places["room"]) / "decoded", size=8))
+
+
+def _record(folder):
+    from bench.case import expand
+    from bench.outcome import Outcome, Times
+    from temporal_zoo.environment import environment
+    from temporal_zoo.record import Session
+
+    session = Session(folder / "records.jsonl", environment())
+    for case in expand(layers="bimamba,flash", lengths="16,64", level="mixer", mode="train"):
+        outcome = Outcome("ok", time_ms=Times(1, 2, 3, 9, 2, True), stored_bytes=case.frames)
+        session.write("measurement", {"case": case.to_dict()} | outcome.to_dict())
+    return folder
+
+
+def walked(condition, answers):
+    """Every case under a condition: the case, what it usually says, and code, output and message here."""
+    for number, case in enumerate(CASES):
+        yield case, answers["usual", number][1], answers[condition, number]
+
+
+def no_traceback(message):
+    return not any(words in message for words in ("Traceback", "Exception ignored", "UnicodeEncodeError"))
+
+
+def one_message(told):
+    return told.count("Error: ") == 1 and no_traceback(told)
+
+
+def test_every_command_is_walked():
+    ours = {point.name for point in importlib.metadata.entry_points(group=GROUP)
+            if point.module.partition(".")[0] in ("temporal_zoo", "diffusion", "bench")}  # fmt: skip
+    assert ours - {case.words[0] for case in CASES} == set()
+
+
+def check(condition, answers, fault):
+    """Fails with everything that is wrong, not only the first."""
+    wrong = []
+    for case, usual, (code, said, told) in walked(condition, answers):
+        if why := (None if no_traceback(told) else "a traceback") or fault(case, usual, code, said, told):
+            wrong.append(f"zoo {' '.join(case.words)[:60]}: {why}; exit code {code}\n{said[-300:]}\n{told[-600:]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_as_usual(answers):
+    check("usual", answers, lambda case, _, code, *__: code != case.code and f"expected {case.code}")
+
+
+def test_a_full_standard_output_is_named(answers):
+    def fault(case, usual, code, said, told):
+        if not usual:
+            return code != case.code and "it writes nothing there"
+        return not (code == 2 and one_message(told) and "standard output: No space left" in told) and "not named"
+
+    check("full output", answers, fault)
+
+
+def test_a_closed_pipe_ends_a_command_without_a_word(answers):
+    def fault(case, usual, code, said, told):
+        return (code != (141 if usual else case.code) or ("Error" in told and case.code == 0)) and "not quiet"
+
+    check("closed pipe", answers, fault)
+
+
+@pytest.mark.parametrize(
+    ("condition", "reasons"),
+    [("full disk", ("File too large",)), ("read-only folder", ("Permission denied",))],
+)
+def test_a_file_that_cannot_be_written_is_named(answers, condition, reasons):
+    def fault(case, usual, code, said, told):
+        if case.writes is None:
+            # `check` tries torch.compile, which needs a temporary file: that check fails, and is told.
+            checks = case.words[0] == "check" and condition == "full disk"
+            return code != (1 if checks else case.code) and "it writes no files"
+        named = case.writes in told and any(reason in told for reason in reasons)
+        return not (code == 2 and one_message(told) and named) and "not named"
+
+    check(condition, answers, fault)
+
+
+def test_a_terminal_of_one_column_that_can_do_nothing(answers):
+    check("tiny terminal", answers, lambda case, _, code, *__: code != case.code and f"expected {case.code}")
+
+
+def test_without_a_home_and_on_an_ascii_terminal(answers):
+    def fault(case, usual, code, said, told):
+        if case.home:
+            return not (code == 2 and one_message(told) and "ZOO_CACHE" in told) and "nothing said of ZOO_CACHE"
+        return code != case.code and f"expected {case.code}"
+
+    check(BARE, answers, fault)
+
+
+def test_the_walk_can_fail(answers):
+    with pytest.raises(AssertionError, match="a fault"):
+        check("usual", answers, lambda *_: "a fault")
+    assert not no_traceback("Traceback (most recent call last)")

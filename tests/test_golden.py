@@ -1,0 +1,126 @@
+"""What files depend on: names, defaults, state dicts and keys change by a deliberate edit alone.
+
+A difference here means that files which users have mean something else now, or are not found any more.  If that is
+intended: add a migration (`diffusion/migrations.py`), a line to `diffusion.mixer_text.SILENT` or
+`diffusion.ablations.keys.YOUNGER`; then write the golden files anew, and look at what changed:
+
+    python -P tests/test_golden.py && git diff tests/golden
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion.ablations import catalogue
+from diffusion.ablations.job import Trial
+from diffusion.backbone import Backbone
+from diffusion.mixer_text import FLAVOURS, SILENT
+from diffusion.presets import PRESETS, preset
+from temporal_zoo import build, get, names
+from temporal_zoo.config import describe, hints
+
+FOLDER = Path(__file__).parent / "golden"
+DIM = 24
+# One for each kind of network; of the others a digest says whether they are the same.
+SHOWN = ("tiny", "paper-14.1M", "paper-14.5M", "paper-56.9M")
+
+
+def shapes(module):
+    return {name: "x".join(map(str, tensor.shape)) for name, tensor in module.state_dict().items()}
+
+
+def mixers():
+    """Options and state dicts of every mixer, as it comes and with every example of its options."""
+    found = {}
+    for name in names():
+        config = get(name).mixer.Config
+        with torch.device("meta"):
+            states = {
+                spec: shapes(build(spec, DIM)) for spec in (name, *(f"{name}:{text}" for text in config.examples))
+            }
+        options = {option: [kind, default] for option, kind, default, _ in describe(config)}
+        found[name] = {"options": options, "flavours": config.flavours, "states": states}
+    return found
+
+
+def presets():
+    """Configuration and state dict of every preset."""
+    found = {}
+    for name in PRESETS:
+        config = preset(name)
+        with torch.device("meta"):
+            state = shapes(Backbone(config.model))
+        digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
+        found[name] = {"config": config.to_dict(), "tensors": len(state), "state_digest": digest}
+        found[name] |= {"state": state} if name in SHOWN else {}
+    return found
+
+
+def ablations():
+    """Where the first seed of every cell of every ablation is kept, before widths and steps are solved for."""
+    found = {}
+    for name in catalogue.names():
+        for scale_name in ("toy", "paper"):
+            scale = catalogue.get(name, scale_name).scale
+            model = scale.base.train.model.replace(size=scale.base.train.data.size)
+            base = scale.base.replace(train=scale.base.train.replace(model=model))
+            for cell in scale.cells:
+                recipe = base.override(cell.changes)
+                trial = Trial(dict(cell.values), 0, cell.reference, recipe, scale.held_out, {})
+                found[f"{name}, {scale_name}: {trial.name}"] = trial.file
+    return found
+
+
+GOLDEN = {"mixers": mixers, "presets": presets, "ablations": ablations}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_what_files_depend_on_has_not_changed(name):
+    golden = json.loads((FOLDER / f"{name}.json").read_text())
+    now = json.loads(json.dumps(GOLDEN[name]()))
+    differences = list(_differences(golden, now))
+    assert not differences, f"{__doc__}\n" + "\n".join(differences[:20])
+
+
+def test_a_difference_is_found():
+    golden = json.loads((FOLDER / "mixers.json").read_text())
+    golden["attn"]["options"]["heads"][1] = "9"
+    del golden["attn"]["states"]["attn"]
+    found = list(_differences(golden, json.loads((FOLDER / "mixers.json").read_text())))
+    assert found[0] == "attn/options/heads: was ['whole number', '9'], is ['whole number', '8']"
+    assert found[1].startswith("attn/states/attn: was None, is {")
+
+
+def test_the_key_of_published_results_is_the_one_they_were_written_under():
+    results = json.loads((Path(__file__).parent.parent / "docs/results/bidirectional/results.json").read_text())
+    golden = json.loads((FOLDER / "ablations.json").read_text())
+    folders = {result["contact_sheet"].partition("/")[0] for result in results["results"] if result["seed"] == 0}
+    assert folders == {
+        place.partition("/")[0] for cell, place in golden.items() if cell.startswith("bidirectional, toy")
+    }
+
+
+def test_every_option_has_a_meaning_when_files_leave_it_out():
+    for name in names():
+        config = get(name).mixer.Config
+        if get(name).home.startswith("temporal_zoo."):
+            assert set(SILENT[name]) == set(hints(config)), f"add the new option of {name} to SILENT"
+            assert set(FLAVOURS.get(name, {})) <= set(config.flavours)
+
+
+def _differences(golden, now, path=""):
+    if isinstance(golden, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*golden, *now]):
+            yield from _differences(golden.get(key), now.get(key), f"{path}/{key}" if path else key)
+        if golden.keys() == now.keys() and list(golden) != list(now):
+            yield f"{path}: another order"
+    elif golden != now:
+        yield f"{path}: was {golden}, is {now}"
+
+
+if __name__ == "__main__":
+    for name, made in GOLDEN.items():
+        (FOLDER / f"{name}.json").write_text(json.dumps(made(), indent=1) + "\n")
