@@ -101,7 +101,7 @@ def quality(found: Sequence[CellResults], along: str | None = None) -> Figure:
             points = [(cell, cell.cost(price), values.get(cell.name)) for cell in found]
             _draw_quality(axes, [(cell, at, value) for cell, at, value in points if at and value], along, looks)
             axes.set(ylabel=label, xscale="log")
-            axes.margins(x=0.08)
+            _widen(axes, {at for _, at, value in points if at and value})
     for price, axes in zip(prices, panels[-1], strict=True):
         axes.set_xlabel(cost_words(price) + (f" (beside points: {along})" if along else ""))
         _plain_log(axes.xaxis, in_bytes=price.endswith("_bytes"))
@@ -205,6 +205,15 @@ def _draw_quality(
             axes.annotate(cell.axes.get(along or "", ""), (at, value.value), textcoords="offset points",
                           xytext=(6, 5), fontsize=7, color=look.colour)  # fmt: skip
     axes.grid(alpha=0.3)
+
+
+def _widen(axes: Axes, costs: set[float]) -> None:
+    """Lets an axis of costs reach beyond its points; a single cost is its middle."""
+    if len(costs) == 1:
+        (cost,) = costs
+        axes.set_xlim(cost / 2, cost * 2)
+    else:
+        axes.margins(x=0.08)
 
 
 def _percent(part: Estimate | None) -> Estimate | None:

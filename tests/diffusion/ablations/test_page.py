@@ -123,6 +123,17 @@ def test_quality_is_drawn_against_bytes_with_fused_and_unfused_attention_marked(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("seconds", [0.03, 0.047, 0.1])
+def test_an_axis_of_one_cost_has_a_width(seconds):
+    """As of cells that share a training; warnings, which are errors here, depended on the number."""
+    found = cells([replace(result, costs={"step_s": seconds}) for result in made_up(1)])
+    figure = figures.quality(found)
+    figures.png(figure)
+    low, high = figure.axes[-1].get_xlim()
+    assert low < 0.9 * seconds
+    assert high > 1.1 * seconds
+
+
 def test_a_forest_has_a_mark_for_every_difference_at_its_place():
     found = cells(made_up())
     figure = figures.forest(found, [CONTRAST], ["frames"])
