@@ -1,21 +1,25 @@
 """Plans: devices, what a step takes, the longest clip that fits, the command, and plans against measurements."""
 
+import contextlib
 import json
 import math
 import os
 import signal
 import time
+import types
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+from bench import pool as pool_of_planners
 from bench import verify
 from bench.accounting import Ledger
 from bench.allocator import CachingAllocator
 from bench.devices import GIB, GPUS, device
-from bench.plan import CHECKPOINTING, MOST_FRAMES, Planner, Setup, largest
+from bench.plan import CHECKPOINTING, MOST_FRAMES, Planner, Setup, largest, plans_of
 from bench.pool import planners
 from temporal_zoo.cli import zoo
 from temporal_zoo.config import ConfigError
@@ -108,13 +112,19 @@ def test_the_search_ends_where_nothing_fits_and_where_all_does():
     assert largest(lambda frames: 1, 1, {64: 1}) == MOST_FRAMES
 
 
+@pytest.fixture
+def no_processes(monkeypatch):
+    """Commands plan in this process; those that plan for them have a test of their own."""
+    monkeypatch.setattr("bench.pool.planners", lambda: contextlib.nullcontext(types.SimpleNamespace(map=map)))
+
+
 def told(*options, code=0):
     result = CliRunner().invoke(zoo, ["plan", "--preset", "tiny", "--size", "16", *options])
     assert result.exit_code == code, result.output
     return result.output
 
 
-def test_the_command_plans_tables_a_plot_and_a_file(tmp_path):
+def test_the_command_plans_tables_a_plot_and_a_file(tmp_path, no_processes):
     options = ["--layers", "attn,bimamba", "--lengths", "8,32", "--checkpointing", "none", "--gpu", "2GiB"]
     output = told(*options, "--out", str(tmp_path))
     assert "fits up to" in output
@@ -125,7 +135,7 @@ def test_the_command_plans_tables_a_plot_and_a_file(tmp_path):
     assert (tmp_path / "plan.png").stat().st_size > 10_000
 
 
-def test_the_impossible_is_refused_with_its_number(tmp_path):
+def test_the_impossible_is_refused_with_its_number(tmp_path, no_processes):
     output = told("--layers", "attn", "--lengths", "72000", "--checkpointing", "none", "--out", str(tmp_path), code=1)
     (line,) = (line for line in output.splitlines() if "72,000 frames need" in line)
     assert "GiB" in line
@@ -145,7 +155,7 @@ def test_the_impossible_is_refused_with_its_number(tmp_path):
         (["--preset", "huge"], "no preset"),
     ],
 )
-def test_what_cannot_be_asked(options, message):
+def test_what_cannot_be_asked(options, message, no_processes):
     assert message in told("--lengths", "8", *options, code=2)
 
 
@@ -188,8 +198,13 @@ def test_peaks_on_a_gpu_are_as_planned(planner, mixer):
     assert found.peak == pytest.approx(plan.bytes.peak, rel=0.1)
 
 
-def test_ctrl_c_ends_those_who_count():
+def test_processes_plan_and_end_with_ctrl_c(planner, monkeypatch):
+    monkeypatch.setattr(pool_of_planners, "usable_cores", lambda: 1)
     with planners() as pool:
+        without_memory = replace(planner.device, memory_bytes=0)
+        assert pool.submit(plans_of, without_memory, [8], TINY).result() == ([Planner(without_memory).plan(TINY)], 0)
+        with pytest.raises(ConfigError, match="no preset"):
+            pool.submit(plans_of, planner.device, [8], TINY.replace(preset="huge")).result()
         worker = pool.submit(os.getpid).result()
         waiting = [pool.submit(time.sleep, 600) for _ in range(3)]
         os.kill(worker, signal.SIGINT)  # as the terminal does, to all of them
