@@ -167,7 +167,8 @@ def _seconds(measured: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _planned(found: Reproduction) -> Iterator[str]:
     yield (
         f"Planned: a training step of width 64 on {control.FRAMES} frames, one clip, with AdamW and the average of the "
-        "weights, with the backends that need no package but torch and Triton. No GPU has confirmed these bytes. "
+        "weights, with the backends that need no package but torch and Triton. No GPU has confirmed these bytes or "
+        "our Triton kernels yet. "
         "Recomputed means that the temporal layers run again in the backward pass (activation checkpointing). "
         "Longest is the longest clip on an A100 of 40 GB, in frames."
     )

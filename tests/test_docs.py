@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from diffusion.ablations.counting import Counted
 from diffusion.slots import assign
 from temporal_zoo import build, get, registry
 from temporal_zoo.cli import zoo
@@ -83,6 +84,7 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.checkpoint.find", understood)
     monkeypatch.setattr("diffusion.data.cli.locate", understood)
     monkeypatch.setattr("diffusion.probes.sweep.Sweep", understood)
+    monkeypatch.setattr("diffusion.ablations.budget.counted", lambda *_: Counted(1, 1))
     monkeypatch.setattr("diffusion.ablations.cli._prepare", understood)
     monkeypatch.setattr("temporal_zoo.doctor.examine", understood)
     monkeypatch.setattr("diffusion.evaluation.extractors.open_extractor", understood)

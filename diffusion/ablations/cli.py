@@ -226,9 +226,11 @@ def _conclude(grid: Grid, as_json: bool) -> None:
 def _show_grid(grid: Grid, as_json: bool) -> None:
     from diffusion.ablations.words import bytes_text
 
+    failures = grid.failures()
     rows = [
-        {"trial": trial.name, "folder": trial.run, "state": _state(grid, trial), **trial.costs,
-         "steps": trial.recipe.train.steps, "matched": trial.matched}
+        {"trial": trial.name, "folder": trial.run,
+         "state": "done" if grid.is_done(trial) else "failed" if trial.name in failures else "pending",
+         **trial.costs, "steps": trial.recipe.train.steps, "matched": trial.matched}
         for trial in grid.trials
     ]  # fmt: skip
     if as_json:
@@ -241,15 +243,9 @@ def _show_grid(grid: Grid, as_json: bool) -> None:
     for trial, row in zip(grid.trials, rows, strict=True):
         off = trial.costs.get("off_budget")
         table.add_row(
-            trial.name, _state(grid, trial), f"{row['parameters']:,}", bytes_text(trial.costs["stored_bytes"]),
+            trial.name, row["state"], f"{row['parameters']:,}", bytes_text(trial.costs["stored_bytes"]),
             str(trial.recipe.train.model.width), f"{row['steps']:,}",
-            "" if off is None else f"{off:+.1%}" + ("" if trial.matched else ", no match"), trial.run,
+            "" if off is None else f"{off:+.1%}" + ("" if trial.matched else ", no match"), row["folder"],
             style=None if trial.matched else "red",
         )  # fmt: skip
     console.print(table)
-
-
-def _state(grid: Grid, trial: Any) -> str:
-    if grid.is_done(trial):
-        return "done"
-    return "failed" if trial.name in grid.failures() else "pending"
