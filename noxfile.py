@@ -48,7 +48,7 @@ def sanitize(session: nox.Session) -> None:
     """The C++ backends under the address and undefined-behaviour sanitizers: lengths, padding, 10,000 random shapes."""
     install(session, ".[test]")
     folder = Path(session.create_tmp()).absolute()
-    # A compiler of this session's own, so that the package needs no setting for it.  Its options come last and win.
+    # A compiler of its own, so that the package needs no setting for it.  Its options come last and win.
     compiler = folder / "sanitizing-g++"
     compiler.write_text(
         "#!/bin/sh\nunset LD_PRELOAD\n"

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from temporal_zoo.errors import UserError
+from temporal_zoo.option_types import FiniteNumber
 
 from . import devices
 from .quarter import results
@@ -34,7 +35,7 @@ def gpu() -> None:
 @gpu.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/gpu"), show_default=True,
               help="Folder of the records and of the page.")  # fmt: skip
-@click.option("--minutes", type=click.FloatRange(min=1), default=8.0, show_default=True, help="Of this call.")
+@click.option("--minutes", type=FiniteNumber(min=1), default=8.0, show_default=True, help="Of this call.")
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu.")
 @click.option("--rehearse", is_flag=True, help="Tiny sizes: the whole program in two minutes, also on a CPU.")
 def quarter(out: Path, minutes: float, device: str, rehearse: bool) -> None:

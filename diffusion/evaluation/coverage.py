@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 
 from diffusion.data.storage import written_whole
@@ -178,7 +179,7 @@ def main(folder: Path) -> None:
     for result in everything():
         found.append(result)
         session.write("coverage", {"method": METHOD} | vars(result))
-        print(result, file=sys.stderr, flush=True)
+        click.echo(result, err=True)
         with written_whole(folder / "fvd-interval.md") as file:
             file.write(page(found).encode())
 
