@@ -227,11 +227,13 @@ def _show_grid(grid: Grid, as_json: bool) -> None:
     from diffusion.ablations.words import bytes_text
 
     failures = grid.failures()
+    states = [
+        "done" if grid.is_done(trial) else "failed" if trial.name in failures else "pending" for trial in grid.trials
+    ]
     rows = [
-        {"trial": trial.name, "folder": trial.run,
-         "state": "done" if grid.is_done(trial) else "failed" if trial.name in failures else "pending",
-         **trial.costs, "steps": trial.recipe.train.steps, "matched": trial.matched}
-        for trial in grid.trials
+        {"trial": trial.name, "folder": trial.run, "state": state, **trial.costs, "steps": trial.recipe.train.steps,
+         "matched": trial.matched}
+        for trial, state in zip(grid.trials, states, strict=True)
     ]  # fmt: skip
     if as_json:
         return click.echo(json.dumps(rows, indent=2))
@@ -240,12 +242,12 @@ def _show_grid(grid: Grid, as_json: bool) -> None:
     table = terminal.table(
         "trial", "state", "parameters", "stored, one clip", "width", "steps", "off the budget", "folder"
     )
-    for trial, row in zip(grid.trials, rows, strict=True):
+    for trial, state, row in zip(grid.trials, states, rows, strict=True):
         off = trial.costs.get("off_budget")
         table.add_row(
-            trial.name, row["state"], f"{row['parameters']:,}", bytes_text(trial.costs["stored_bytes"]),
+            trial.name, state, f"{row['parameters']:,}", bytes_text(trial.costs["stored_bytes"]),
             str(trial.recipe.train.model.width), f"{row['steps']:,}",
-            "" if off is None else f"{off:+.1%}" + ("" if trial.matched else ", no match"), row["folder"],
+            "" if off is None else f"{off:+.1%}" + ("" if trial.matched else ", no match"), trial.run,
             style=None if trial.matched else "red",
         )  # fmt: skip
     console.print(table)
