@@ -65,7 +65,7 @@ def check_gradients_of_tangents(make: Make) -> None:
         ahead, behind = (slopes((mixer(x + step * v) * weights).sum()) for step in (STEP, -STEP))
         for name, slope in found.items():
             wanted = (ahead[name] - behind[name]) / (2 * STEP)
-            moved = float((slope - wanted).abs().max() / ahead[name].abs().max().clamp(min=1e-6))
+            moved = float((slope - wanted).detach().abs().max() / ahead[name].detach().abs().max().clamp(min=1e-6))
             require(moved < SAME, f"the gradient of a jvp is wrong for {name}: a loss of derivatives would misguide it")
 
 

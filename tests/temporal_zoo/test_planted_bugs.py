@@ -158,7 +158,7 @@ BUGS = [
     ),
     Bug(
         what="no rows: their largest is asked for",
-        function="mixers.bimamba:BiMamba.mix",
+        function="mixers._selective:run",
         old="selective_block(x,",
         new="selective_block(x + 0 * x.amax(0),",
         spec="bimamba",

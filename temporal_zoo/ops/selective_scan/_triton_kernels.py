@@ -300,7 +300,8 @@ def _store_sums(pointer, x, state: tl.constexpr):
     """Stores the sums over channels, one per state."""
     # Every lane has the sums of several states; as many lanes as there are states have to store one each.  Fetched
     # through registers: what Triton does unasked goes through shared memory.
-    lane = tl.arange(0, max(x.shape[0], x.shape[1]))
+    lanes: tl.constexpr = x.shape[0] if x.shape[0] > x.shape[1] else x.shape[1]
+    lane = tl.arange(0, lanes)
     sums = tl.gather(tl.sum(x, axis=1), lane % x.shape[0], axis=0)
     tl.store(pointer + lane, sums, mask=lane < state)
 

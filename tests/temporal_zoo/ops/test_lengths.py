@@ -124,7 +124,7 @@ def value_and_gradient(op, x, lengths, backend):
     return y.detach(), x.grad
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_values_are_read_nowhere_where_that_would_break_a_trace():
     """Shape and dtype are checked all the same, and right values go through."""

@@ -6,6 +6,7 @@ marked `gpu` run there on the CPU, started by one that is not.
 
 import math
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,8 @@ def test_resources(launches, compiled_for, state, chip):
         assert resources.registers <= most_registers
         assert resources.spilled == 0
         if state == 16:
-            assert resources.shared == 0
+            # Triton 3.4 takes one sum over states through shared memory.
+            assert resources.shared <= (256 if version("triton").startswith("3.4.") else 0)
 
 
 def test_refusals():
