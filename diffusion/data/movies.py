@@ -205,10 +205,11 @@ def _orientation(frame: Any, path: Path) -> Orientation:
 
     Raises: UnreadableVideo when it turns by anything but a multiple of 90 degrees.
     """
-    matrix = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    # By name: what an iteration over it gives is another thing since PyAV 19.
+    matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return Orientation()
-    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
     straight, crossed = max(abs(a), abs(d)), max(abs(b), abs(c))
     if 64 * min(straight, crossed) > max(straight, crossed):
         raise UnreadableVideo(

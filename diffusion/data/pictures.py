@@ -90,7 +90,7 @@ def animation(path: Path, size: int) -> Iterator[Recording]:
     picture = _opened(image, path)
     # The first picture of an animated png may be one for programs that cannot play it.
     numbers = range(int(getattr(picture, "default_image", False)), getattr(picture, "n_frames", 1))
-    seconds: list[float] = []
+    milliseconds: list[float] = []  # whole ones: sums of seconds depend on the version of Python
     errors: list[UnreadableVideo] = []
 
     def squares() -> Iterator[np.ndarray]:
@@ -100,7 +100,7 @@ def animation(path: Path, size: int) -> Iterator[Recording]:
             except UnreadableVideo as error:
                 errors.append(error)
                 return
-            seconds.append(float(picture.info.get("duration", 0)) / 1000)
+            milliseconds.append(float(picture.info.get("duration", 0)))
             yield orientation.apply(shrink(pixels[None], size)[0])
 
     pictures = squares()
@@ -112,12 +112,12 @@ def animation(path: Path, size: int) -> Iterator[Recording]:
     def blocks() -> Iterator[np.ndarray]:
         with picture:
             yield from in_blocks(chain([first], pictures))
-        if sum(seconds) > 0:
-            recording.fps = len(seconds) / sum(seconds)
+        if sum(milliseconds) > 0:
+            recording.fps = 1000 * len(milliseconds) / sum(milliseconds)
         if errors:
-            recording.lost = len(numbers) - len(seconds)
-            recording.notes.append(f"only {len(seconds)} of its {len(numbers)} frames can be decoded: {errors[0]}")
-        elif note := uneven(np.array(seconds), recording.fps):
+            recording.lost = len(numbers) - len(milliseconds)
+            recording.notes.append(f"only {len(milliseconds)} of its {len(numbers)} frames can be decoded: {errors[0]}")
+        elif note := uneven(np.array(milliseconds) / 1000, recording.fps):
             recording.notes.append(note)
 
     recording = Recording(UNKNOWN_FPS, picture.height, picture.width, 3, blocks())
