@@ -101,10 +101,15 @@ class Config:
         return self.replace(**{name: from_text(value, known[name], f"{type(self).__qualname__}.{name}")})
 
 
+_hints: dict[type, dict[str, Any]] = {}
+
+
 def hints(cls: type[Config]) -> dict[str, Any]:
-    """Field name -> resolved type, in order of declaration."""
-    resolved = typing.get_type_hints(cls)
-    return {f.name: resolved[f.name] for f in dataclasses.fields(cls)}
+    """Field name -> resolved type, in order of declaration; found out once, since every record that is made asks."""
+    if cls not in _hints:
+        resolved = typing.get_type_hints(cls)
+        _hints[cls] = {f.name: resolved[f.name] for f in dataclasses.fields(cls)}
+    return _hints[cls]
 
 
 def describe(cls: type[Config]) -> list[tuple[str, str, str, str]]:

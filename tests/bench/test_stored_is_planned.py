@@ -13,6 +13,8 @@ from temporal_zoo.stored import stored_bytes
 ROWS, DIM = 3, 24
 # Below the width of a short convolution, no multiple of anything, and beyond the 256 frames of a chunk of the C++ scan.
 LENGTHS = (2, 37, 300)
+# References have no chunks: they take frame after frame, slowly.
+LENGTHS_OF_REFERENCES = LENGTHS[:2]
 SMALL = ModelConfig(size=8, width=8, multipliers=(1, 2), groups=2, heads=1, time_width=2, stem=3)
 
 
@@ -56,7 +58,7 @@ def bodies(spec):
 def test_of_every_mixer_with_every_body_at_every_length(spec, dtype):
     compared = 0
     for pins in bodies(spec):
-        for frames in LENGTHS:
+        for frames in LENGTHS_OF_REFERENCES if "reference" in pins.values() else LENGTHS:
             with use_backend(**pins):
                 measured = of_shape(spec, "cpu", frames, dtype)
                 with planning(Planned("cpu")):

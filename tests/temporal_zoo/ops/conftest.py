@@ -1,5 +1,6 @@
 """What the tests of ops share: lengths that cannot be read, and for Triton an interpreter and a compiler."""
 
+import json
 import os
 import re
 import subprocess
@@ -31,11 +32,13 @@ def opcheck():
 
 @pytest.fixture
 def interpret():
-    """Runs tests in a process whose Triton interprets its kernels on the CPU; takes the arguments of pytest."""
+    """Runs pytest with each list of arguments, in one process whose Triton interprets its kernels on the CPU."""
 
-    def run(*arguments):
+    def run(*runs):
+        code = "import json, sys, pytest; sys.exit(any(pytest.main(run) for run in json.loads(sys.argv[1])))"
+        arguments = [["-q", "-x", "-p", "no:cacheprovider", *map(str, run)] for run in runs]
         ran = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *map(str, arguments)],
+            [sys.executable, "-c", code, json.dumps(arguments)],
             capture_output=True,
             text=True,
             env=os.environ | {"TRITON_INTERPRET": "1", "ZOO_BACKEND": ""},

@@ -1,7 +1,7 @@
 """The Triton body: in Triton's interpreter, and compiled for GPUs that need not be there.
 
 Triton decides when a kernel is defined whether it will be interpreted, so that takes a process of its own: the tests
-marked `gpu` run there on the CPU, started by one that is not.
+marked `gpu` run there on the CPU, started by test_triton_interpreted.py.
 """
 
 import math
@@ -86,10 +86,6 @@ def test_auto_never_takes_it():
     assert attention.choose(q, q, q) != "triton"
     # Nor where no other kernel can run: what comes before it takes everything.
     assert attention.bodies.index("triton") == attention.bodies.index("blocked") + 1
-
-
-def test_in_the_interpreter(interpret):
-    interpret(__file__, "-m", "gpu")
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """The Triton body: in Triton's interpreter, and compiled for GPUs that need not be there.
 
 Triton decides when a kernel is defined whether it will be interpreted, so that takes a process of its own: the tests
-marked `gpu` run there on the CPU, started by one that is not.
+marked `gpu` run there on the CPU, started by test_triton_interpreted.py.
 """
 
 import math
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -120,12 +119,6 @@ def test_gives_the_same_twice():
 def test_comes_first_once_it_is_confirmed():
     x, taps = torch.zeros(2, 3, 4, device=DEVICE), torch.zeros(4, 4, device=DEVICE)
     assert (causal_conv.choose(x, [Filter(taps, reverse=True)]) == "triton") is (triton.CONFIRMED is not None)
-
-
-def test_in_the_interpreter(interpret):
-    """This file's tests for hardware, and a few of those for every body, which take long there."""
-    interpret(__file__, "-m", "gpu")
-    interpret(Path(__file__).with_name("test_causal_conv.py"), "-k", "triton and (only_some or no_rows)")
 
 
 @pytest.fixture

@@ -112,11 +112,6 @@ def test_values_that_cannot_be_read_are_clamped(op, unread_lengths):
     assert len(ran) > 1
 
 
-def test_triton_clamps_too(interpret):
-    pytest.importorskip("triton")
-    interpret(__file__, "-k", "clamped")
-
-
 def value_and_gradient(op, x, lengths, backend):
     x = x.clone().requires_grad_()
     y = WITH_BACKENDS[op](x, lengths, backend=backend)

@@ -1,13 +1,12 @@
 """The Triton body: in Triton's interpreter, compiled for GPUs that need not be there, and on one that is.
 
 Triton decides when a kernel is defined whether it will be interpreted, so that takes a process of its own: the tests
-marked `gpu` run there on the CPU, started by one that is not.
+marked `gpu` run there on the CPU, started by test_triton_interpreted.py.
 """
 
 import math
 import os
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
@@ -124,12 +123,6 @@ def test_comes_first_once_it_is_confirmed():
     u = torch.zeros(2, 3, 4, device=DEVICE)
     direction = Direction(u, u, -torch.ones(4, 3, device=DEVICE), u[..., :3], u[..., :3])
     assert (selective_scan.choose([direction]) == "triton") is (triton.CONFIRMED is not None)
-
-
-def test_in_the_interpreter(interpret):
-    """This file's tests for hardware, and a few of those for every body, which take long there."""
-    interpret(__file__, "-m", "gpu")
-    interpret(Path(__file__).with_name("test_selective_scan.py"), "-k", "triton and (shared or registered)")
 
 
 @pytest.fixture
