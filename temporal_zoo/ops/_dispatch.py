@@ -24,6 +24,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -275,8 +276,10 @@ def _device(args: tuple) -> str:
         if isinstance(value, torch.Tensor):
             return _planning.device_type(value)
         if isinstance(value, (tuple, list)) and value:
-            plain = isinstance(value[0], torch.Tensor) or not hasattr(value[0], "__dict__")
-            return _device(tuple(value) if plain else tuple(vars(value[0]).values()))
+            first = value[0]
+            return _device(
+                tuple(getattr(first, f.name) for f in fields(first)) if is_dataclass(first) else tuple(value)
+            )
     return "cpu"
 
 

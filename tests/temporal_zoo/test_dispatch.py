@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -228,9 +229,9 @@ def test_the_order_holds_in_a_compiled_graph(unconfirmed):
 
 
 def test_the_device_is_found_in_whatever_an_op_takes():
+    @dataclass(frozen=True)
     class Part:
-        def __init__(self, x):
-            self.x = x
+        x: torch.Tensor
 
     meta = torch.zeros(1, device="meta")
     assert [_dispatch._device(args) for args in ((meta,), ([Part(meta)],), (None, (meta,)), ())] == [

@@ -148,13 +148,15 @@ def launches(monkeypatch):
 @pytest.mark.parametrize("chip", [80, 90])
 @pytest.mark.parametrize("state", [16, 64])
 def test_resources(launches, compiled_for, state, chip):
-    for (kernel, arguments), most_registers in zip(launches(state), (128 if state == 16 else 255, 255), strict=True):
+    triton_is = tuple(map(int, version("triton").split(".")[:2]))
+    # Two versions are less thrifty: 3.7 with registers, and 3.4 takes one sum over states through shared memory.
+    few = 160 if triton_is == (3, 7) else 128
+    for (kernel, arguments), most_registers in zip(launches(state), (few if state == 16 else 255, 255), strict=True):
         resources = compiled_for(chip, kernel, arguments)
         assert resources.registers <= most_registers
         assert resources.spilled == 0
         if state == 16:
-            # Triton 3.4 takes one sum over states through shared memory.
-            assert resources.shared <= (256 if version("triton").startswith("3.4.") else 0)
+            assert resources.shared <= (256 if triton_is == (3, 4) else 0)
 
 
 def test_refusals():
