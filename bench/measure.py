@@ -82,7 +82,8 @@ def profile(step: Callable[[], Any], device: torch.device, path: Path) -> None:
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities, record_shapes=True) as seen:
+    # Without acc_events some versions of torch warn, of a profile of one cycle too.
+    with torch.profiler.profile(activities=activities, record_shapes=True, acc_events=True) as seen:
         step()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"unfinished-{path.name}")
