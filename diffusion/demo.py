@@ -27,7 +27,7 @@ console = Console(highlight=False, soft_wrap=True)
 def main(folder: Path) -> None:
     """Runs the demo and leaves everything it made in `folder`."""
     console.print(
-        f"Three parts, about four minutes on two idle cores; pictures and records go to {folder}.\n"
+        f"Three parts, about five minutes on two idle cores; pictures and records go to {folder}.\n"
         f"  1  train the shipped model {CONTINUE_STEPS} steps further on recorded maze walks, and draw eight clips\n"
         f"  2  train {' and '.join(MIXERS)} from scratch beside each other, {SCRATCH_STEPS} steps each\n"
         "  3  measure time and stored bytes of attn and bimamba at 16, 64 and 256 frames"
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
     compare(folder)
 
     console.rule("3  What each costs as clips get longer")
-    zoo(f"bench --layers attn,bimamba --lengths 16,64,256 --repetitions 2 --out {folder}/bench")
+    zoo(f"bench --layers attn,bimamba --lengths 16,64,256 --repetitions 3 --out {folder}/bench")
 
     console.rule("Look at")
     for name, what in PICTURES.items():
