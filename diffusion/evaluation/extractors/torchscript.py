@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 
 import torch
@@ -25,7 +26,10 @@ class _Script:
     def __init__(self, path: Path, device: torch.device) -> None:
         extra = {_FACTS: b""}
         try:
-            self._network = torch.jit.load(path, map_location=device, _extra_files=extra).eval()
+            with warnings.catch_warnings():
+                # torch deprecates the format; a user who has such a file can do nothing about it here.
+                warnings.filterwarnings("ignore", ".torch.jit.load. is deprecated")
+                self._network = torch.jit.load(path, map_location=device, _extra_files=extra).eval()
         except RuntimeError as error:
             raise EvaluationError(
                 f"{path} is no TorchScript file, or is damaged; a network is stored as one by "

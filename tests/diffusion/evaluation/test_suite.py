@@ -222,7 +222,7 @@ class Halves(torch.nn.Module):
         return clips.mean((2, 3, 4))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_a_torchscript_file_is_an_extractor(tmp_path):
     torch.jit.script(Halves()).save(
         tmp_path / "halves.pt", _extra_files={"extractor.json": '{"size": 8, "least_frames": 5}'}
@@ -238,7 +238,7 @@ def test_a_torchscript_file_is_an_extractor(tmp_path):
         open_extractor(f"torchscript:{tmp_path / 'broken.pt'}", None, CPU)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize(
     "facts",
     ["nonsense", "[1]", '{"size": 0}', '{"size": NaN}', '{"least_frames": "9"}', '{"size": 1e9}', "[" * 100_000],
@@ -249,7 +249,6 @@ def test_facts_of_a_torchscript_file_that_cannot_be(tmp_path, facts):
         open_extractor(f"torchscript:{tmp_path / 'a.pt'}", None, CPU)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_weights_alone_are_no_torchscript(tmp_path):
     torch.save({"a": torch.ones(3)}, tmp_path / "a.pt")
     with pytest.raises(EvaluationError, match=r"a\.pt is no TorchScript file.*torch\.jit\.script"):
