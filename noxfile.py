@@ -82,7 +82,7 @@ def matrix(session: nox.Session, torch: str) -> None:
     One of them: `nox -s "matrix(torch-2.11)"`.  Each installs what pip finds today, without constraints.txt.
     """
     session.install(".[test]", "torch" if torch == "newest" else f"torch=={torch}.*")
-    software = "import json; from temporal_zoo.environment import environment; print(json.dumps(environment()))"
+    software = "from temporal_zoo._support import environment as e; import json; print(json.dumps(e.environment()))"
     facts = json.loads(session.run("python", "-P", "-c", software, silent=True).splitlines()[-1])["software"]
     report = Path(session.create_tmp()) / "report.xml"
     try:
@@ -120,12 +120,12 @@ def speed(session: nox.Session) -> None:
     named = any(word.startswith("--benchmark-save") for word in session.posargs)
     keep = [f"--benchmark-storage=file://./{SPEED}", *([] if named else ["--benchmark-autosave"])]
     session.run("pytest", "-m", "speed", *keep, *session.posargs)
-    session.run("python", "-P", "-m", "bench.baselines", SPEED)
+    session.run("python", "-P", "-m", "bench.kernels.baselines", SPEED)
 
 
 @nox.session
 def kernels(session: nox.Session) -> None:
-    """Every body of every op against its peers, on an otherwise idle machine; `-- --out docs/results` keeps them."""
+    """Every backend of every op against its peers, on an otherwise idle machine; `-- --out docs/results` keeps them."""
     install(session, ".[bench]", "mambapy", "transformers")
     session.run("zoo", "bench", "--suite", "kernels", *session.posargs)
 

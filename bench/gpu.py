@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
+from temporal_zoo._support.options import FiniteNumber
 from temporal_zoo.errors import UserError
-from temporal_zoo.option_types import FiniteNumber
 
-from . import devices
+from .plan import devices
 from .quarter import results
 
 UNFINISHED = 3

@@ -68,7 +68,7 @@ PICTURES = {
 def zoo(arguments: str) -> None:
     """Runs a `zoo` command in its own process; stops the demo when it fails."""
     console.print(f"[bold]$ zoo {arguments}")
-    code = subprocess.run([sys.executable, "-P", "-m", "temporal_zoo.cli", *shlex.split(arguments)]).returncode
+    code = subprocess.run([sys.executable, "-P", "-m", "temporal_zoo.cli.main", *shlex.split(arguments)]).returncode
     if code:
         raise SystemExit(code)
 
@@ -77,11 +77,11 @@ def compare(folder: Path) -> None:
     """Draws the held-out losses of the runs from scratch, and a sheet of real and generated clips, labelled."""
     import torch
 
-    from diffusion.checkpoint import find
-    from diffusion.curves import save_curves
     from diffusion.data import open_clips
-    from diffusion.generate import load_network, sample_clips
-    from diffusion.video import save_sheet
+    from diffusion.sampling.generate import load_network, sample_clips
+    from diffusion.sampling.video import save_sheet
+    from diffusion.training.checkpoint import find
+    from diffusion.training.curves import save_curves
 
     save_curves(folder / "held_out.png", {f"{mixer}, from scratch": folder / f"scratch-{mixer}" for mixer in MIXERS})
     runs = {"checkpoint, continued": folder / "continued"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from temporal_zoo.arithmetic import set_arithmetic
+from temporal_zoo._support.arithmetic import set_arithmetic
 from temporal_zoo.errors import InvalidInput
 
 
 def open_device(name: str) -> torch.device:
-    """The device of that name; gives this process the arithmetic of `temporal_zoo.arithmetic`.
+    """The device of that name; gives this process the arithmetic of `temporal_zoo._support.arithmetic`.
 
     Raises:
         InvalidInput: it is not there; the message says which are.

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from bench.devices import GIB
-from bench.paper import BIAS_BUCKETS, ROTARY_FREQUENCIES, SIZES
+from bench.paper.facts import BIAS_BUCKETS, ROTARY_FREQUENCIES, SIZES
+from bench.plan.devices import GIB
 from diffusion.ablations import catalogue as ablation_files
-from diffusion.backbone import Backbone
+from diffusion.model.backbone import Backbone
 from diffusion.presets import PAPER, PRESETS, preset
-from temporal_zoo import catalogue
+from temporal_zoo.cli import catalogue
 from temporal_zoo.contract import CHECKS
 
 ROOT = Path(__file__).parent.parent
@@ -51,18 +51,18 @@ def options() -> str:
     return "\n".join(_section(catalogue.mixer(row["name"])) for row in catalogue.mixers())
 
 
-def bodies() -> str:
-    """One row per body of every op, in the order that `auto` tries on a CPU."""
+def backends() -> str:
+    """One row per backend of every op, in the order that `auto` tries on a CPU."""
     rows = [
         (
             f"`{row['op']}`",
             row["place"],
-            f"`{row['body']}`",
+            f"`{row['backend']}`",
             row["package"] or "",
             _confirmed(**row["confirmed"]),
             row["summary"],
         )
-        for row in catalogue.bodies()
+        for row in catalogue.backends()
     ]
     return table(("op", "tried", "backend", "package", "confirmed by", "what it is"), rows)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from temporal_zoo.cli import GROUP
+from temporal_zoo.cli.main import GROUP
 
 pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
@@ -68,28 +68,31 @@ if "no home" in conditions:
         raise KeyError(f"getpwuid(): uid not found: {uid}")
     pwd.getpwuid = unknown
 import av, matplotlib.figure, numpy, PIL.Image, rich.progress, torch
-import bench.cli, bench.plan, bench.page, bench.reading, bench.sweep, diffusion.run, diffusion.generate
-import diffusion.curves, diffusion.evaluation.suite, diffusion.evaluation.report, diffusion.probes.sweep
-import diffusion.probes.page, temporal_zoo.catalogue
-import temporal_zoo.contract, bench.attempt, bench.site, bench.apart, bench.pool, bench.surroundings
-from temporal_zoo.cli import zoo
+import bench.cli.bench, bench.plan.plan, bench.analysis.page, bench.cli.report, bench.cli.compare, bench.sweep.runner
+import diffusion.training.run, diffusion.sampling.generate
+import diffusion.training.curves, diffusion.evaluation.suite, diffusion.evaluation.report, diffusion.probes.sweep
+import diffusion.probes.page, temporal_zoo.cli.catalogue
+import temporal_zoo.contract, bench.sweep.run_case, bench.sweep.machine, bench.sweep.subprocess, bench.plan.pool
+import bench.sweep.load
+from temporal_zoo.cli.main import zoo
 
 # What would start processes that import all of this again runs here.
 def examine(cases, expected=None):
-    found = bench.site.examine(cases, expected)
+    found = bench.sweep.machine.examine(cases, expected)
     return found.environment, found.place
-bench.apart.examine = examine
-bench.apart.Workers.measure = lambda self, case, **_: bench.attempt.run(case, budget_s=0.01)
-bench.pool.planners = lambda: concurrent.futures.ThreadPoolExecutor(1)
-bench.surroundings._LISTEN_S = 0.001
+bench.sweep.subprocess.examine = examine
+bench.sweep.subprocess.Workers.measure = lambda self, case, **_: bench.sweep.run_case.run(case, budget_s=0.01)
+bench.plan.pool.planners = lambda: concurrent.futures.ThreadPoolExecutor(1)
+bench.sweep.load._LISTEN_S = 0.001
 
 # What takes seconds when it is done for the first time.
-temporal_zoo.catalogue.mixer("bimamba")
-gpu, setup = bench.devices.device("a100-40gb"), bench.plan.Setup(mixer="identity", preset="tiny", size=8)
-plans = bench.plan.plans_of(gpu, [2], setup)
-bench.plan.plans_of = lambda *_: plans
-network, config, fps = diffusion.generate.load_network(diffusion.checkpoint.find("builtin:doom"), torch.device("cpu"))
-diffusion.generate.sample_clips(network, config, 1, fps=fps, num_steps=1, frames=1)
+temporal_zoo.cli.catalogue.mixer("bimamba")
+gpu, setup = bench.plan.devices.device("a100-40gb"), bench.plan.plan.Setup(mixer="identity", preset="tiny", size=8)
+plans = bench.plan.plan.plans_of(gpu, [2], setup)
+bench.plan.plan.plans_of = lambda *_: plans
+doom = diffusion.training.checkpoint.find("builtin:doom")
+network, config, fps = diffusion.sampling.generate.load_network(doom, torch.device("cpu"))
+diffusion.sampling.generate.sample_clips(network, config, 1, fps=fps, num_steps=1, frames=1)
 
 def drop_capabilities():
     # Root may write everywhere; without its capabilities it obeys the permissions of its own files.
@@ -198,7 +201,7 @@ def answers(tmp_path_factory):
 
 def _videos(folder):
     from diffusion.clip import Clip
-    from diffusion.video import save_mp4
+    from diffusion.sampling.video import save_mp4
 
     for number in range(2):
         pixels = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8)
@@ -213,10 +216,10 @@ def _decoded(places):
 
 
 def _record(folder):
-    from bench.case import expand
-    from bench.outcome import Outcome, Times
-    from temporal_zoo.environment import environment
-    from temporal_zoo.record import Session
+    from bench.sweep.case import expand
+    from bench.sweep.outcome import Outcome, Times
+    from temporal_zoo._support.environment import environment
+    from temporal_zoo._support.record import Session
 
     session = Session(folder / "records.jsonl", environment())
     for case in expand(layers="bimamba,flash", lengths="16,64", level="mixer", mode="train"):

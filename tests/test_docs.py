@@ -19,9 +19,9 @@ import pytest
 from click.testing import CliRunner
 
 from diffusion.ablations.counting import Counted
-from diffusion.slots import assign
+from diffusion.model.slots import assign
 from temporal_zoo import build, get, registry
-from temporal_zoo.cli import zoo
+from temporal_zoo.cli.main import zoo
 from temporal_zoo.contract import CHECKS, outcomes
 
 ROOT = Path(__file__).parent.parent
@@ -79,20 +79,20 @@ def no_work(monkeypatch, tmp_path):
         raise Understood
 
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("diffusion.run.Run", no_run)
+    monkeypatch.setattr("diffusion.training.run.Run", no_run)
     monkeypatch.setattr("diffusion.device.open_device", str)
-    monkeypatch.setattr("diffusion.checkpoint.find", understood)
-    monkeypatch.setattr("diffusion.data.cli.locate", understood)
+    monkeypatch.setattr("diffusion.training.checkpoint.find", understood)
+    monkeypatch.setattr("diffusion.cli.data.locate", understood)
     monkeypatch.setattr("diffusion.probes.sweep.Sweep", understood)
     monkeypatch.setattr("diffusion.ablations.budget.counted", lambda *_: Counted(1, 1))
-    monkeypatch.setattr("diffusion.ablations.cli._prepare", understood)
-    monkeypatch.setattr("temporal_zoo.doctor.examine", understood)
+    monkeypatch.setattr("diffusion.cli.ablate._prepare", understood)
+    monkeypatch.setattr("temporal_zoo.cli.examine.examine", understood)
     monkeypatch.setattr("diffusion.evaluation.extractors.open_extractor", understood)
     monkeypatch.setattr("diffusion.evaluation.weights.convert", understood)
-    monkeypatch.setattr("temporal_zoo.commands._check_one", lambda *_: True)
-    monkeypatch.setattr("bench.runs.load", understood)
-    monkeypatch.setattr("bench.pool.planners", understood)
-    monkeypatch.setattr("bench.reproduce.reproduce", understood)
+    monkeypatch.setattr("temporal_zoo.cli.check._check_one", lambda *_: True)
+    monkeypatch.setattr("bench.sweep.results.load", understood)
+    monkeypatch.setattr("bench.plan.pool.planners", understood)
+    monkeypatch.setattr("bench.paper.reproduce.reproduce", understood)
 
 
 @pytest.mark.parametrize("page", with_code("python"))
@@ -174,7 +174,7 @@ def test_the_example_works_as_a_plug_in(tmp_path):
     module.write_text(blocks(EXAMPLE, "python")[0])
     paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-c", "from temporal_zoo.cli import zoo; zoo()", "info", "leaky:both=yes"],
+        [sys.executable, "-c", "from temporal_zoo.cli.main import zoo; zoo()", "info", "leaky:both=yes"],
         capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
 """What files depend on: names, defaults, state dicts and keys change by a deliberate edit alone.
 
 A difference here means that files which users have mean something else now, or are not found any more.  If that is
-intended: add a migration (`diffusion/migrations.py`), a line to `diffusion.mixer_text.SILENT` or
+intended: add a migration (`diffusion/training/migrations.py`), a line to `diffusion.model.mixer_text.SILENT` or
 `diffusion.ablations.keys.YOUNGER`; then write the golden files anew, and look at what changed:
 
     python -P tests/test_golden.py && git diff tests/golden
@@ -16,8 +16,8 @@ import torch
 
 from diffusion.ablations import catalogue
 from diffusion.ablations.job import Trial
-from diffusion.backbone import Backbone
-from diffusion.mixer_text import FLAVOURS, SILENT
+from diffusion.model.backbone import Backbone
+from diffusion.model.mixer_text import FLAVOURS, SILENT
 from diffusion.presets import PRESETS, preset
 from temporal_zoo import build, get, names
 from temporal_zoo.config import describe, hints

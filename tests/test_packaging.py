@@ -37,7 +37,7 @@ def test_the_wheel_holds_licence_and_entry_points(wheel):
     names = wheel.namelist()
     assert [name for name in names if name.endswith("/licenses/LICENSE")]
     (points,) = [wheel.read(name).decode() for name in names if name.endswith("entry_points.txt")]
-    assert "zoo = temporal_zoo.cli:zoo" in points
+    assert "zoo = temporal_zoo.cli.main:zoo" in points
     assert "[temporal_zoo.commands]" in points
 
 
@@ -54,7 +54,7 @@ def test_what_needs_a_compiler_is_in_no_extra_for_users():
 
 
 def test_every_optional_package_can_be_had_by_an_extra():
-    from temporal_zoo.packages import OPTIONAL
+    from temporal_zoo._support.packages import OPTIONAL
 
     for package in OPTIONAL:
         wanted = PROJECT["optional-dependencies"][package.extra]

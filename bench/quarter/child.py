@@ -55,8 +55,8 @@ def main() -> None:
 def _greeting(device: str) -> dict[str, Any]:
     import torch
 
-    from temporal_zoo.arithmetic import set_arithmetic
-    from temporal_zoo.environment import environment
+    from temporal_zoo._support.arithmetic import set_arithmetic
+    from temporal_zoo._support.environment import environment
     from temporal_zoo.ops import ops
 
     set_arithmetic()
@@ -70,7 +70,7 @@ def _greeting(device: str) -> dict[str, Any]:
     return {
         "outcome": "ok",
         "environment": environment(),
-        "backends": {name: list(op.bodies) for name, op in sorted(ops().items())},
+        "backends": {name: list(op.backends) for name, op in sorted(ops().items())},
     }
 
 

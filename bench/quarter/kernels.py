@@ -80,7 +80,7 @@ def contenders(op: str, *, compiled: bool) -> Iterator[Contender]:
         reference = import_module(f"temporal_zoo.ops.{op}.reference").run
         yield Contender("reference, compiled", "compiled", torch.compile(reference, dynamic=False))
         return
-    for name in ops()[op].bodies:
+    for name in ops()[op].backends:
         if not (name == "reference" and op in _LOOPS):
             yield Contender(name, "ours", call_of(op, name))
     if op == "attention":

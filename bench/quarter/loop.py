@@ -32,7 +32,7 @@ class Child(Protocol):
 
 
 class Plans(Protocol):
-    """What is planned for training steps (`bench.plan`), while others are measured."""
+    """What is planned for training steps (`bench.plan.plan`), while others are measured."""
 
     def expect(self, cases: Sequence[Case]) -> None:
         """Begins to plan."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from temporal_zoo.record import RecordError, read
+from temporal_zoo._support.record import RecordError, read
+from temporal_zoo._support.units import number
 
-from ..words import number
 from .cases import DTYPES, key
 from .results import ANSWERS, KINDS, Line, identity
 

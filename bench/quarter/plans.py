@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
-from .. import devices
-from ..pool import planners
+from bench.plan import devices
+from bench.plan.pool import planners
+
 from .cases import Case
 
 # A plan takes one or two seconds, and there are eight at a time.
@@ -20,7 +21,7 @@ class Plans:
     """Plans for one device; to be used in a `with` block.
 
     Args:
-        device: what the planner calls it, see `bench.devices.device`.
+        device: what the planner calls it, see `bench.plan.devices.device`.
     """
 
     def __init__(self, device: str) -> None:
@@ -55,7 +56,7 @@ def planned(device: str, setup: Mapping[str, Any]) -> dict[str, Any]:
 
     Where it cannot be planned, `error` says why.
     """
-    from ..plan import Planner, Setup
+    from bench.plan.plan import Planner, Setup
 
     try:
         plan = Planner(devices.device(device)).plan(Setup.from_dict(setup))
@@ -63,4 +64,4 @@ def planned(device: str, setup: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
     sizes = plan.bytes
     return {"device": device, "peak": sizes.peak, "stored": sizes.stored, "reserved": sizes.reserved, "fit": plan.fit,
-            "backends": plan.bodies}  # fmt: skip
+            "backends": plan.backends}  # fmt: skip

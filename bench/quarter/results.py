@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from temporal_zoo.record import Session, read
+from temporal_zoo._support.record import Session, read
 
 from .cases import Case, key
 
@@ -43,7 +43,7 @@ class Book:
     """The file of records, and what it holds of this code on this device.
 
     Args:
-        environment: where the processes measure (`temporal_zoo.environment`).
+        environment: where the processes measure (`temporal_zoo._support.environment`).
         device: as torch names it.
     Raises:
         OSError: the file cannot be written.

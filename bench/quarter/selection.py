@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..control import COLUMNS, Column
+from bench.paper.control import COLUMNS, Column
+
 from .cases import DTYPES, Agreed, Case, Group
 
 Backends = Mapping[str, Sequence[str]]
@@ -72,7 +73,7 @@ REHEARSAL = Scale(
 )
 
 
-# Rows of the paper's control (`bench.control`) by name, the most valuable first.
+# Rows of the paper's control (`bench.paper.control`) by name, the most valuable first.
 TRAINING = (
     "bimamba",
     "attention, fused",
@@ -156,7 +157,7 @@ def _sampling(backends: Backends, scale: Scale, agreed: Agreed) -> Iterator[Case
 
 
 def _step(row: Column, frames: int, dtype: str, scale: Scale) -> dict[str, Any]:
-    """A setup of `bench.plan`, with the backends of the row."""
+    """A setup of `bench.plan.plan`, with the backends of the row."""
     setup = {
         "mixer": row.mixer, "frames": frames, "clips": 1, "size": scale.size, "preset": scale.preset,
         "checkpointing": row.checkpointing, "dtype": dtype, "backends": list(row.backends),

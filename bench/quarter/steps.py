@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
+from bench.plan.plan import Setup
+from bench.sweep import workloads
+from bench.sweep.case import Case
+from bench.sweep.measure import peak_memory, time_ms
+from bench.sweep.outcome import Times
 from temporal_zoo.ops import tracing, use_backend
-
-from .. import workloads
-from ..case import Case
-from ..measure import peak_memory, time_ms
-from ..outcome import Times
-from ..plan import Setup
 
 # Seconds of the rounds of a step, and of its warm-up; on a CPU only rehearsed.
 _BUDGET_S = {"cuda": 1.0, "cpu": 0.05}
@@ -23,7 +22,7 @@ _BUDGET_S = {"cuda": 1.0, "cpu": 0.05}
 def training_step(
     what: Mapping[str, Any], device: str, note: Callable[[str], object], without: Sequence[str]
 ) -> dict[str, Any]:
-    """Time and peak bytes of a training step of `what["setup"]` (`bench.plan.Setup`), and the backends that ran."""
+    """Time and peak bytes of a training step of `what["setup"]` (a `Setup`), and the backends that ran."""
     setup, place = Setup.from_dict(what["setup"]), torch.device(device)
     with use_backend(**setup.pins):
         note("making the network")

@@ -14,8 +14,8 @@ from diffusion.ablations.ablation import Budget, Recipe
 from diffusion.ablations.counting import counted
 from diffusion.ablations.keys import train_key
 from diffusion.config import TrainConfig
-from diffusion.data.storage import read_json, write_json
-from temporal_zoo.environment import digest
+from temporal_zoo._support.environment import digest
+from temporal_zoo._support.files import read_json, write_json
 
 MOST_WIDENED = 8  # times the width of the base; where even this is too little, there is no match
 TIMED_STEPS = 5
@@ -34,7 +34,7 @@ def solve(recipes: list[Recipe], budget: Budget, *, device: str, folder: Path) -
     """The recipes made equal, in order.
 
     Args:
-        device: whose bodies are counted, or which is timed.
+        device: whose backends are counted, or which is timed.
         folder: keeps the measured speeds, so that a command that is typed again solves for the same steps.
     """
     if budget.kind == "steps":
@@ -73,20 +73,23 @@ def _of_width(recipe: Recipe, width: int) -> Recipe:
     return recipe.replace(train=recipe.train.replace(model=recipe.train.model.replace(width=width)))
 
 
+_REMEDY = "delete it, and the speed is measured again"
+
+
 def _in_seconds(recipe: Recipe, seconds: float, device: str, folder: Path) -> Solved:
     path = folder / "speeds.json"
-    known = read_json(path) if path.exists() else {}
+    known = read_json(path, _REMEDY) if path.exists() else {}
     key = digest({"train": train_key(recipe.train), "device": device})
     if key not in known:
         write_json(path, known | {key: _step_seconds(recipe.train, device)})
-        known = read_json(path)
+        known = read_json(path, _REMEDY)
     steps = max(1, round(seconds / known[key]))
     return Solved(recipe.replace(train=recipe.train.replace(steps=steps)), steps * known[key] / seconds - 1, True)
 
 
 def _step_seconds(train: TrainConfig, device: str) -> float:
     """Seconds of a training step on one thread: the median of a few, the first left out."""
-    from diffusion.train import Trainer
+    from diffusion.training.trainer import Trainer
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

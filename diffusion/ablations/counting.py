@@ -7,12 +7,12 @@ from functools import cache
 
 import torch
 
-from diffusion.backbone import Backbone
 from diffusion.config import TrainConfig
-from diffusion.process import Process
-from diffusion.step import DTYPES, Drawn, TrainingStep
+from diffusion.model.backbone import Backbone
+from diffusion.process.process import Process
+from diffusion.training.step import DTYPES, Drawn, TrainingStep
+from temporal_zoo._support.stored_bytes import stored_bytes
 from temporal_zoo.ops import Planned, planning
-from temporal_zoo.stored import stored_bytes
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Counted:
 
 @cache
 def counted(train: TrainConfig, device: str) -> Counted:
-    """What a run's network has and stores, with the bodies that ops take on `device` ("cpu", "cuda" or "cuda:1")."""
+    """What a run's network has and stores, with the backends that ops take on `device` ("cpu", "cuda" or "cuda:1")."""
     model, frames = train.model, train.data.frames
     with torch.device("meta"):
         network = Backbone(model)

@@ -10,9 +10,9 @@ from diffusion.ablations.ablation import Ablation, Recipe
 from diffusion.ablations.budget import Solved, solve
 from diffusion.ablations.counting import counted
 from diffusion.ablations.job import Job, Trial
-from diffusion.ablations.result import Result
+from diffusion.ablations.result import REMEDY, Result
 from diffusion.ablations.trial import FAILURE
-from diffusion.data.storage import read_json
+from temporal_zoo._support.files import read_json
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Grid:
     def failures(self) -> dict[str, str]:
         """Name of a trial that has no result -> why it failed when it was last tried."""
         notes = {trial.name: self.folder / trial.run / FAILURE for trial in self.trials if not self.is_done(trial)}
-        return {name: read_json(path)["reason"] for name, path in notes.items() if path.exists()}
+        return {name: read_json(path, REMEDY)["reason"] for name, path in notes.items() if path.exists()}
 
     def settings(self) -> dict[str, Any]:
         """What all cells begin from, and what they are made equal in."""

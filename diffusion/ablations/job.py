@@ -9,7 +9,7 @@ from typing import Any
 from diffusion.ablations.ablation import Recipe
 from diffusion.ablations.keys import plain, train_key
 from diffusion.ablations.result import cell_name
-from temporal_zoo.environment import digest
+from temporal_zoo._support.environment import digest
 
 
 @dataclass(frozen=True)

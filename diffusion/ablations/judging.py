@@ -17,9 +17,9 @@ from diffusion.evaluation.features import Features, Progress, require_frames, vi
 from diffusion.evaluation.frechet import frechet
 from diffusion.evaluation.protocol import protocol
 from diffusion.evaluation.samples import Samples
-from diffusion.samplers import denoiser
-from diffusion.train import Trainer
-from diffusion.video import save_sheet
+from diffusion.process.samplers import denoiser
+from diffusion.sampling.video import save_sheet
+from diffusion.training.trainer import Trainer
 
 SHEET_CLIPS = 4
 

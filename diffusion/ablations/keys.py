@@ -1,8 +1,8 @@
 """What names a recipe in file names: all that its result depends on, in a form that stays as it is.
 
 A key holds every field and, of mixers, every option that differs from what the text means by silence
-(`diffusion.mixer_text.key`).  A later default therefore changes the key of the configurations that it changes, and no
-other; results that are there are found.
+(`diffusion.model.mixer_text.key`).  A later default therefore changes the key of the configurations that it changes,
+and no other; results that are there are found.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffusion.config import TrainConfig
-from diffusion.mixer_text import key
+from diffusion.model.mixer_text import key
 from temporal_zoo.config import Config
 
 # Fields that are younger than the first results: "model.new_field" -> the value with which those were made.  A key

@@ -13,10 +13,10 @@ from diffusion.ablations import figures
 from diffusion.ablations.comparison import CellResults, Contrast, cells, effect, grouped, measures
 from diffusion.ablations.result import Result
 from diffusion.ablations.words import Sheet, cells_sheet, differences_sheet, measure_words, mixture, sentence
-from diffusion.data.storage import written_whole
+from temporal_zoo._support.files import written_whole
 
 _STYLE = """
-body{font:16px/1.5 system-ui,"Segoe UI","DejaVu Sans",sans-serif;color:#1d2329;background:#fff;max-width:78rem;
+backend{font:16px/1.5 system-ui,"Segoe UI","DejaVu Sans",sans-serif;color:#1d2329;background:#fff;max-width:78rem;
 margin:2rem auto;padding:0 1.25rem}h1{font-size:1.8rem;line-height:1.25;margin-bottom:.4rem}
 h2{font-size:1.3rem;margin:2.5rem 0 .6rem;padding-top:.8rem;border-top:1px solid #d8dee4}
 h3{font-size:1rem;margin:1.3rem 0 .3rem}.muted,td.muted,.reference td{color:#57606a}.wide{overflow-x:auto}
@@ -50,7 +50,7 @@ def write(
     Args:
         folder: of the ablation; contact sheets are relative to it.
         command: what makes this page again.
-        environment: what `temporal_zoo.environment.environment()` returned.
+        environment: what `temporal_zoo._support.environment.environment()` returned.
         failures: trial (`Result.name` of the result that it lacks) -> why it failed.
         settings: what the cells have in common, such as steps and the budget; any plain values.
         apart: axes, such as frames, across which measures are not compared.
@@ -61,7 +61,7 @@ def write(
     for title, picture in pictures.items():
         with written_whole(folder / f"{title}.png") as file:
             file.write(picture)
-    body = [
+    backend = [
         f"<h1>{escape(question)}</h1>",
         f'<p class="muted">zoo ablate {escape(name)}, scale {escape(scale)}: {_counts(found, failures)}</p>',
         _verdict(found, contrasts),
@@ -75,7 +75,7 @@ def write(
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title>'
     opening = f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>'
     with written_whole(folder / "page.html") as file:
-        file.write(f"{opening}{''.join(body)}</body></html>\n".encode())
+        file.write(f"{opening}{''.join(backend)}</body></html>\n".encode())
     return folder / "page.html"
 
 

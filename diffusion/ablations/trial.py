@@ -17,11 +17,11 @@ import torch
 from diffusion.ablations.job import Job, Trial
 from diffusion.ablations.judging import draw, held_out_v
 from diffusion.ablations.result import Result
-from diffusion.data.storage import write_json
 from diffusion.device import open_device
-from diffusion.history import history
-from diffusion.run import Run
-from temporal_zoo.environment import code
+from diffusion.training.history import history
+from diffusion.training.run import Run
+from temporal_zoo._support.environment import code
+from temporal_zoo._support.files import write_json
 from temporal_zoo.ops import refusing_reference
 
 FAILURE = "failure.json"  # in a run's folder: why its trials have no result

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from diffusion.ablations.comparison import CellResults, Difference, Effect, against_floor, costs, measures
 from diffusion.ablations.result import Result
 from diffusion.evaluation.uncertainty import Estimate
-from temporal_zoo import terminal
+from temporal_zoo._support import terminal
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -24,7 +24,9 @@ from diffusion.data import DataError
 from diffusion.data.names import printable
 from diffusion.data.readers import Recording, UnreadableVideo, recordings
 from diffusion.data.search import Item, Listing, search
-from diffusion.data.storage import made, read_json, size_of, write_json, written_whole
+from diffusion.data.storage import size_of
+from temporal_zoo._support.files import read_json, write_json, written_whole
+from temporal_zoo.errors import InvalidInput
 
 KIND = "temporal_zoo videos"
 # Bump it whenever the same files would be stored otherwise: the centre square by areas, uint8, frames first.
@@ -76,7 +78,7 @@ def build(source: Path, folder: Path, *, size: int, strict: bool = False) -> Ite
         if strict:
             raise DataError(f"{problem}; without strict it would be left out")
         yield Built(problem.partition(": ")[0], 0, problem, [], 0, total)
-    shards = made(folder / "videos")
+    shards = _make_folder(folder / "videos")
     bytes_left = sum(item.size_bytes for item in found.items)
     bytes_read = bytes_written = 0
     records = []
@@ -103,18 +105,33 @@ def is_cache(folder: Path) -> bool:
     """Whether a folder is a cache that was built to the end."""
     try:
         return (folder / "meta.json").is_file() and read_meta(folder).get("kind") == KIND
-    except (OSError, DataError):
+    except (OSError, InvalidInput):
         return False
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """What a cache was made of."""
-    return read_json(folder / "meta.json")
+    return read_json(folder / "meta.json", _remedy(folder))
 
 
 def read_index(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
     """What a cache was made of, and its videos in the order of their names."""
-    return read_meta(folder), [Entry(**entry) for entry in read_json(folder / "index.json")["videos"]]
+    videos = read_json(folder / "index.json", _remedy(folder))["videos"]
+    return read_meta(folder), [Entry(**entry) for entry in videos]
+
+
+def _remedy(folder: Path) -> str:
+    return f"delete {folder} and build it again"
+
+
+def _make_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot write in {folder} ({error.strerror}); choose another folder, or set ZOO_CACHE"
+        ) from error
+    return folder
 
 
 def _decode(item: Item, shards: Path, digest: str, size: int) -> dict[str, Any]:
@@ -193,9 +210,9 @@ def _digest(item: Item, size: int) -> str:
 def _finished(shards: Path, digest: str) -> dict[str, Any] | None:
     """The note of an item that has been decoded, or found bad; None when that remains to be done."""
     try:
-        record = read_json(shards / f"{digest}.json")
+        record = read_json(shards / f"{digest}.json", "")
         whole = record["bad"] or size_of(shards / f"{digest}.u8") == record["bytes"]
-    except (OSError, DataError):
+    except (OSError, InvalidInput):
         return None
     return record if whole else None
 

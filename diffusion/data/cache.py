@@ -17,8 +17,9 @@ from diffusion.data.config import DataConfig, Split
 from diffusion.data.layout import select
 from diffusion.data.names import printable
 from diffusion.data.search import search
-from diffusion.data.storage import read_frames, read_json, size_of
-from temporal_zoo.cache import cache_folder
+from diffusion.data.storage import read_frames, size_of
+from temporal_zoo._support.cache import cache_folder
+from temporal_zoo._support.files import read_json
 
 log = logging.getLogger("temporal_zoo.data")
 
@@ -108,7 +109,7 @@ def why_stale(source: Path, folder: Path, size: int) -> str | None:
         return "the decoded videos have another format or size"
     found = search(source)
     if meta["fingerprint"] != found.fingerprint:
-        changes = Changes.between(read_json(folder / "index.json")["made_of"], found.made_of)
+        changes = Changes.between(read_json(folder / "index.json", "build it again")["made_of"], found.made_of)
         return f"the source has changed since it was decoded{f' ({changes})' if changes else ''}"
     needed: Counter[str] = Counter()
     for entry in read_index(folder)[1]:

@@ -13,7 +13,7 @@ from diffusion.data.layout import select
 from diffusion.data.names import printable
 from diffusion.data.readers import UnreadableVideo, recordings
 from diffusion.data.search import Item, search
-from diffusion.data.storage import read_json
+from temporal_zoo._support.files import read_json
 
 SAMPLE = 50  # items decoded; more would take long and say little
 
@@ -95,7 +95,8 @@ def _look(item: Item, findings: Findings, size: int) -> None:
 
 def _of_cache(folder: Path) -> Findings:
     meta, entries = read_index(folder)
-    index = read_json(folder / "index.json")  # before format 2 it had neither of these lists
+    # Before format 2 it had neither of these lists.
+    index = read_json(folder / "index.json", f"delete {folder} and build it again")
     bad, notes = index.get("bad", []), index.get("notes", [])
     num_bytes = sum(path.stat().st_size for path in (folder / "videos").glob("*.u8"))
     num_items = len({entry.shard for entry in entries})

@@ -9,8 +9,9 @@ import numpy as np
 
 from diffusion.data import mazes
 from diffusion.data.config import DataConfig, Split
-from diffusion.data.storage import read_frames, written_whole
-from temporal_zoo.cache import cache_folder
+from diffusion.data.storage import read_frames
+from temporal_zoo._support.cache import cache_folder
+from temporal_zoo._support.files import written_whole
 
 TRAIN_VIDEOS = 256
 TEST_VIDEOS = 32

@@ -24,12 +24,12 @@ from diffusion.data.recording import (
     Recording,
     UnreadableVideo,
     in_blocks,
-    need,
     over_background,
     shrink,
     too_many_pixels,
     uneven,
 )
+from temporal_zoo._support.packages import need
 
 # FFmpeg's own VP8 and VP9 decoders skip the alpha channel; those of libvpx give it.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}

@@ -21,13 +21,13 @@ from diffusion.data.recording import (
     Recording,
     UnreadableVideo,
     in_blocks,
-    need,
     over_background,
     shrink,
     too_many_pixels,
     uneven,
 )
 from diffusion.data.search import images_of
+from temporal_zoo._support.packages import need
 
 _EXIF_ORIENTATION = 0x0112
 _ORIENTATIONS = {

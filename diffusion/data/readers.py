@@ -8,10 +8,10 @@ from pathlib import Path
 from diffusion.data.arrays import arrays
 from diffusion.data.movies import movie
 from diffusion.data.pictures import animation, frame_folder
-from diffusion.data.recording import UNKNOWN_FPS, Recording, UnreadableVideo, need, shrink
+from diffusion.data.recording import UNKNOWN_FPS, Recording, UnreadableVideo, shrink
 from diffusion.data.search import ANIMATED, ARRAYS
 
-__all__ = ["UNKNOWN_FPS", "Recording", "UnreadableVideo", "need", "recordings", "shrink"]
+__all__ = ["UNKNOWN_FPS", "Recording", "UnreadableVideo", "recordings", "shrink"]
 
 
 def recordings(path: Path, size: int) -> Iterator[Recording]:

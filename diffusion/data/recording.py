@@ -8,14 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
-from types import ModuleType
 
 import numpy as np
 
 from diffusion.data import DataError
 from diffusion.data.names import printable
-from temporal_zoo.packages import install_command, package
 
 UNKNOWN_FPS = 12.0  # of arrays and frame folders, which do not say
 BACKGROUND = 255  # what is seen through transparent pixels: white, as on a web page
@@ -67,16 +64,6 @@ class Orientation:
     def shown(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after turning."""
         return (width, height) if self.transpose else (height, width)
-
-
-def need(module: str, purpose: str) -> ModuleType:
-    """Imports an optional package.  Raises: DataError with the command that installs it."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        wanted = package(module)
-        assert wanted is not None
-        raise DataError(f"{purpose} needs {wanted.distribution} ({error}): {install_command(wanted)}") from error
 
 
 def shrink(frames: np.ndarray, size: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from diffusion.clip import Clip
 from diffusion.data import DataError
 from diffusion.data.config import DataConfig, Split
 from diffusion.data.layout import builtin, locate
-from diffusion.randomness import generator
+from diffusion.process.randomness import generator
 
 log = logging.getLogger("temporal_zoo.data")
 

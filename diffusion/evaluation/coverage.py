@@ -22,12 +22,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from diffusion.data.storage import written_whole
 from diffusion.evaluation.frechet import frechet
 from diffusion.evaluation.infinite import METHOD, at_infinity
 from diffusion.evaluation.uncertainty import resampled
-from temporal_zoo.environment import environment
-from temporal_zoo.record import Session
+from temporal_zoo._support.environment import environment
+from temporal_zoo._support.files import written_whole
+from temporal_zoo._support.record import Session
 
 WIDTH = 400
 TRACE = 1000.0

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffusion.data.storage import written_whole
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.clips import ClipSet
 from diffusion.evaluation.extractors import Extractor
 from diffusion.evaluation.protocol import Protocol
-from temporal_zoo.cache import cache_folder
-from temporal_zoo.environment import digest
+from temporal_zoo._support.cache import cache_folder
+from temporal_zoo._support.environment import digest
+from temporal_zoo._support.files import written_whole
 
 FRAMES_AT_ONCE = 64
 SAVE_SECONDS = 30

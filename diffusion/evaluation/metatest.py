@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.data.readers import need
-from diffusion.data.storage import written_whole
 from diffusion.evaluation.clips import ClipSet
 from diffusion.evaluation.distortions import DISTORTIONS, Distorted
 from diffusion.evaluation.extractors import Extractor
 from diffusion.evaluation.features import Progress
 from diffusion.evaluation.protocol import Protocol
 from diffusion.evaluation.suite import Evaluation, Row
+from temporal_zoo._support.files import written_whole
+from temporal_zoo._support.packages import need
 
 CLEAN = "none: real against real"
 PICTURE = "metatest.png"  # beside the page

@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from diffusion.data.readers import UnreadableVideo, need, recordings
+from diffusion.data.readers import UnreadableVideo, recordings
 from diffusion.data.search import ARRAYS, Item, images_of
+from temporal_zoo._support.packages import need
 
 DRAWN = "drawn by the model"
 RENDERED = "rendered"

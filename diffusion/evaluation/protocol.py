@@ -10,8 +10,8 @@ from typing import Literal
 
 from diffusion.data.config import Split
 from diffusion.evaluation import EvaluationError
+from temporal_zoo._support.environment import digest
 from temporal_zoo.config import Config, nearest, option
-from temporal_zoo.environment import digest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion.data.readers import need
-from diffusion.data.storage import written_whole
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.protocol import PUBLISHED
 from diffusion.evaluation.uncertainty import Estimate
-from temporal_zoo import terminal
+from temporal_zoo._support import terminal
+from temporal_zoo._support.files import written_whole
+from temporal_zoo._support.packages import need
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffusion import checkpoint
 from diffusion.clip import to_uint8
-from diffusion.data.storage import written_whole
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.clips import Arrays
 from diffusion.evaluation.features import Progress
 from diffusion.evaluation.origin import DRAWN
 from diffusion.evaluation.protocol import Protocol
-from diffusion.generate import SAMPLER, STEPS, Sampler, generate, load_network
-from temporal_zoo.environment import digest
+from diffusion.sampling.generate import SAMPLER, STEPS, Sampler, generate, load_network
+from diffusion.training import checkpoint
+from temporal_zoo._support.environment import digest
+from temporal_zoo._support.files import written_whole
 
 AT_ONCE = 8
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from temporal_zoo.student import half_width_95
+from temporal_zoo._support.statistics import half_width_95
 
 SPLITS = 20
 LEAST_GROUPS = 4  # on each side for an interval, in a pool for a floor

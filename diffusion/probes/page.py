@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffusion.data.storage import written_whole
 from diffusion.probes.task import Task
 from diffusion.probes.trial import Trial
 from diffusion.probes.verdict import Row
+from temporal_zoo._support.files import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Results = Sequence[tuple[Trial, dict[str, Any]]]
 
 _PAST, _WHOLE = "best of the past", "best of all"
-_STYLE = """body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}img{max-width:100%}
+_STYLE = """backend{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}img{max-width:100%}
 table{border-collapse:collapse}td,th{padding:.2em .7em;text-align:left;border-bottom:1px solid #ccc}.bad{color:#b00}"""
 
 
@@ -49,7 +49,7 @@ def _page(task: type[Task], rows: Sequence[Row], trial: Trial, picture: bytes) -
         ))
         for row in rows
     ]  # fmt: skip
-    body = "\n".join(
+    backend = "\n".join(
         f"<tr{' class=bad' if row.impossible else ''}>{line}</tr>" for row, line in zip(rows, lines, strict=True)
     )
     return f"""<!doctype html><meta charset="utf-8"><title>zoo probe {trial.probe}</title><style>{_STYLE}</style>
@@ -60,7 +60,7 @@ guessing leaves: 1 is chance. ± is the 95 % interval over seeds, or over sequen
 are taken on the same sequences.</p>
 <img alt="the task and the results" src="data:image/png;base64,{base64.b64encode(picture).decode()}">
 <table><tr>{"".join(f"<th>{name}</th>" for name in head)}</tr>
-{body}</table>
+{backend}</table>
 """
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from diffusion.probes import ProbeError
 from diffusion.probes.trial import Progress, Trial, run
-from temporal_zoo.arithmetic import set_arithmetic
-from temporal_zoo.environment import environment
-from temporal_zoo.record import Session, read
+from temporal_zoo._support.arithmetic import set_arithmetic
+from temporal_zoo._support.environment import environment
+from temporal_zoo._support.record import Session, read
 from temporal_zoo.spec import MixerSpec
 
 

@@ -1,4 +1,4 @@
-"""How a mixer trains: gradients past padding, precision, recomputation, compilation, and every body of its ops."""
+"""How a mixer trains: gradients past padding, precision, recomputation, compilation, and every backend of its ops."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def check_compile(make: Make) -> None:
     same_training(traced, plain, "compiled, the {} is another: a compiled run would be another experiment")
 
 
-def check_bodies(make: Make) -> None:
-    """Whatever body of the mixer's ops can run here agrees with the reference: values, gradients, carried state."""
+def check_backends(make: Make) -> None:
+    """Whatever backend of the mixer's ops can run here agrees with the reference: values, gradients, carried state."""
     mixer = awake(make)
     x, lengths = ragged(mixer)
     weights = torch.randn_like(x)
@@ -126,15 +126,15 @@ def check_bodies(make: Make) -> None:
         mixer(x, lengths)
     for op in ran:
         results = {}
-        for body in ops()[op].bodies:
-            with suppress(BackendError), use_backend(**{op: body}):
-                results[body] = trained(mixer, x, weights, lengths) | _sweeps(mixer, x.nan_to_num())
+        for backend in ops()[op].backends:
+            with suppress(BackendError), use_backend(**{op: backend}):
+                results[backend] = trained(mixer, x, weights, lengths) | _sweeps(mixer, x.nan_to_num())
         wanted = results.pop("reference")
-        for body, got in results.items():
+        for backend, got in results.items():
             same_training(
                 got,
                 wanted,
-                f"{op} by {body} differs from the reference in the {{}}: results would depend on the machine",
+                f"{op} by {backend} differs from the reference in the {{}}: results would depend on the machine",
             )
 
 

@@ -22,9 +22,9 @@ from temporal_zoo.registry import register
 class Flash(Mixer):
     """Every frame attends to every frame, without rows x heads x frames x frames numbers, forward or backward.
 
-    y as in `attn`, with the same parameters: each loads the other's state dict.  Without relative bias a fused body of
-    the op runs (FlashAttention, arXiv 2205.14135), with it the blocked one, which also sums the bias's gradient; that
-    holds heads x frames x frames numbers for the bias itself, whatever the number of rows.
+    y as in `attn`, with the same parameters: each loads the other's state dict.  Without relative bias a fused backend
+    of the op runs (FlashAttention, arXiv 2205.14135), with it the blocked one, which also sums the bias's gradient;
+    that holds heads x frames x frames numbers for the bias itself, whatever the number of rows.
     """
 
     @dataclass(frozen=True, kw_only=True)

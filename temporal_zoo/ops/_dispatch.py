@@ -1,6 +1,6 @@
-"""Choosing a body for an op: by call argument, by context, by environment variable, or the first that can run.
+"""Choosing a backend for an op: by call argument, by context, by environment variable, or the first that can run.
 
-An op is a folder with one file per body.  A body's module defines
+An op is a folder with one file per backend.  A backend's module defines
 
     NEEDS: str | None                      the optional package that it calls, or None
     CONFIRMED: str | None, or by device    what shows that it is right where it runs: "torch" (it consists of torch's
@@ -10,9 +10,9 @@ An op is a folder with one file per body.  A body's module defines
     refuses(*args, **kwargs) -> list[str]  why it cannot run these inputs; empty when it can
     run(*args, **kwargs)                   the op's signature
 
-and imports its package inside functions only.  Nothing is silent: a pinned body that cannot run raises with the reasons
-of all, `explain` gives them, `tracing` collects what ran, and `auto` says once when only the reference is left on CUDA,
-or only a body that nothing has confirmed.
+and imports its package inside functions only.  Nothing is silent: a pinned backend that cannot run raises with the
+reasons of all, `explain` gives them, `tracing` collects what ran, and `auto` says once when only the reference is left
+on CUDA, or only a backend that nothing has confirmed.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _ops: dict[str, Op] = {}
 
 
 class BackendError(UserError, RuntimeError):
-    """The body that was asked for cannot run these inputs; the message lists every body's reasons."""
+    """The backend that was asked for cannot run these inputs; the message lists every backend's reasons."""
 
 
 class Op:
-    """One function with several bodies; call it like the function it was made from, plus `backend="name"`.
+    """One function with several backends; call it like the function it was made from, plus `backend="name"`.
 
     Made by the decorator `op`; the decorated function checks the arguments and holds the documentation.
     """
 
-    def __init__(self, check: Callable[..., None], bodies: tuple[str, ...]) -> None:
+    def __init__(self, check: Callable[..., None], backends: tuple[str, ...]) -> None:
         functools.update_wrapper(self, check)
         self.name = check.__name__
-        self.bodies = bodies
+        self.backends = backends
         self._check = check
         self._modules: dict[str, ModuleType] = {}
 
@@ -68,18 +68,18 @@ class Op:
         return self._modules[name].run(*args, **kwargs)
 
     def choose(self, *args, backend: str | None = None, **kwargs) -> str:
-        """The name of the body that a call with these arguments would run.
+        """The name of the backend that a call with these arguments would run.
 
         Raises:
-            BackendError: a pinned body cannot run these inputs.
+            BackendError: a pinned backend cannot run these inputs.
         """
         asked = backend or _pinned(self.name)
         if asked is not None:
-            if asked not in self.bodies:
-                raise BackendError(_no_body(self, asked))
+            if asked not in self.backends:
+                raise BackendError(_no_backend(self, asked))
             if self.reasons(asked, *args, **kwargs):
                 table = self._table(*args, **kwargs)
-                raise BackendError(f"{self.name}: the body {asked!r} cannot run these inputs\n{table}")
+                raise BackendError(f"{self.name}: the backend {asked!r} cannot run these inputs\n{table}")
             return asked
         device = _device(args)
         for name in self.tried(device):
@@ -96,62 +96,63 @@ class Op:
                 elif self.confirmed(name, device) is None and not _planning.assumed():
                     _warn_unconfirmed(self.name, name)
                 return name
-        raise BackendError(f"{self.name}: no body can run these inputs\n{self._table(*args, **kwargs)}")
+        raise BackendError(f"{self.name}: no backend can run these inputs\n{self._table(*args, **kwargs)}")
 
-    def reasons(self, body: str, *args, **kwargs) -> list[str]:
-        """Why `body` cannot run these inputs; empty when it can."""
-        module = self._load(body)
+    def reasons(self, backend: str, *args, **kwargs) -> list[str]:
+        """Why `backend` cannot run these inputs; empty when it can."""
+        module = self._load(backend)
         if module.NEEDS is not None and (absent := why_absent(module.NEEDS)):
             return [absent]
-        if body != REFERENCE and (why := _transforms.why_not(self.name)) is not None:
+        if backend != REFERENCE and (why := _transforms.why_not(self.name)) is not None:
             return [why]
         if _planning.planned() is not None:
             args, kwargs = _planning.presented(args), _planning.presented(kwargs)
         return module.refuses(*args, **kwargs)
 
     def explain(self, *args, **kwargs) -> dict[str, list[str]]:
-        """Body -> why it cannot run these inputs, in the order that `auto` tries."""
+        """Backend -> why it cannot run these inputs, in the order that `auto` tries."""
         return {name: self.reasons(name, *args, **kwargs) for name in self.tried(_device(args))}
 
     def tried(self, device: str) -> tuple[str, ...]:
-        """The bodies in the order that `auto` tries: confirmed ones, then those that are not, and the reference last.
+        """The backends in the order that `auto` tries: confirmed ones, then those that are not, and the reference last.
 
         Args:
             device: type of the device, such as "cuda".
 
-        A plan for a GPU that is not here keeps the order of `bodies`: it asks what would run if all of them were right.
+        A plan for a GPU that is not here keeps the order of `backends`: it asks what would run if all of them were
+        right.
         """
         if _planning.assumed():
-            return self.bodies
-        return tuple(sorted(self.bodies, key=lambda name: (name == REFERENCE, self.confirmed(name, device) is None)))
+            return self.backends
+        return tuple(sorted(self.backends, key=lambda name: (name == REFERENCE, self.confirmed(name, device) is None)))
 
-    def confirmed(self, body: str, device: str) -> str | None:
-        """What confirms a body on a type of device: "torch", "tests", the path of a record, or None."""
-        stated = getattr(self._load(body), "CONFIRMED", None)
+    def confirmed(self, backend: str, device: str) -> str | None:
+        """What confirms a backend on a type of device: "torch", "tests", the path of a record, or None."""
+        stated = getattr(self._load(backend), "CONFIRMED", None)
         # Tensors without values lie nowhere; what is asked of them is mostly asked for a CPU.
         return stated.get("cpu" if device == "meta" else device) if isinstance(stated, dict) else stated
 
-    def package(self, body: str) -> str | None:
-        """The optional package that a body needs, or None."""
-        return self._load(body).NEEDS
+    def package(self, backend: str) -> str | None:
+        """The optional package that a backend needs, or None."""
+        return self._load(backend).NEEDS
 
-    def _load(self, body: str) -> ModuleType:
-        if body not in self._modules:
-            self._modules[body] = import_module(f"{self.__module__}.{body}")
-        return self._modules[body]
+    def _load(self, backend: str) -> ModuleType:
+        if backend not in self._modules:
+            self._modules[backend] = import_module(f"{self.__module__}.{backend}")
+        return self._modules[backend]
 
     def _table(self, *args, **kwargs) -> str:
         rows = self.explain(*args, **kwargs).items()
         return "\n".join(f"  {name}: {'; '.join(reasons) or 'can run'}" for name, reasons in rows)
 
 
-def op(*bodies: str) -> Callable[[Callable[..., None]], Op]:
-    """Makes an `Op` of a function that checks the op's arguments; `bodies` from the fastest to the reference."""
+def op(*backends: str) -> Callable[[Callable[..., None]], Op]:
+    """Makes an `Op` of a function that checks the op's arguments; `backends` from the fastest to the reference."""
 
     def make(check: Callable[..., None]) -> Op:
-        _ops[check.__name__] = made = Op(check, bodies)
-        for body in bodies:
-            made._load(body)
+        _ops[check.__name__] = made = Op(check, backends)
+        for backend in backends:
+            made._load(backend)
         return made
 
     return make
@@ -163,7 +164,7 @@ def ops() -> dict[str, Op]:
     return dict(_ops)
 
 
-@functools.cache  # reading the folder takes longer than a small step of a fast body
+@functools.cache  # reading the folder takes longer than a small step of a fast backend
 def _import_all() -> None:
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.ispkg:
@@ -172,7 +173,7 @@ def _import_all() -> None:
 
 @contextmanager
 def use_backend(**pins: str) -> Iterator[None]:
-    """Pins bodies within a block: `with use_backend(selective_scan="torch"): ...`"""
+    """Pins backends within a block: `with use_backend(selective_scan="torch"): ...`"""
     _check_pins(pins)
     token = _pins.set({**_pins.get(), **pins})
     try:
@@ -183,16 +184,16 @@ def use_backend(**pins: str) -> Iterator[None]:
 
 @contextmanager
 def tracing() -> Iterator[dict[str, set[str]]]:
-    """Collects op -> bodies that ran: `with tracing() as ran: ...`; blocks around it collect them too."""
+    """Collects op -> backends that ran: `with tracing() as ran: ...`; blocks around it collect them too."""
     ran: dict[str, set[str]] = {}
     token = _trace.set(ran)
     try:
         yield ran
     finally:
         _trace.reset(token)
-        for op_name, bodies in ran.items():
-            for body in bodies:
-                note(op_name, body)
+        for op_name, backends in ran.items():
+            for backend in backends:
+                note(op_name, backend)
 
 
 @contextmanager
@@ -209,24 +210,24 @@ def pins_from_text(text: str) -> dict[str, str]:
     """Reads "selective_scan=torch,attention=sdpa", the form of ZOO_BACKEND and of `--backend`."""
     pins = dict(part.partition("=")[::2] for part in text.split(",") if part)
     if not all(pins.values()):
-        raise InvalidInput(f"{text!r} pins no body; write op=body, such as selective_scan=torch,attention=sdpa")
+        raise InvalidInput(f"{text!r} pins no backend; write op=backend, such as selective_scan=torch,attention=sdpa")
     return pins
 
 
 def _check_pins(pins: dict[str, str]) -> None:
-    for name, body in pins.items():
+    for name, backend in pins.items():
         if name not in ops():
             raise InvalidInput(f"no op is named {name!r}{nearest(name, ops())}; there are {', '.join(ops())}")
-        if body not in ops()[name].bodies:
-            raise InvalidInput(_no_body(ops()[name], body))
+        if backend not in ops()[name].backends:
+            raise InvalidInput(_no_backend(ops()[name], backend))
 
 
-def _no_body(op: Op, asked: str) -> str:
-    return f"{op.name} has no body {asked!r}{nearest(asked, op.bodies)}; it has {', '.join(op.bodies)}"
+def _no_backend(op: Op, asked: str) -> str:
+    return f"{op.name} has no backend {asked!r}{nearest(asked, op.backends)}; it has {', '.join(op.backends)}"
 
 
 # Dynamo cannot follow context variables and the environment; it calls these two while it traces, and takes the answer
-# as a constant: a compiled function keeps the body that it was compiled with.
+# as a constant: a compiled function keeps the backend that it was compiled with.
 @torch.compiler.assume_constant_result
 def _pinned(op_name: str) -> str | None:
     return _pins.get().get(op_name) or _pins_of_environment(os.environ.get("ZOO_BACKEND", "")).get(op_name)
@@ -240,10 +241,10 @@ def _pins_of_environment(text: str) -> dict[str, str]:
 
 
 @torch.compiler.assume_constant_result
-def note(op_name: str, body: str) -> None:
-    """Tells `tracing` that a body ran that was not called through its op."""
+def note(op_name: str, backend: str) -> None:
+    """Tells `tracing` that a backend ran that was not called through its op."""
     if (trace := _trace.get()) is not None:
-        trace.setdefault(op_name, set()).add(body)
+        trace.setdefault(op_name, set()).add(backend)
 
 
 @torch.compiler.assume_constant_result
@@ -285,14 +286,14 @@ def _device(args: tuple) -> str:
 
 @torch.compiler.assume_constant_result
 def _warn_reference(op_name: str) -> None:
-    _warn_once(f"{op_name} runs its reference on CUDA: correct, and slow; `zoo doctor` says why no faster body can")
+    _warn_once(f"{op_name} runs its reference on CUDA: correct, and slow; `zoo doctor` says why no faster backend can")
 
 
 @torch.compiler.assume_constant_result
-def _warn_unconfirmed(op_name: str, body: str) -> None:
+def _warn_unconfirmed(op_name: str, backend: str) -> None:
     _warn_once(
-        f"{op_name} runs its backend {body}, which no hardware has confirmed yet, because no confirmed backend but the "
-        f"slow reference can; `zoo doctor` compares it with the reference"
+        f"{op_name} runs its backend {backend}, which no hardware has confirmed yet, because no confirmed backend but "
+        f"the slow reference can; `zoo doctor` compares it with the reference"
     )
 
 

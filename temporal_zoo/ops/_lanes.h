@@ -1,4 +1,4 @@
-// Neighbouring channels side by side in one vector register, and the functions of them that the CPU bodies share.
+// Neighbouring channels side by side in one vector register, and the functions of them that the CPU backends share.
 // GCC's vector types (Clang has them too) make the same source AVX-512, AVX2, NEON or plain scalar code.
 #pragma once
 

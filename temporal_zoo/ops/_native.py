@@ -114,7 +114,7 @@ def empty(*shape: int) -> Tensor:
     """Float32 memory for a result.
 
     Where it is large it asks for huge pages: fetching it from the system 4 KB at a time takes longer than the work of
-    most bodies does.
+    most backends does.
     """
     made = torch.empty(shape, dtype=torch.float32)
     first = -(-made.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE

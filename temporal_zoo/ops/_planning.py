@@ -1,7 +1,7 @@
 """Planning: within `planning`, an op that is called on the meta device chooses as on a device that need not be here.
 
-Bodies are asked (`refuses`) with tensors that have shapes, dtypes and strides of the arguments and say that they lie on
-the planned device; what then runs is the fake implementation of the op's operator, on the meta device.
+Backends are asked (`refuses`) with tensors that have shapes, dtypes and strides of the arguments and say that they lie
+on the planned device; what then runs is the fake implementation of the op's operator, on the meta device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Comes with torch wherever torch has CUDA, so a body that needs it is there on every planned GPU.
+# Comes with torch wherever torch has CUDA, so a backend that needs it is there on every planned GPU.
 _WITH_CUDA = frozenset({"triton"})
 
 
@@ -32,10 +32,10 @@ _planned: ContextVar[Planned | None] = ContextVar("temporal_zoo_planned", defaul
 
 @contextmanager
 def planning(device: Planned) -> Iterator[None]:
-    """Within the block, ops on the meta device take the body that they would take on `device`.
+    """Within the block, ops on the meta device take the backend that they would take on `device`.
 
-    On a GPU, pinned bodies count as installed, and `auto` takes those that need no package but torch (and Triton, which
-    comes with it): a plan is the same on every machine.  On a CPU it is this machine's packages that count.
+    On a GPU, pinned backends count as installed, and `auto` takes those that need no package but torch (and Triton,
+    which comes with it): a plan is the same on every machine.  On a CPU it is this machine's packages that count.
     """
     token = _planned.set(device)
     try:
@@ -58,7 +58,7 @@ def assumed() -> bool:
 
 
 def comes_along(package: str | None) -> bool:
-    """Whether `auto` may take a body that needs `package`: only a plan for a GPU does not look at what is here."""
+    """Whether `auto` may take a backend that needs `package`: only a plan for a GPU does not look at what is here."""
     return package is None or package in _WITH_CUDA or not assumed()
 
 
@@ -103,4 +103,4 @@ class _Described(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
-        raise RuntimeError(f"a body that is asked whether it can run may look at shapes only, and called {function}")
+        raise RuntimeError(f"a backend that is asked whether it can run may look at shapes only, and called {function}")

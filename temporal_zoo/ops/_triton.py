@@ -1,4 +1,4 @@
-"""What the Triton bodies of all ops share outside their kernels; imports Triton in functions only."""
+"""What the Triton backends of all ops share outside their kernels; imports Triton in functions only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_PROGRAMS = 4096
 
 
 def refuses(name: str, x: Tensor) -> list[str]:
-    """Why no Triton body can run the input `x`, called `name`."""
+    """Why no Triton backend can run the input `x`, called `name`."""
     reasons = []
     if x.device.type == "cpu" and not _interpreting():
         reasons.append(f"runs on the CPU only in Triton's interpreter (TRITON_INTERPRET=1), and {name} is on cpu")

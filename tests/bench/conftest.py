@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from bench import apart, attempt, gate, host_memory, site
+from bench.sweep import gate, host_memory
+from bench.sweep import machine as site
+from bench.sweep import run_case as attempt
+from bench.sweep import subprocess as apart
 from temporal_zoo import registry
 from temporal_zoo.interface import Mixer
 
@@ -47,6 +50,6 @@ def in_this_process(monkeypatch):
 
     monkeypatch.setattr(apart, "examine", examine)
     monkeypatch.setattr(apart.Workers, "measure", measure)
-    monkeypatch.setattr("bench.surroundings._LISTEN_S", 0.001)
+    monkeypatch.setattr("bench.sweep.load._LISTEN_S", 0.001)
     # Before every round of a clock twice as many bytes are written.
     monkeypatch.setattr(host_memory, "cache_bytes", lambda: 1024)

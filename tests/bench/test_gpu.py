@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from bench import gpu
-from bench.devices import like
+from bench.plan.devices import like
 from bench.quarter import plans, process
 from bench.quarter.process import QuarterError
-from temporal_zoo.record import read
+from temporal_zoo._support.record import read
 
 ENVIRONMENT = {
     "id": "one",

@@ -30,7 +30,7 @@ def third_party(tmp_path):
 def zoo_process(tmp_path):
     """Runs `zoo` in a fresh process and an empty folder; `path` comes first where Python looks for modules."""
 
-    def run(*arguments, path=None, code="from temporal_zoo.cli import zoo; zoo(prog_name='zoo')"):
+    def run(*arguments, path=None, code="from temporal_zoo.cli.main import zoo; zoo(prog_name='zoo')"):
         empty = tmp_path / "empty"
         empty.mkdir(exist_ok=True)
         known = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -1,4 +1,4 @@
-"""Choosing a body: pins, environment, reasons, packages that are absent or broken, tracing, and torch.compile."""
+"""Choosing a backend: pins, environment, reasons, packages that are absent or broken, tracing, and torch.compile."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ import torch
 from temporal_zoo.ops import BackendError, Planned, _dispatch, ops, planning, tracing, use_backend
 from temporal_zoo.ops._dispatch import pins_from_text, why_absent
 
-BODY = """
+BACKEND = """
 NEEDS = {needs!r}
 CONFIRMED = "torch"
 def refuses(x, *, scale=1.0):
@@ -32,7 +32,7 @@ def toy(x, *, scale=1.0):
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """An op of four bodies that betray themselves: y = scale x + 1 (picky), + 3 (plain) or + 0 (reference)."""
+    """An op of four backends that betray themselves: y = scale x + 1 (picky), + 3 (plain) or + 0 (reference)."""
     folder = tmp_path / "toy_op"
     folder.mkdir()
     (folder / "__init__.py").write_text(OP)
@@ -43,7 +43,7 @@ def toy(tmp_path, monkeypatch):
         ("plain", None, "[]", 3),
         ("reference", None, "[]", 0),
     ):
-        (folder / f"{name}.py").write_text(BODY.format(needs=needs, reasons=reasons, offset=offset))
+        (folder / f"{name}.py").write_text(BACKEND.format(needs=needs, reasons=reasons, offset=offset))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(_dispatch, "_ops", ops())  # the toy leaves with the test
     monkeypatch.delenv("ZOO_BACKEND", raising=False)
@@ -61,14 +61,14 @@ def offset(y):
     return y[0].item()
 
 
-def test_auto_takes_the_first_body_that_can_run(toy):
+def test_auto_takes_the_first_backend_that_can_run(toy):
     assert offset(toy(SHORT)) == 1
     assert offset(toy(LONG)) == 3
     assert (toy.choose(SHORT), toy.choose(LONG)) == ("picky", "plain")
     assert toy(torch.ones(2), scale=5.0)[0] == 6
 
 
-def test_arguments_are_checked_whatever_the_body(toy):
+def test_arguments_are_checked_whatever_the_backend(toy):
     with pytest.raises(ValueError, match=r"x is \(1, 1\)"):
         toy(torch.zeros(1, 1), backend="reference")
 
@@ -91,11 +91,11 @@ def test_a_pin_ends_with_its_block_also_after_an_error(toy):
     assert offset(toy(SHORT)) == 1
 
 
-def test_a_pinned_body_that_cannot_run_says_why_and_what_the_others_say(toy):
+def test_a_pinned_backend_that_cannot_run_says_why_and_what_the_others_say(toy):
     with pytest.raises(BackendError) as refusal:
         toy(LONG, backend="picky")
     assert str(refusal.value).splitlines() == [
-        "toy: the body 'picky' cannot run these inputs",
+        "toy: the backend 'picky' cannot run these inputs",
         "  picky: takes up to 4 frames, not 7",
         "  absent: no_such_package is not installed",
         "  plain: can run",
@@ -114,14 +114,14 @@ def test_explain_gives_all_reasons(toy):
     assert toy.package("absent") == "no_such_package"
 
 
-def test_unknown_bodies_and_ops_get_the_nearest_name(toy, monkeypatch):
+def test_unknown_backends_and_ops_get_the_nearest_name(toy, monkeypatch):
     with pytest.raises(
-        BackendError, match=r'no body \'pikcy\' \(did you mean "picky"\?\); it has picky, absent, plain'
+        BackendError, match=r'no backend \'pikcy\' \(did you mean "picky"\?\); it has picky, absent, plain'
     ):
         toy(SHORT, backend="pikcy")
     with pytest.raises(ValueError, match=r"no op is named 'tov'.*toy"), use_backend(tov="plain"):
         pass
-    with pytest.raises(ValueError, match=r"toy has no body 'plane'.*plain"), use_backend(toy="plane"):
+    with pytest.raises(ValueError, match=r"toy has no backend 'plane'.*plain"), use_backend(toy="plane"):
         pass
     monkeypatch.setenv("ZOO_BACKEND", "tov=plain")
     with pytest.raises(ValueError, match=r"no op is named 'tov'.*toy"):
@@ -130,7 +130,7 @@ def test_unknown_bodies_and_ops_get_the_nearest_name(toy, monkeypatch):
 
 @pytest.mark.parametrize("text", ["toy", "toy=", "toy=plain,attention"])
 def test_texts_that_pin_nothing_are_refused(text):
-    with pytest.raises(ValueError, match="pins no body"):
+    with pytest.raises(ValueError, match="pins no backend"):
         pins_from_text(text)
 
 
@@ -177,7 +177,7 @@ def test_the_reference_on_cuda_warns_once(toy, caplog):
 
 @pytest.fixture
 def unconfirmed(toy, monkeypatch):
-    """The toy, whose fastest body nothing has confirmed."""
+    """The toy, whose fastest backend nothing has confirmed."""
     monkeypatch.setattr(toy._load("picky"), "CONFIRMED", None)
     _dispatch._warn_once.cache_clear()
     return toy
@@ -192,13 +192,13 @@ def test_auto_prefers_what_is_confirmed(unconfirmed):
 
 def test_a_record_flips_the_order(unconfirmed, monkeypatch):
     monkeypatch.setattr(unconfirmed._load("picky"), "CONFIRMED", "docs/results/gpu/some.jsonl")
-    assert unconfirmed.tried("cpu") == unconfirmed.bodies
+    assert unconfirmed.tried("cpu") == unconfirmed.backends
     assert offset(unconfirmed(SHORT)) == 1
 
 
 def test_what_is_confirmed_may_depend_on_the_device(unconfirmed, monkeypatch):
     monkeypatch.setattr(unconfirmed._load("picky"), "CONFIRMED", {"cpu": "tests"})
-    assert unconfirmed.tried("cpu") == unconfirmed.bodies
+    assert unconfirmed.tried("cpu") == unconfirmed.backends
     assert unconfirmed.tried("cuda") == ("absent", "plain", "picky", "reference")
     with planning(Planned("cpu")):
         assert unconfirmed.choose(SHORT.to("meta")) == "picky"
@@ -216,7 +216,7 @@ def test_the_last_resort_before_the_reference_warns_once(unconfirmed, monkeypatc
 
 def test_plans_for_a_gpu_keep_the_order_of_speed(unconfirmed, caplog):
     with planning(Planned("cuda")):
-        assert unconfirmed.tried("cpu") == unconfirmed.bodies
+        assert unconfirmed.tried("cpu") == unconfirmed.backends
         assert unconfirmed.choose(SHORT.to("meta")) == "picky"
     with planning(Planned("cpu")):
         assert unconfirmed.choose(SHORT.to("meta")) == "plain"
@@ -267,7 +267,7 @@ def test_the_environment_holds_in_a_compiled_graph(toy, monkeypatch):
 def test_every_op_has_a_reference_that_needs_nothing_and_comes_last():
     assert {"selective_scan", "causal_conv"} <= set(ops())
     for name, op in ops().items():
-        assert op.bodies[-1] == "reference", name
+        assert op.backends[-1] == "reference", name
         assert op.package("reference") is None, name
         assert op.__doc__, name
         assert op.__module__ == f"temporal_zoo.ops.{name}"

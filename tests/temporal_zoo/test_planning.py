@@ -1,4 +1,4 @@
-"""Planning: bodies are chosen on the meta device as on a device and with packages that are not here."""
+"""Planning: backends are chosen on the meta device as on a device and with packages that are not here."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def heads(dtype=torch.float32):
     return [torch.empty(2, 5, 2, 16, device="meta", dtype=dtype) for _ in range(3)]
 
 
-def test_a_body_is_asked_with_tensors_that_lie_on_the_planned_device():
+def test_a_backend_is_asked_with_tensors_that_lie_on_the_planned_device():
     (before,) = directions()
     with planning(A100):
         (after,), lengths = presented(([before], None))
@@ -44,7 +44,7 @@ def test_what_comes_with_torch_is_chosen_and_what_is_pinned_need_not_be_here():
             assert attention.choose(*heads(torch.bfloat16)) == "flash_attn"
 
 
-def test_a_body_that_the_planned_device_cannot_run_is_refused_with_its_reason():
+def test_a_backend_that_the_planned_device_cannot_run_is_refused_with_its_reason():
     with planning(V100), pytest.raises(BackendError, match=r"capability 8\.0"):
         attention(*heads(torch.float16), backend="flash_attn")
     with planning(A100), pytest.raises(BackendError, match="runs on the CPU only"):
@@ -59,7 +59,7 @@ def test_outside_a_plan_nothing_is_assumed():
 
 
 def stored(mixer, frames, **pins):
-    from temporal_zoo.stored import stored_bytes
+    from temporal_zoo._support.stored_bytes import stored_bytes
 
     with planning(A100), use_backend(**pins), tracing() as ran, torch.device("meta"):
         module, x = build(mixer, 16), torch.empty(3, frames, 16, requires_grad=True)

@@ -19,7 +19,7 @@ from temporal_zoo.contract import CHECKS, ContractError
 
 @dataclass(frozen=True)
 class Bug:
-    """`old` becomes `new` in a function; then each of `caught_by` must fail for `spec`, run on the `pinned` bodies."""
+    """Replaces `old` by `new` in a function; then each of `caught_by` must fail for `spec` on the `pinned` backends."""
 
     what: str
     function: str
@@ -45,7 +45,7 @@ BUGS = [
         old="reverse=backwards",
         new="reverse=False",
         spec="bimamba",
-        caught_by=("chunks", "bodies"),
+        caught_by=("chunks", "backends"),
         pinned={"selective_scan": "torch"},
     ),
     Bug(
@@ -54,7 +54,7 @@ BUGS = [
         old="reversed(steps) if direction.reverse else steps",
         new="steps",
         spec="bimamba",
-        caught_by=("padding_values", "chunks", "bodies"),
+        caught_by=("padding_values", "chunks", "backends"),
         pinned={"selective_scan": "reference"},
     ),
     Bug(
@@ -71,7 +71,7 @@ BUGS = [
         old="both[:, size - 1 :] += kernel",
         new="both[:, size:] += kernel[:, :-1]",
         spec="s4d",
-        caught_by=("chunks", "bodies"),
+        caught_by=("chunks", "backends"),
         pinned={"diagonal_ssm": "chunked"},
     ),
     Bug(
@@ -80,7 +80,7 @@ BUGS = [
         old="2 * c.unsqueeze(-1) * table[..., 1:]",
         new="2 * c.unsqueeze(-1) * table[..., :-1]",
         spec="s4d",
-        caught_by=("chunks", "bodies"),
+        caught_by=("chunks", "backends"),
         pinned={"diagonal_ssm": "chunked"},
     ),
     Bug(
@@ -89,7 +89,7 @@ BUGS = [
         old="a * h + inputs[:, t, :, None]",
         new="a * (h + inputs[:, t, :, None])",
         spec="s4d",
-        caught_by=("bodies",),
+        caught_by=("backends",),
     ),
     Bug(
         what="padding enters the backward scan: the selective layer keeps the lengths from the convolution",
@@ -173,12 +173,12 @@ BUGS = [
         caught_by=("padding_values", "padding_gradients"),
     ),
     Bug(
-        what="mask on the wrong axis: in the blocked body",
+        what="mask on the wrong axis: in the blocked backend",
         function="ops.attention.blocked:_logits",
         old="padding[:, None, None, :]",
         new="padding[:, None, :, None]",
         spec="flash",
-        caught_by=("padding_values", "bodies"),
+        caught_by=("padding_values", "backends"),
         pinned={"attention": "blocked"},
     ),
     Bug(
@@ -187,7 +187,7 @@ BUGS = [
         old="silu_backward(dgated.mul_(total), z)",
         new="silu_backward(dgated, z)",
         spec="bimamba",
-        caught_by=("bodies",),
+        caught_by=("backends",),
     ),
     Bug(
         what="gradients of B and C trade places on their way to the projection",
@@ -195,7 +195,7 @@ BUGS = [
         old="[dsteps, d.B, d.C]",
         new="[dsteps, d.C, d.B]",
         spec="mamba",
-        caught_by=("bodies",),
+        caught_by=("backends",),
     ),
     Bug(
         what="gradient through the projections takes the place of the scan's",
@@ -203,7 +203,7 @@ BUGS = [
         old="du.add_(d.u)",
         new="du",
         spec="mamba",
-        caught_by=("bodies",),
+        caught_by=("backends",),
     ),
     Bug(
         what="dt bias dropped by the mixer",
@@ -214,12 +214,12 @@ BUGS = [
         caught_by=("gradients",),
     ),
     Bug(
-        what="dt bias dropped by a body",
+        what="dt bias dropped by a backend",
         function="ops.selective_scan._sweep:Sweep.read",
         old="dt + self.dt_bias",
         new="dt",
         spec="mamba",
-        caught_by=("bodies",),
+        caught_by=("backends",),
     ),
     Bug(
         what="dt bias dropped by the reference",
@@ -227,7 +227,7 @@ BUGS = [
         old="dt + direction.dt_bias.to(dtype)",
         new="dt",
         spec="mamba",
-        caught_by=("gradients", "bodies"),
+        caught_by=("gradients", "backends"),
         pinned={"selective_scan": "reference"},
     ),
     Bug(
@@ -247,12 +247,12 @@ BUGS = [
         caught_by=("chunks",),
     ),
     Bug(
-        what="carried state ignored by a body",
+        what="carried state ignored by a backend",
         function="ops.selective_scan._operator:_all_or_none",
         old="_new_state(direction) if state is None else state",
         new="_new_state(direction)",
         spec="mamba",
-        caught_by=("chunks", "bodies"),
+        caught_by=("chunks", "backends"),
         pinned={"selective_scan": "torch"},
     ),
     Bug(

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from temporal_zoo.cli import ROOT
+from temporal_zoo.cli.main import ROOT
 
 EMA = '''
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Echo(Mixer):
 COMMANDS = """
 import sys
 from click.testing import CliRunner
-from temporal_zoo.cli import zoo
+from temporal_zoo.cli.main import zoo
 for arguments in sys.argv[1:]:
     result = CliRunner().invoke(zoo, arguments.split(), catch_exceptions=False)
     print(f"<{arguments}> ended with {result.exit_code}", result.output, sep="\\n")

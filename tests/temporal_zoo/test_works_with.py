@@ -283,17 +283,17 @@ def refusals():
 CELLS = cells()
 
 
-def bodies(mixer, x):
+def backends(mixer, x):
     with tracing() as ran, torch.no_grad():
         mixer(x)
-    return {body for bodies in ran.values() for body in bodies}
+    return {backend for backends in ran.values() for backend in backends}
 
 
 def outcome(name, spec):
     """What happens: "yes", "reference" where a faster backend runs otherwise, or the sentence of a refusal."""
     torch.manual_seed(0)
     mixer, x = build(spec, 8).double(), torch.randn(2, 3, 8, dtype=torch.float64)
-    usual = bodies(mixer, x)
+    usual = backends(mixer, x)
     try:
         with tracing() as ran, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, which deprecates some of these tools
@@ -302,7 +302,7 @@ def outcome(name, spec):
         return str(refusal)
     worst = (found - wanted).abs().max() / wanted.abs().max().clamp(min=1)
     assert worst < 1e-3, f"{name} is off by {worst:.1e} with {spec}"
-    return "reference" if "reference" in {body for each in ran.values() for body in each} - usual else "yes"
+    return "reference" if "reference" in {backend for each in ran.values() for backend in each} - usual else "yes"
 
 
 def test_the_table_has_every_tool_and_every_mixer():

@@ -16,7 +16,6 @@ from typing import Any
 from diffusion.ablations.job import Job
 from diffusion.ablations.launch import Watch
 from diffusion.ablations.trial import TOLD, note
-from diffusion.data.storage import made
 
 _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -51,7 +50,8 @@ class _Worker:
         self._answer: dict[str, Any] | None = None
         # It looks for modules exactly where this process does; Ctrl-C reaches it from here, once, and not by itself.
         source = f"import sys; sys.path[:] = {sys.path!r}; from diffusion.ablations.worker import main; main()"
-        self._told = made(job.run) / TOLD
+        job.run.mkdir(parents=True, exist_ok=True)
+        self._told = job.run / TOLD
         with self._told.open("wb") as told:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told,

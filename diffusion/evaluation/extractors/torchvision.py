@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffusion.data.readers import need
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.pixels import levelled, resized
 from diffusion.evaluation.protocol import Protocol
+from temporal_zoo._support.packages import need
 from temporal_zoo.config import nearest
 
 SIZE = 112

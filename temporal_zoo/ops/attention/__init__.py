@@ -17,7 +17,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, le
 
     out[i] = sum_j softmax_j(q[i] . k[j] / sqrt(features) + bias[i, j]) v[j]   (arXiv 1706.03762, eq. 1)
 
-    The reference holds the weights, rows x heads x frames x frames numbers, and so does its backward.  No other body
+    The reference holds the weights, rows x heads x frames x frames numbers, and so does its backward.  No other backend
     does: they keep q, k, v, the output and one log-sum per query, and compute the weights again for the gradients.
 
     Args:
@@ -30,7 +30,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, le
         (rows, frames, heads, features), dtype of q.
     Raises:
         ValueError: shapes or dtypes that do not fit together, no frames.
-        BackendError: the pinned body cannot run these inputs.
+        BackendError: the pinned backend cannot run these inputs.
     Gradients: q, k, v and bias; twice with the reference only.
     """
     if q.ndim != 4 or not q.is_floating_point():

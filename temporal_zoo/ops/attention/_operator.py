@@ -1,6 +1,6 @@
-"""The custom operator `temporal_zoo::attention`, behind which every body but the reference runs.
+"""The custom operator `temporal_zoo::attention`, behind which every backend but the reference runs.
 
-A body is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
+A backend is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
 
     forward(q, k, v, bias, lengths) -> out, lse
     backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient) -> dq, dk, dv, dbias
@@ -29,11 +29,11 @@ ROWS_AT_ONCE = 65_535
 
 
 def run(
-    body: str, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None
+    backend: str, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None
 ) -> Tensor:
-    """`attention` by the named body."""
+    """`attention` by the named backend."""
     dtype = working_dtype(q)
-    return _forward(q.to(dtype), k.to(dtype), v.to(dtype), bias, lengths, body)[0].to(q.dtype)
+    return _forward(q.to(dtype), k.to(dtype), v.to(dtype), bias, lengths, backend)[0].to(q.dtype)
 
 
 def is_ampere(device: torch.device) -> bool:
@@ -43,9 +43,9 @@ def is_ampere(device: torch.device) -> bool:
 
 @torch.library.custom_op("temporal_zoo::attention", mutates_args=())
 def _forward(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None, body: str
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None, backend: str
 ) -> tuple[Tensor, Tensor]:
-    forward = _body(body).forward
+    forward = _backend(backend).forward
     outs, lses = [], []
     with torch.autocast(q.device.type, enabled=False):
         for rows, real in _slices(q, lengths):
@@ -67,9 +67,9 @@ def _backward(
     out: Tensor,
     lse: Tensor,
     bias_gradient: bool,
-    body: str,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    backward = _body(body).backward
+    backward = _backend(backend).backward
     grads: tuple[list[Tensor], ...] = ([], [], [])
     dbias = lse.new_zeros(_dbias_shape(bias, bias_gradient))
     with torch.autocast(q.device.type, enabled=False):
@@ -84,7 +84,7 @@ def _backward(
     return dq, dk, dv, dbias.to(q.dtype if bias is None else bias.dtype)
 
 
-def _body(name: str):
+def _backend(name: str):
     return import_module(f"{__package__}.{name}")
 
 
@@ -122,18 +122,18 @@ def _dbias_shape(bias: Tensor | None, bias_gradient: bool) -> tuple[int, ...]:
 
 
 @_forward.register_fake
-def _(q, k, v, bias, lengths, body):
+def _(q, k, v, bias, lengths, backend):
     return _empty(q)
 
 
 @_backward.register_fake
-def _(grad, q, k, v, bias, lengths, out, lse, bias_gradient, body):
+def _(grad, q, k, v, bias, lengths, out, lse, bias_gradient, backend):
     dbias = (q if bias is None else bias).new_empty(_dbias_shape(bias, bias_gradient))
     return *(q.new_empty(q.shape) for _ in range(3)), dbias
 
 
 def _keep(ctx, inputs, output) -> None:
-    *tensors, ctx.body = inputs
+    *tensors, ctx.backend = inputs
     out, lse = output
     ctx.mark_non_differentiable(lse)
     ctx.save_for_backward(*tensors, out, lse)
@@ -143,7 +143,7 @@ def _differentiate(ctx, grad, _):
     check_gradients("attention", [grad])
     q, k, v, bias, lengths, out, lse = ctx.saved_tensors
     wanted = ctx.needs_input_grad[3]
-    dq, dk, dv, dbias = _backward(grad, q, k, v, bias, lengths, out, lse, wanted, ctx.body)
+    dq, dk, dv, dbias = _backward(grad, q, k, v, bias, lengths, out, lse, wanted, ctx.backend)
     return dq, dk, dv, dbias if wanted else None, None, None
 
 

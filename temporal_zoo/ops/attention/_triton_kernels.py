@@ -1,4 +1,4 @@
-"""The kernels of the Triton body; import only where Triton is.
+"""The kernels of the Triton backend; import only where Triton is.
 
 A program takes one head of a few rows, whose frames follow one another in a tile: all queries, keys and values of a row
 are there at once, so that softmax needs no second look and one program knows all gradients.  Products are of whole

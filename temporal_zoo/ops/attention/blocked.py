@@ -26,12 +26,12 @@ _WEIGHTS = 1 << 25
 
 
 def refuses(*args, **kwargs) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     return []
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     rows, frames, heads, _ = q.shape
     wide = torch.promote_types(q.dtype, torch.float32)
     out = q.new_empty(q.shape)
@@ -55,7 +55,7 @@ def backward(
     lse: Tensor,
     bias_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     scale = q.shape[-1] ** -0.5
     dq = q.new_empty(q.shape)
     dk, dv = (lse.new_zeros(q.shape) for _ in range(2))

@@ -16,7 +16,7 @@ run = partial(_operator.run, "flash_attn")
 
 
 def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     reasons = []
     dtype = working_dtype(q)
     if q.device.type != "cuda":
@@ -35,7 +35,7 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: None) -> tuple[Tensor, Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     from flash_attn.flash_attn_interface import _flash_attn_forward
 
     out, lse, *_ = _flash_attn_forward(q, k, v, **_options(q), return_softmax=False)
@@ -43,7 +43,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: None) -> tuple
 
 
 def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     from flash_attn.flash_attn_interface import _flash_attn_backward
 
     grads = [x.new_empty(x.shape) for x in (q, k, v)]

@@ -29,7 +29,7 @@ aten = torch.ops.aten
 
 
 def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     reasons = []
     if bias is not None:
         reasons.append("it has no gradient for a bias")
@@ -47,7 +47,7 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     run_forward, _ = _KERNELS[kernel(q, lengths)]
     out, lse = run_forward(*by_head(q, k, v), lengths)
     return out.transpose(1, 2), lse
@@ -64,7 +64,7 @@ def backward(
     lse: Tensor,
     bias_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, None]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     _, run_backward = _KERNELS[kernel(q, lengths)]
     grads = run_backward(*by_head(grad, q, k, v, out), lse, lengths)
     return *(x.transpose(1, 2) for x in grads), None

@@ -1,7 +1,7 @@
 """Attention between few frames in Triton, several rows per program; `_triton_kernels` holds the computation.
 
 The kernels are tested in Triton's interpreter and compiled for sm_80 and sm_90; none has run on hardware yet, so that
-`auto` never comes to this body: the one before it takes everything.
+`auto` never comes to this backend: the one before it takes everything.
 
 Fused kernels for long sequences give a program one head of one row, and most of their tile is empty at 16 frames: here
 rows fill it.  With `TRITON_INTERPRET=1`, set before the first call, it takes CPU tensors, and its time.
@@ -30,7 +30,7 @@ _FEATURES = {torch.float32: (16, 32, 64), torch.bfloat16: (16, 32, 64, 128), tor
 
 
 def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     # Autocast may have the kernels see another dtype than the caller does.
     dtype, features = working_dtype(q), q.shape[-1]
     reasons = _triton.refuses("q", q)
@@ -46,7 +46,7 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     rows, frames, heads, _ = q.shape
     out, lse = q.new_empty(q.shape), q.new_empty((rows, heads, frames), dtype=torch.float32)
     inputs = [x.contiguous() for x in (q, k, v)]
@@ -65,7 +65,7 @@ def backward(
     lse: Tensor,
     bias_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, None]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))
     inputs = [x.contiguous() for x in (grad, q, k, v, out, lse)]
     _launch(_kernels().backward, q, *inputs, _triton.contiguous(lengths), dq, dk, dv)

@@ -16,7 +16,7 @@ run = partial(_operator.run, "xformers")
 
 
 def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     reasons = [lack] if (lack := _lack()) else []
     dtype = working_dtype(q)
     if q.device.type != "cuda":
@@ -33,7 +33,7 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: None) -> tuple[Tensor, Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     from xformers.ops import memory_efficient_attention_forward_requires_grad
 
     q, k, v = (x.contiguous() for x in (q, k, v))
@@ -42,7 +42,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: None) -> tuple
 
 
 def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     from xformers.ops import memory_efficient_attention_backward
 
     grad, q, k, v = (x.contiguous() for x in (grad, q, k, v))

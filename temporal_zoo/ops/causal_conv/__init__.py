@@ -56,7 +56,7 @@ def causal_conv(
         `reverse` the first.
     Raises:
         ValueError: shapes that do not fit together, no frames.
-        BackendError: the pinned body cannot run these inputs.
+        BackendError: the pinned backend cannot run these inputs.
     Gradients: x, weights, biases, initial; twice with the reference only.
     """
     if x.ndim != 3 or not x.is_floating_point():

@@ -1,6 +1,6 @@
-"""The custom operator `temporal_zoo::causal_conv`, behind which every body but the reference runs.
+"""The custom operator `temporal_zoo::causal_conv`, behind which every backend but the reference runs.
 
-A body is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
+A backend is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
 
     forward(x, weights, biases, initials, lengths, reverse, silu) -> ys
     backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> [dx, *dweights, *dbiases, *dinitials]
@@ -10,8 +10,8 @@ with x (rows, frames, channels); `weights` a list of (channels, width) and `reve
 and `dys` lists of (rows, frames, channels), one per filter.  Tensors come as the caller has them, in any float dtype
 and any strides, frames behind `lengths` may hold NaN (also in `dys`), and rows or frames may be none.  Results are new
 tensors: ys in the dtype of x, contiguous, zero at padded frames; every gradient in the shape and dtype of its tensor,
-contiguous.  Gradient tracking and autocast are off.  A body keeps nothing from forward to backward: what backward sees
-are the inputs, so that they are all that a training step stores.
+contiguous.  Gradient tracking and autocast are off.  A backend keeps nothing from forward to backward: what backward
+sees are the inputs, so that they are all that a training step stores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from temporal_zoo.ops.causal_conv.reference import final_inputs
 
 
 def run(
-    body: str,
+    backend: str,
     x: Tensor,
     filters: Sequence[Filter],
     *,
@@ -37,7 +37,7 @@ def run(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ):
-    """`causal_conv` by the named body."""
+    """`causal_conv` by the named backend."""
     weights = [taps.weight for taps in filters]
     biases, initials = [], []
     if any(taps.bias is not None for taps in filters):
@@ -46,7 +46,7 @@ def run(
     if initial is not None and any(start is not None for start in initial):
         shapes = [(x.shape[0], w.shape[1] - 1, x.shape[2]) for w in weights]
         initials = [x.new_zeros(s) if start is None else start for s, start in zip(shapes, initial, strict=True)]
-    ys = tuple(_forward(x, weights, biases, initials, lengths, [taps.reverse for taps in filters], silu, body))
+    ys = tuple(_forward(x, weights, biases, initials, lengths, [taps.reverse for taps in filters], silu, backend))
     return (ys, final_inputs(x, filters, lengths, initial)) if return_final else ys
 
 
@@ -59,10 +59,10 @@ def _forward(
     lengths: Tensor | None,
     reverse: list[bool],
     silu: bool,
-    body: str,
+    backend: str,
 ) -> list[Tensor]:
     with torch.autocast(x.device.type, enabled=False):
-        return _body(body).forward(x, weights, biases, initials, lengths, reverse, silu)
+        return _backend(backend).forward(x, weights, biases, initials, lengths, reverse, silu)
 
 
 @torch.library.custom_op("temporal_zoo::causal_conv_backward", mutates_args=())
@@ -75,28 +75,28 @@ def _backward(
     lengths: Tensor | None,
     reverse: list[bool],
     silu: bool,
-    body: str,
+    backend: str,
 ) -> list[Tensor]:
     with torch.autocast(x.device.type, enabled=False):
-        return _body(body).backward(dys, x, weights, biases, initials, lengths, reverse, silu)
+        return _backend(backend).backward(dys, x, weights, biases, initials, lengths, reverse, silu)
 
 
-def _body(name: str):
+def _backend(name: str):
     return import_module(f"{__package__}.{name}")
 
 
 @_forward.register_fake
-def _(x, weights, biases, initials, lengths, reverse, silu, body):
+def _(x, weights, biases, initials, lengths, reverse, silu, backend):
     return [x.new_empty(x.shape) for _ in weights]
 
 
 @_backward.register_fake
-def _(dys, x, weights, biases, initials, lengths, reverse, silu, body):
+def _(dys, x, weights, biases, initials, lengths, reverse, silu, backend):
     return [tensor.new_empty(tensor.shape) for tensor in (x, *weights, *biases, *initials)]
 
 
 def _keep(ctx, inputs, output) -> None:
-    x, weights, biases, initials, lengths, ctx.reverse, ctx.silu, ctx.body = inputs
+    x, weights, biases, initials, lengths, ctx.reverse, ctx.silu, ctx.backend = inputs
     ctx.sizes = [len(weights), len(biases), len(initials)]
     ctx.save_for_backward(x, lengths, *weights, *biases, *initials)
 
@@ -105,7 +105,7 @@ def _differentiate(ctx, dys):
     check_gradients("causal_conv", dys)
     x, lengths, *rest = ctx.saved_tensors
     lists = _split(rest, ctx.sizes)
-    dx, *grads = _backward(list(dys), x, *lists, lengths, ctx.reverse, ctx.silu, ctx.body)
+    dx, *grads = _backward(list(dys), x, *lists, lengths, ctx.reverse, ctx.silu, ctx.backend)
     return dx, *_split(grads, ctx.sizes), None, None, None, None
 
 

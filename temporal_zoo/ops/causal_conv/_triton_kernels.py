@@ -1,4 +1,4 @@
-"""The kernels of the Triton body; import only where Triton is.
+"""The kernels of the Triton backend; import only where Triton is.
 
 A program runs one row (backward: a few rows, one after the other) for one block of channels, filter by filter, and
 visits the frames in the filter's direction.  Channels are on the lanes of one warp, and the inputs that the taps see

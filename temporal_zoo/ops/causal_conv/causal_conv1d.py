@@ -17,7 +17,7 @@ run = partial(_operator.run, "causal_conv1d")
 
 
 def refuses(x, filters, *, silu=False, lengths=None, initial=None, return_final=False) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     weights = [taps.weight for taps in filters]
     reasons = []
     if not x.is_cuda:
@@ -40,7 +40,7 @@ def refuses(x, filters, *, silu=False, lengths=None, initial=None, return_final=
 
 
 def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     inputs = _channels_second(x)
     starts = [_channels_second(start.to(x.dtype)) for start in initials]
     return [
@@ -52,7 +52,7 @@ def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor
 
 
 def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     inputs = _channels_second(x)
     dx, dweights, dbiases, dinitials = torch.zeros_like(x, dtype=torch.float32), [], [], []
     for i, weight in enumerate(weights):

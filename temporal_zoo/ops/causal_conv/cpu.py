@@ -26,7 +26,7 @@ def _absent() -> str | None:
 
 
 def refuses(x: Tensor, *args, **kwargs) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     if x.device.type != "cpu":
         return [f"runs on the CPU only, x is on {x.device.type}"]
     if x.dtype == torch.float64:
@@ -36,14 +36,14 @@ def refuses(x: Tensor, *args, **kwargs) -> list[str]:
 
 
 def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     ys = [_native.empty(*x.shape) for _ in weights]
     _call("causal_conv_forward", x, lengths, reverse, silu, weight=weights, bias=biases, initial=initials, y=ys)
     return [y.to(x.dtype) for y in ys]
 
 
 def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     dx = _native.empty(*x.shape)
     # One partial sum per group of rows for the parameters, so that totals do not depend on the number of threads.
     groups = len(_native.groups(x.shape[0]))

@@ -1,4 +1,4 @@
-"""The definition of `causal_conv`, and the layout of a row's surroundings that the bodies share."""
+"""The definition of `causal_conv`, and the layout of a row's surroundings that the backends share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIRMED = "torch"
 
 
 def refuses(*args, **kwargs) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     return []
 
 

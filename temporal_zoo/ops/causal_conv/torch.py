@@ -21,12 +21,12 @@ run = partial(_operator.run, "torch")
 
 
 def refuses(*args, **kwargs) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     return []
 
 
 def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     ys = [x.new_empty(x.shape) for _ in weights]
     for rows in _blocks(x):
         real = None if lengths is None else lengths[rows]
@@ -40,7 +40,7 @@ def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor
 
 
 def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     precision, frames = summing_dtype(x), x.shape[1]
     dx = x.new_zeros(x.shape)
     dweights = [torch.zeros_like(weight, dtype=precision) for weight in weights]

@@ -26,7 +26,7 @@ _MOST_TAPS = 8
 
 
 def refuses(x, filters, **kwargs) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     reasons = _triton.refuses("x", x)
     if (taps := max([0, *(each.weight.shape[1] for each in filters)])) > _MOST_TAPS:
         reasons.append(f"takes at most {_MOST_TAPS} taps; a filter has {taps}")
@@ -34,7 +34,7 @@ def refuses(x, filters, **kwargs) -> list[str]:
 
 
 def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     kernels, x = _kernels(), _adjacent(x)
     rows, frames, channels = x.shape
     block = _block(x)
@@ -47,7 +47,7 @@ def forward(x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor
 
 
 def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     kernels, x = _kernels(), _adjacent(x)
     rows, frames, channels = x.shape
     block = _block(x)

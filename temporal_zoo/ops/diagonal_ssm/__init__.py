@@ -57,7 +57,7 @@ def diagonal_ssm(
         complex (rows, channels, modes) per direction.
     Raises:
         ValueError: shapes that do not fit together, no frames.
-        BackendError: the pinned body cannot run these inputs.
+        BackendError: the pinned backend cannot run these inputs.
     Gradients: u, a, c, skip, initial; twice with the reference only.
     """
     if u.ndim != 3 or not u.is_floating_point():

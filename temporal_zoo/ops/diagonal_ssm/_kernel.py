@@ -1,7 +1,7 @@
 """From modes to taps to Toeplitz matrices and back: K[l] = 2 Re sum_n c_n a_n^l, with the gradients by hand.
 
 All of it is of the size of the parameters times a few dozen or hundred frames, never of the size of the rows, and is
-computed in complex128: powers of a rounded `a` would otherwise be the largest error of a body.
+computed in complex128: powers of a rounded `a` would otherwise be the largest error of a backend.
 
 Letters: c channels, n modes, l lags, s input frame, t output frame.
 """

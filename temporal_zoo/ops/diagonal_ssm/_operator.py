@@ -1,6 +1,6 @@
-"""The custom operator `temporal_zoo::diagonal_ssm`, behind which every body but the reference runs.
+"""The custom operator `temporal_zoo::diagonal_ssm`, behind which every backend but the reference runs.
 
-A body is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
+A backend is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
 
     forward(u, a, c, skips, initials, lengths, reverse, with_final) -> [y, *finals]
     backward(grads, u, a, c, skips, initials, lengths, reverse, with_final)
@@ -12,8 +12,8 @@ direction; `skips` empty or the one (channels,); `initials` empty or one complex
 caller has them, in any dtype and any strides, frames behind `lengths` may hold NaN (also in `grads`), and rows or
 frames may be none.  Results are new tensors: y in the dtype of u, contiguous, zero at padded frames; finals in the
 complex dtype of `reference.precision`; every gradient in the shape and dtype of its tensor, contiguous; a complex
-gradient is dL/dRe + i dL/dIm.  Gradient tracking and autocast are off.  A body keeps nothing from forward to backward:
-what backward sees are the inputs, so that they are all that a training step stores.
+gradient is dL/dRe + i dL/dIm.  Gradient tracking and autocast are off.  A backend keeps nothing from forward to
+backward: what backward sees are the inputs, so that they are all that a training step stores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from temporal_zoo.ops.diagonal_ssm.reference import precision
 
 
 def run(
-    body: str,
+    backend: str,
     u: Tensor,
     directions: Sequence[Modes],
     skip: Tensor | None = None,
@@ -39,7 +39,7 @@ def run(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ):
-    """`diagonal_ssm` by the named body."""
+    """`diagonal_ssm` by the named backend."""
     initials = []
     if initial is not None and any(state is not None for state in initial):
         zeros = [u.new_zeros(u.shape[0], *modes.a.shape, dtype=precision(u)[1]) for modes in directions]
@@ -53,7 +53,7 @@ def run(
         lengths,
         [modes.reverse for modes in directions],
         return_final,
-        body,
+        backend,
     )
     return (y, tuple(finals)) if return_final else y
 
@@ -68,10 +68,10 @@ def _forward(
     lengths: Tensor | None,
     reverse: list[bool],
     with_final: bool,
-    body: str,
+    backend: str,
 ) -> list[Tensor]:
     with torch.autocast(u.device.type, enabled=False):
-        return _body(body).forward(u, a, c, skips, initials, lengths, reverse, with_final)
+        return _backend(backend).forward(u, a, c, skips, initials, lengths, reverse, with_final)
 
 
 @torch.library.custom_op("temporal_zoo::diagonal_ssm_backward", mutates_args=())
@@ -85,29 +85,29 @@ def _backward(
     lengths: Tensor | None,
     reverse: list[bool],
     with_final: bool,
-    body: str,
+    backend: str,
 ) -> list[Tensor]:
     with torch.autocast(u.device.type, enabled=False):
-        return _body(body).backward(grads, u, a, c, skips, initials, lengths, reverse, with_final)
+        return _backend(backend).backward(grads, u, a, c, skips, initials, lengths, reverse, with_final)
 
 
-def _body(name: str):
+def _backend(name: str):
     return import_module(f"{__package__}.{name}")
 
 
 @_forward.register_fake
-def _(u, a, c, skips, initials, lengths, reverse, with_final, body):
+def _(u, a, c, skips, initials, lengths, reverse, with_final, backend):
     finals = [u.new_empty(u.shape[0], *modes.shape, dtype=precision(u)[1]) for modes in a] if with_final else []
     return [u.new_empty(u.shape), *finals]
 
 
 @_backward.register_fake
-def _(grads, u, a, c, skips, initials, lengths, reverse, with_final, body):
+def _(grads, u, a, c, skips, initials, lengths, reverse, with_final, backend):
     return [tensor.new_empty(tensor.shape) for tensor in (u, *a, *c, *skips, *initials)]
 
 
 def _keep(ctx, inputs, output) -> None:
-    u, a, c, skips, initials, lengths, ctx.reverse, ctx.with_final, ctx.body = inputs
+    u, a, c, skips, initials, lengths, ctx.reverse, ctx.with_final, ctx.backend = inputs
     ctx.sizes = [len(a), len(c), len(skips), len(initials)]
     ctx.save_for_backward(u, lengths, *a, *c, *skips, *initials)
 
@@ -116,7 +116,7 @@ def _differentiate(ctx, grads):
     check_gradients("diagonal_ssm", grads)
     u, lengths, *rest = ctx.saved_tensors
     lists = _split(rest, ctx.sizes)
-    du, *found = _backward(list(grads), u, *lists, lengths, ctx.reverse, ctx.with_final, ctx.body)
+    du, *found = _backward(list(grads), u, *lists, lengths, ctx.reverse, ctx.with_final, ctx.backend)
     return du, *_split(found, ctx.sizes), None, None, None, None
 
 

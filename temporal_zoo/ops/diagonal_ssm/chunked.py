@@ -30,7 +30,7 @@ run = partial(_operator.run, "chunked")
 
 
 def refuses(u, directions, skip=None, *, lengths=None, initial=None, return_final=False) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     # Rows that end at different frames would each need their own powers for the state that enters or leaves there.
     if lengths is None:
         return []
@@ -43,7 +43,7 @@ def refuses(u, directions, skip=None, *, lengths=None, initial=None, return_fina
 
 
 def forward(u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     y = u.new_empty(u.shape)
     finals = [u.new_empty(u.shape[0], *modes.shape, dtype=precision(u)[1]) for modes in a] if with_final else []
     plan = _Plan.make(u, a, c, skips, reverse)
@@ -60,7 +60,7 @@ def forward(u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tens
 
 
 def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     dy, *dfinals = grads
     du, dinitials = u.new_empty(u.shape), [state.new_empty(state.shape) for state in initials]
     plan = _Plan.make(u, a, c, skips, reverse)

@@ -37,7 +37,7 @@ def _absent() -> str | None:
 
 
 def refuses(u, directions, skip=None, *, lengths=None, initial=None, return_final=False) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     if u.device.type != "cpu":
         return [f"runs on the CPU only; u is on {u.device}"]
     if u.dtype == torch.float64:
@@ -47,7 +47,7 @@ def refuses(u, directions, skip=None, *, lengths=None, initial=None, return_fina
 
 
 def forward(u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     y = _native.empty(*u.shape)
     call = _Call(u, lengths, reverse, {"a": a, "c": c}, y=y, skip=_only(skips))
     if _convolves(u, a, initials, with_final):
@@ -62,7 +62,7 @@ def forward(u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tens
 
 
 def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     grad_y, *grad_finals = grads
     du = _native.empty(*u.shape)
     call = _Call(u, lengths, reverse, {"a": a, "c": c}, grad_y=grad_y, grad_u=du, skip=_only(skips))

@@ -27,7 +27,7 @@ run = partial(_operator.run, "toeplitz")
 
 
 def refuses(u, directions, skip=None, *, lengths=None, initial=None, return_final=False) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     reasons = []
     if u.shape[1] > MOST_FRAMES:
         reasons.append(f"takes up to {MOST_FRAMES} frames, u has {u.shape[1]}")
@@ -39,7 +39,7 @@ def refuses(u, directions, skip=None, *, lengths=None, initial=None, return_fina
 
 
 def forward(u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     y = u.new_empty(u.shape)
     if u.numel() == 0:
         return [y]
@@ -51,7 +51,7 @@ def forward(u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tens
 
 
 def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> list[Tensor]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     if u.numel() == 0:
         return [torch.zeros_like(tensor) for tensor in (u, *a, *c, *skips)]
     tables = _tables(u, a)

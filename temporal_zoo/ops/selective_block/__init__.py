@@ -75,12 +75,12 @@ def selective_block(
         a, z = in_proj x;  per branch: u = silu(conv a),  steps, B, C = x_proj u,  dt = dt_proj steps
         y = out_proj( silu(z) sum over branches of S6(u, dt, A, B, C) )
 
-    A training step stores x and the sum over the branches, and no other tensor of size rows x frames (but what the body
-    of the scan keeps of its states): all else is computed again in backward, except the scan.
+    A training step stores x and the sum over the branches, and no other tensor of size rows x frames (but what the
+    backend of the scan keeps of its states): all else is computed again in backward, except the scan.
 
-    It has no bodies of its own.  `causal_conv` and `selective_scan` choose theirs, under whatever pins hold; where one
-    of them chooses its reference, or one that is plain torch, this function is the plain composition, differentiable as
-    often as its parts.
+    It has no backends of its own.  `causal_conv` and `selective_scan` choose theirs, under whatever pins hold; where
+    one of them chooses its reference, or one that is plain torch, this function is the plain composition,
+    differentiable as often as its parts.
 
     Args:
         x: (rows, frames, dim), any float dtype; finite, at padded frames too.
@@ -93,7 +93,7 @@ def selective_block(
         (rows, frames, outputs) in the dtype of x, or in that of autocast.
     Raises:
         ValueError: shapes that do not fit together, no frames.
-        BackendError: a pinned body cannot run these inputs.
+        BackendError: a pinned backend cannot run these inputs.
     Gradients: of every tensor but `lengths`.
     """
     from temporal_zoo.ops.selective_block import _operator, reference

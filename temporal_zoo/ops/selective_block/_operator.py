@@ -1,4 +1,4 @@
-"""The custom operator `temporal_zoo::selective_block`: bodies of `causal_conv` and `selective_scan` between the
+"""The custom operator `temporal_zoo::selective_block`: backends of `causal_conv` and `selective_scan` between the
 projections, and a gradient that computes the way to the scan again.
 
 The scan runs ungated and the gate is applied here, so that the sum of the scans is the one large result to keep.  Both
@@ -32,7 +32,7 @@ _LEAST_ROWS = 32
 
 
 def choose(x: Tensor, branches: Sequence[Branch], lengths: Tensor | None) -> tuple[str, str]:
-    """The bodies of `causal_conv` and `selective_scan` for these inputs."""
+    """The backends of `causal_conv` and `selective_scan` for these inputs."""
     a = _stand_in(x, branches[0].A.shape[0], working_dtype(x))
     conv = causal_conv.choose(a, [branch.filter for branch in branches], silu=True, lengths=lengths)
     return conv, selective_scan.choose([_imagined(a, branch) for branch in branches], lengths=lengths)
@@ -47,7 +47,7 @@ def run(
     out_proj: Affine,
     lengths: Tensor | None,
 ) -> Tensor:
-    """`selective_block` by these bodies of `causal_conv` and `selective_scan`."""
+    """`selective_block` by these backends of `causal_conv` and `selective_scan`."""
     note(causal_conv.name, conv)
     note(selective_scan.name, scan)
     ends = [*_without_none(in_proj), *_without_none(out_proj)]
@@ -79,7 +79,7 @@ def _imagined(a: Tensor, branch: Branch) -> Direction:
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """The parameters, and the modules of the bodies that run."""
+    """The parameters, and the modules of the backends that run."""
 
     inputs: Affine  # the half of in_proj that goes through convolution and scan
     gates: Affine  # the other half
@@ -110,7 +110,7 @@ class _Layer:
         return self.branches[0].A.shape[0]
 
     def keeps(self, x: Tensor) -> list[Tensor]:
-        """Empty: the sum of the scans, and what the body of the scan keeps; rows come first in all."""
+        """Empty: the sum of the scans, and what the backend of the scan keeps; rows come first in all."""
         a = _stand_in(x, self.inner, x.dtype)
         between = self.scan.keeps([_imagined(a, branch) for branch in self.branches], None)
         return [x.new_empty(a.shape), *between]
@@ -127,7 +127,7 @@ class _Layer:
         return linear(x, *_like(x, self.inputs)), linear(x, *_like(x, self.gates))
 
     def convolution(self, a: Tensor, lengths: Tensor | None) -> tuple:
-        """The arguments of the bodies of `causal_conv`."""
+        """The arguments of the backends of `causal_conv`."""
         filters = [branch.filter for branch in self.branches]
         weights, biases, reverse = ([getattr(f, name) for f in filters] for name in ("weight", "bias", "reverse"))
         return a, weights, biases, [], lengths, reverse, True

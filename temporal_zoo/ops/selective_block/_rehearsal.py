@@ -1,7 +1,7 @@
 """What `selective_block` makes and drops while it runs, made on the meta device so that a plan can count it.
 
 The layer's own block-wise code runs for one block of rows, with the operators of convolution and scan, whose fake
-implementations answer on the meta device, in place of the bodies.
+implementations answer on the meta device, in place of the backends.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ _TENSORS = tuple(field.name for field in fields(Direction) if field.name != "rev
 
 
 class _Conv:
-    """A body of `causal_conv`, as its operator."""
+    """A backend of `causal_conv`, as its operator."""
 
-    def __init__(self, body: str) -> None:
-        self.body = body
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
 
     def forward(self, *arguments):
-        return _registered.causal_conv(*arguments, self.body)
+        return _registered.causal_conv(*arguments, self.backend)
 
     def backward(self, *arguments):
-        return _registered.causal_conv_backward(*arguments, self.body)
+        return _registered.causal_conv_backward(*arguments, self.backend)
 
 
 class _Scan:
-    """A body of `selective_scan`, as its operator."""
+    """A backend of `selective_scan`, as its operator."""
 
-    def __init__(self, body: str) -> None:
-        self.body = body
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
 
     def forward(self, directions, gate, lengths, initial, *, return_final, keep):
         tensors, reverse = _flat(directions)
-        return _registered.selective_scan(self.body, tensors, reverse, gate, lengths, initial, return_final, keep)
+        return _registered.selective_scan(self.backend, tensors, reverse, gate, lengths, initial, return_final, keep)
 
     def backward(self, grad_y, grad_finals, directions, gate, lengths, initial, kept):
         tensors, reverse = _flat(directions)
         grads = _registered.selective_scan_backward(
-            self.body, grad_y, grad_finals, tensors, reverse, gate, lengths, initial, kept
+            self.backend, grad_y, grad_finals, tensors, reverse, gate, lengths, initial, kept
         )
         size = len(_TENSORS)
         named = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Names and not the module: the body `torch` beside this file would take the name `torch` here.
+# Names and not the module: the backend `torch` beside this file would take the name `torch` here.
 from torch import Tensor
 
 from temporal_zoo.errors import InvalidInput
@@ -14,7 +14,7 @@ from temporal_zoo.ops._lengths import check_lengths
 
 __all__ = ["PLAIN", "Direction", "selective_scan"]
 
-# Bodies that are plain torch, and not behind the registered operator.
+# Backends that are plain torch, and not behind the registered operator.
 PLAIN = ("reference", "mamba_ssm_plain")
 
 
@@ -73,7 +73,7 @@ def selective_scan(
         with `return_final` the pair (y, final), final a tuple of one (rows, channels, state) float32 per direction.
     Raises:
         ValueError: shapes, dtypes or devices that do not fit together, no frames.
-        BackendError: the pinned body cannot run these inputs; the message lists why.
+        BackendError: the pinned backend cannot run these inputs; the message lists why.
     Gradients: of y and final, with respect to every tensor but `lengths`; twice only through `reference`.
     """
     if not 1 <= len(directions) <= 2:

@@ -1,7 +1,7 @@
-"""The one registered operator behind every body but the reference, so that compilation, meta tensors, checkpointing and
-saved-tensor accounting see one opaque function with a known gradient, whichever body runs.
+"""The one registered operator behind every backend but the reference, so that compilation, meta tensors, checkpointing
+and saved-tensor accounting see one opaque function with a known gradient, whichever backend runs.
 
-A body is a module of this folder with `NEEDS`, `refuses`, `run = functools.partial(scan, "its name")`, and
+A backend is a module of this folder with `NEEDS`, `refuses`, `run = functools.partial(scan, "its name")`, and
 
     keeps(directions, gate) -> list of empty tensors
         what `forward` will keep for `backward` besides its inputs, rows first (`selective_block` runs some rows at a
@@ -35,14 +35,14 @@ _TENSORS = tuple(field.name for field in fields(Direction) if field.name != "rev
 
 @dataclass(frozen=True)
 class Filled(Direction):
-    """A direction as a body gets it: a skip or dt bias that the caller left out is there, as zeros."""
+    """A direction as a backend gets it: a skip or dt bias that the caller left out is there, as zeros."""
 
     skip: Tensor
     dt_bias: Tensor
 
 
 def scan(
-    body: str,
+    backend: str,
     directions: Sequence[Direction],
     gate: Tensor | None = None,
     *,
@@ -50,13 +50,13 @@ def scan(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ):
-    """The op's signature, carried out by the named body."""
+    """The op's signature, carried out by the named backend."""
     tensors = [_or_zeros(getattr(each, name), each.u) for each in directions for name in _TENSORS]
     starts = _all_or_none(initial or [], directions)
     differentiable = [*tensors, *starts] if gate is None else [*tensors, *starts, gate]
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
     reverse = [each.reverse for each in directions]
-    y, finals, _ = _forward(body, tensors, reverse, gate, lengths, starts, return_final, keep)
+    y, finals, _ = _forward(backend, tensors, reverse, gate, lengths, starts, return_final, keep)
     return (y, tuple(finals)) if return_final else y
 
 
@@ -87,13 +87,13 @@ def _directions(tensors: list[Tensor], reverse: list[bool]) -> list[Filled]:
     return [Filled(**each, reverse=backwards) for each, backwards in zip(named, reverse, strict=True)]
 
 
-def _module(body: str) -> ModuleType:
-    return import_module(f"{__package__}.{body}")
+def _module(backend: str) -> ModuleType:
+    return import_module(f"{__package__}.{backend}")
 
 
 @torch.library.custom_op("temporal_zoo::selective_scan", mutates_args=())
 def _forward(
-    body: str,
+    backend: str,
     tensors: list[Tensor],
     reverse: list[bool],
     gate: Tensor | None,
@@ -104,22 +104,22 @@ def _forward(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     # The state must stay float32: under autocast the products inside would not.
     with torch.autocast(tensors[0].device.type, enabled=False):
-        return _module(body).forward(
+        return _module(backend).forward(
             _directions(tensors, reverse), gate, lengths, initial, return_final=return_final, keep=keep
         )
 
 
 @_forward.register_fake
-def _(body, tensors, reverse, gate, lengths, initial, return_final, keep):
+def _(backend, tensors, reverse, gate, lengths, initial, return_final, keep):
     directions = _directions(tensors, reverse)
     u = directions[0].u
     finals = [_new_state(each) for each in directions] if return_final else []
-    return u.new_empty(u.shape), finals, _module(body).keeps(directions, gate) if keep else []
+    return u.new_empty(u.shape), finals, _module(backend).keeps(directions, gate) if keep else []
 
 
 @torch.library.custom_op("temporal_zoo::selective_scan_backward", mutates_args=())
 def _backward(
-    body: str,
+    backend: str,
     grad_y: Tensor,
     grad_finals: list[Tensor],
     tensors: list[Tensor],
@@ -130,7 +130,7 @@ def _backward(
     kept: list[Tensor],
 ) -> list[Tensor]:
     with torch.autocast(grad_y.device.type, enabled=False):
-        by_direction, grad_gate, grad_initial = _module(body).backward(
+        by_direction, grad_gate, grad_initial = _module(backend).backward(
             grad_y, grad_finals, _directions(tensors, reverse), gate, lengths, initial, kept
         )
     grads = [getattr(each, name) for each in by_direction for name in _TENSORS]
@@ -138,12 +138,12 @@ def _backward(
 
 
 @_backward.register_fake
-def _(body, grad_y, grad_finals, tensors, reverse, gate, lengths, initial, kept):
+def _(backend, grad_y, grad_finals, tensors, reverse, gate, lengths, initial, kept):
     return [x.new_empty(x.shape) for x in [*tensors, *initial, *([] if gate is None else [gate])]]
 
 
 def _save(ctx, inputs, output) -> None:
-    ctx.body, tensors, ctx.reverse, gate, lengths, initial, _, _ = inputs
+    ctx.backend, tensors, ctx.reverse, gate, lengths, initial, _, _ = inputs
     _, _, kept = output
     ctx.sizes = len(tensors), len(initial)
     ctx.save_for_backward(gate, lengths, *tensors, *initial, *kept)
@@ -159,7 +159,7 @@ def _differentiate(ctx, grad_y, grad_finals, _):
     if grad_y is None:
         grad_y = tensors[0].new_zeros(tensors[0].shape)
     grad_finals = _all_or_none(grad_finals, directions)
-    grads = _backward(ctx.body, grad_y, grad_finals, tensors, ctx.reverse, gate, lengths, initial, kept)
+    grads = _backward(ctx.backend, grad_y, grad_finals, tensors, ctx.reverse, gate, lengths, initial, kept)
     grad_gate = None if gate is None else grads[after_initial]
     return None, grads[:after_tensors], None, grad_gate, None, grads[after_tensors:after_initial], None, None
 

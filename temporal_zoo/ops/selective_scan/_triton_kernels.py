@@ -1,4 +1,4 @@
-"""The kernels of the Triton body; import only where Triton is.
+"""The kernels of the Triton backend; import only where Triton is.
 
 A program runs one row (backward: a few rows, one after the other) for one block of channels, frame by frame.  State and
 A are (n, d), with d innermost in memory too, so that Triton gives channels to the lanes of a warp and states to their

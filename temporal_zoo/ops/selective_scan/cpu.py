@@ -37,7 +37,7 @@ def _absent() -> str | None:
 
 
 def refuses(directions: Sequence[Direction], gate: Tensor | None = None, **kwargs) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     u = directions[0].u
     if u.device.type != "cpu":
         return [f"runs on the CPU only; u is on {u.device}"]
@@ -67,7 +67,7 @@ def forward(
     return_final: bool,
     keep: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     u = directions[0].u
     y = _native.empty(*u.shape)
     finals = [_native.empty(u.shape[0], *each.A.shape) for each in directions] if return_final else []
@@ -86,7 +86,7 @@ def backward(
     initial: Sequence[Tensor],
     kept: Sequence[Tensor],
 ) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     u = directions[0].u
     groups = len(_native.groups(u.shape[0]))
     make = _native.empty if u.numel() else torch.zeros  # without rows or channels nothing is called

@@ -34,7 +34,7 @@ def refuses(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     u = directions[0].u
     reasons = []
     if u.device.type != "cuda":
@@ -66,7 +66,7 @@ def forward(
     return_final: bool,
     keep: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     padding = _padding(directions[0].u, lengths)
     total = torch.stack([_restore(each, _call(*_arguments(each, padding))).float() for each in directions]).sum(0)
     if gate is not None:
@@ -83,7 +83,7 @@ def backward(
     initial: list[Tensor],
     kept: list[Tensor],
 ) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     padding = _padding(directions[0].u, lengths)
     grad_y = grad_sum = _fill(grad_y.float(), padding)
     if gate is not None:

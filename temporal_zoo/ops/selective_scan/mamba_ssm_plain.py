@@ -2,8 +2,8 @@
 
 Every direction is laid out for the kernel, run, turned back and gated by itself; autograd keeps what each of these
 keeps, and the kernel its inputs and one state per 2,048 frames.  This is how arXiv 2403.07711 and Vim call it.  It
-stores more than the body `mamba_ssm` and can do no more, so that `auto` never takes it: it is here to be measured and
-planned.
+stores more than the backend `mamba_ssm` and can do no more, so that `auto` never takes it: it is here to be measured
+and planned.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def refuses(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     reasons = mamba_ssm.refuses(directions, gate, lengths=lengths, initial=initial, return_final=return_final)
     return reasons if lengths is None else [*reasons, "it knows no lengths"]
 

@@ -15,7 +15,7 @@ CONFIRMED = "torch"
 
 
 def refuses(*args, **kwargs) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     return []
 
 

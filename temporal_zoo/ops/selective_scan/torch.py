@@ -27,7 +27,7 @@ _CACHED, _FILLING = 2**19, 2**24
 
 
 def refuses(*args, **kwargs) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     return []
 
 
@@ -46,7 +46,7 @@ def forward(
     return_final: bool,
     keep: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     u = directions[0].u
     y = u.new_empty(u.shape)
     finals = [u.new_empty(u.shape[0], *each.A.shape, dtype=state_dtype(u)) for each in directions if return_final]
@@ -81,7 +81,7 @@ def backward(
     initial: list[Tensor],
     kept: list[Tensor],
 ) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     gradients = [Gradients(sweep) for sweep in _sweeps(directions, num_buffers=3)]
     grad_gate = None if gate is None else gate.new_empty(gate.shape)
     grad_initial = [start.new_empty(start.shape) for start in initial]

@@ -29,7 +29,7 @@ _MOST_STATES = 64
 
 
 def refuses(directions: Sequence[Direction], gate: Tensor | None = None, **kwargs) -> list[str]:
-    """Why this body cannot run these inputs; empty when it can."""
+    """Why this backend cannot run these inputs; empty when it can."""
     reasons = _triton.refuses("u", directions[0].u)
     if (state := _most_states(directions)) > _MOST_STATES:
         reasons.append(f"takes at most {_MOST_STATES} states; A has {state}")
@@ -50,7 +50,7 @@ def forward(
     return_final: bool,
     keep: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     kernels = _kernels()
     u = directions[0].u
     rows, frames, channels = u.shape
@@ -73,7 +73,7 @@ def backward(
     initial: list[Tensor],
     kept: list[Tensor],
 ) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
-    """See `_operator` for what a body takes and returns."""
+    """See `_operator` for what a backend takes and returns."""
     kernels = _kernels()
     u = directions[0].u
     rows, frames, channels = u.shape

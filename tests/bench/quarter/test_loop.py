@@ -8,7 +8,7 @@ import pytest
 from bench.quarter.cases import Case, Group
 from bench.quarter.loop import Quarter
 from bench.quarter.results import RECORD, Book
-from temporal_zoo.record import read
+from temporal_zoo._support.record import read
 
 ENVIRONMENT = {
     "id": "one",

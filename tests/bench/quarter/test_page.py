@@ -5,7 +5,7 @@ import pytest
 from bench.quarter.cases import Case
 from bench.quarter.page import page
 from bench.quarter.results import RECORD, Book
-from temporal_zoo.record import RecordError, Session
+from temporal_zoo._support.record import RecordError, Session
 
 ENVIRONMENT = {
     "id": "one",

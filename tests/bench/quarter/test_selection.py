@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from bench.control import COLUMNS
-from bench.plan import Setup
+from bench.paper.control import COLUMNS
+from bench.plan.plan import Setup
 from bench.quarter.cases import DTYPES, key
 from bench.quarter.plans import Plans, planned
 from bench.quarter.selection import FULL, REHEARSAL, TRAINING, groups
 from temporal_zoo.ops import ops
 
-BACKENDS = {name: list(op.bodies) for name, op in ops().items()}
+BACKENDS = {name: list(op.backends) for name, op in ops().items()}
 
 
 def made(name, agreed=frozenset(), scale=FULL):

@@ -35,10 +35,10 @@ def test_every_op_agrees_with_its_reference_in_every_shape(op, dtype):
 
 
 def test_a_backend_that_is_wrong_disagrees(monkeypatch):
-    import temporal_zoo.ops.causal_conv.torch as body
+    import temporal_zoo.ops.causal_conv.torch as backend
 
-    run = body.run
-    monkeypatch.setattr(body, "run", lambda *args, **kwargs: [1.01 * y for y in run(*args, **kwargs)])
+    run = backend.run
+    monkeypatch.setattr(backend, "run", lambda *args, **kwargs: [1.01 * y for y in run(*args, **kwargs)])
     answer, _ = comparison("causal_conv", "torch")
     assert (answer["outcome"], answer["agrees"]) == ("ok", False)
     assert 0.005 < answer["error"] < 0.02
@@ -46,19 +46,19 @@ def test_a_backend_that_is_wrong_disagrees(monkeypatch):
 
 
 def test_a_gradient_that_is_wrong_disagrees(monkeypatch):
-    import temporal_zoo.ops.attention.blocked as body
+    import temporal_zoo.ops.attention.blocked as backend
 
-    backward = body.backward
-    monkeypatch.setattr(body, "backward", lambda *args: (2 * backward(*args)[0], *backward(*args)[1:]))
+    backward = backend.backward
+    monkeypatch.setattr(backend, "backward", lambda *args: (2 * backward(*args)[0], *backward(*args)[1:]))
     answer, _ = comparison("attention", "blocked")
     assert answer["agrees"] is False
 
 
 def test_a_value_that_is_not_finite_disagrees(monkeypatch):
-    import temporal_zoo.ops.causal_conv.torch as body
+    import temporal_zoo.ops.causal_conv.torch as backend
 
-    run = body.run
-    monkeypatch.setattr(body, "run", lambda *args, **kwargs: [y * float("nan") for y in run(*args, **kwargs)])
+    run = backend.run
+    monkeypatch.setattr(backend, "run", lambda *args, **kwargs: [y * float("nan") for y in run(*args, **kwargs)])
     answer, _ = comparison("causal_conv", "torch")
     assert (answer["agrees"], answer["error"]) == (False, None)
 
@@ -106,10 +106,10 @@ def test_floors_count_bytes_and_exponentials():
 
 
 def test_nothing_is_timed_that_disagrees(monkeypatch):
-    import temporal_zoo.ops.causal_conv.torch as body
+    import temporal_zoo.ops.causal_conv.torch as backend
 
-    run = body.run
-    monkeypatch.setattr(body, "run", lambda *args, **kwargs: [1.01 * y for y in run(*args, **kwargs)])
+    run = backend.run
+    monkeypatch.setattr(backend, "run", lambda *args, **kwargs: [1.01 * y for y in run(*args, **kwargs)])
     found = kernel("causal_conv")["contenders"]
     assert found["torch"]["outcome"] == "disagrees"
     assert "forward_ms" not in found["torch"]
@@ -128,12 +128,12 @@ def test_a_contender_that_ended_the_process_is_left_out():
 
 
 def test_a_contender_without_memory_ends_alone(monkeypatch):
-    import temporal_zoo.ops.causal_conv.torch as body
+    import temporal_zoo.ops.causal_conv.torch as backend
 
     def run(*args, **kwargs):
         raise torch.OutOfMemoryError("tried to allocate 1 TiB")
 
-    monkeypatch.setattr(body, "run", run)
+    monkeypatch.setattr(backend, "run", run)
     found = kernel("causal_conv")["contenders"]
     assert found["torch"]["outcome"] == "out_of_memory"
     assert found["reference"]["outcome"] == "ok"

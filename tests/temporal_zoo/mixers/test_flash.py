@@ -38,12 +38,12 @@ def test_equals_attn_in_values_and_gradients(options, lengths):
 
 
 @pytest.mark.parametrize(
-    ("options", "bodies"), [(OPTIONS[0], {"flash_attn", "xformers", "sdpa"}), (OPTIONS[1], {"blocked"})]
+    ("options", "backends"), [(OPTIONS[0], {"flash_attn", "xformers", "sdpa"}), (OPTIONS[1], {"blocked"})]
 )
-def test_runs_a_body_that_holds_no_weights(options, bodies):
+def test_runs_a_backend_that_holds_no_weights(options, backends):
     with tracing() as ran:
         registry.build(f"flash:{options}", 12)(torch.randn(2, 5, 12))
-    assert ran["attention"] <= bodies
+    assert ran["attention"] <= backends
 
 
 def stored_bytes(spec, frames):

@@ -77,13 +77,13 @@ def by_recurrence(core, x, discretisation):
     return torch.stack(ys, dim=1)
 
 
-@pytest.mark.parametrize("body", ["toeplitz", "chunked", "reference"])
+@pytest.mark.parametrize("backend", ["toeplitz", "chunked", "reference"])
 @pytest.mark.parametrize("discretisation", ["zoh", "bilinear"])
 @pytest.mark.parametrize("init", ["lin", "inv"])
-def test_convolution_equals_the_recurrence(init, discretisation, body):
+def test_convolution_equals_the_recurrence(init, discretisation, backend):
     mixer = build(f"s4d:state=8:init={init}:discretisation={discretisation}:glu=no", 5).double()
     x = torch.randn(3, 71, 5, dtype=torch.float64)
-    with use_backend(diagonal_ssm=body):
+    with use_backend(diagonal_ssm=backend):
         y = mixer(x)
     back = by_recurrence(mixer.core_b, x.flip(1), discretisation).flip(1)
     torch.testing.assert_close(y, by_recurrence(mixer.core, x, discretisation) + back, rtol=0, atol=1e-10)

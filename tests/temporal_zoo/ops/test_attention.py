@@ -1,4 +1,4 @@
-"""Every body of `attention` that runs here against the float64 reference, and what a body must keep besides numbers."""
+"""Compares the backends of `attention` with the float64 reference, and tests what tools need of them."""
 
 import sys
 from types import ModuleType
@@ -35,10 +35,10 @@ def inputs(shape, *, dtype=torch.float32, bias=False, padded=False, device="cpu"
     return q, k, v, table, lengths
 
 
-def evaluate(body, q, k, v, bias, lengths, dtype=None):
+def evaluate(backend, q, k, v, bias, lengths, dtype=None):
     """Output and gradients, in float64; the incoming gradient differs from frame to frame and is NaN at padding."""
     leaves = [x.detach().to(dtype or x.dtype).requires_grad_() for x in (q, k, v, bias) if x is not None]
-    out = attention(*leaves[:3], bias=leaves[3] if bias is not None else None, lengths=lengths, backend=body)
+    out = attention(*leaves[:3], bias=leaves[3] if bias is not None else None, lengths=lengths, backend=backend)
     slope = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).reshape(out.shape).to(out.device)
     if lengths is not None:
         slope[torch.arange(q.shape[1], device=q.device) >= lengths[:, None]] = float("nan")
@@ -46,10 +46,10 @@ def evaluate(body, q, k, v, bias, lengths, dtype=None):
     return [x.double() for x in (out.detach(), *grads)]
 
 
-def check(body, q, k, v, bias, lengths, tolerance):
-    if reasons := attention.reasons(body, q, k, v, bias=bias, lengths=lengths):
+def check(backend, q, k, v, bias, lengths, tolerance):
+    if reasons := attention.reasons(backend, q, k, v, bias=bias, lengths=lengths):
         pytest.skip("; ".join(reasons))
-    got = evaluate(body, q, k, v, bias, lengths)
+    got = evaluate(backend, q, k, v, bias, lengths)
     wanted = evaluate("reference", q, k, v, bias, lengths, torch.float64)
     for name, ours, theirs in zip(("out", "dq", "dk", "dv", "dbias"), got, wanted, strict=False):
         error = (ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-3)
@@ -78,25 +78,25 @@ def test_reference_is_the_equation(shape):
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("body", FUSED)
-def test_bodies_agree(body, shape, bias, padded):
-    check(body, *inputs(shape, bias=bias, padded=padded), tolerance=1e-5)
+@pytest.mark.parametrize("backend", FUSED)
+def test_backends_agree(backend, shape, bias, padded):
+    check(backend, *inputs(shape, bias=bias, padded=padded), tolerance=1e-5)
 
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2e-2), (torch.float16, 4e-3)]
 )
-@pytest.mark.parametrize("body", FUSED)
-def test_bodies_agree_in_other_dtypes(body, dtype, tolerance):
-    check(body, *inputs((3, 11, 2, 8), dtype=dtype, bias=body == "blocked", padded=True), tolerance=tolerance)
+@pytest.mark.parametrize("backend", FUSED)
+def test_backends_agree_in_other_dtypes(backend, dtype, tolerance):
+    check(backend, *inputs((3, 11, 2, 8), dtype=dtype, bias=backend == "blocked", padded=True), tolerance=tolerance)
 
 
-@pytest.mark.parametrize("body", FUSED)
-def test_bodies_take_any_strides(body):
+@pytest.mark.parametrize("backend", FUSED)
+def test_backends_take_any_strides(backend):
     q, k, v, _, lengths = inputs((4, 6, 3, 8), padded=True)
     q, k, v = q.transpose(1, 2).contiguous().transpose(1, 2), torch.stack((k, v), -1)[..., 0], v.expand(4, 6, 3, 8)
     bias = torch.randn(6, 6, 3).permute(2, 0, 1)
-    check(body, q, k, v, bias if body == "blocked" else None, lengths, tolerance=1e-5)
+    check(backend, q, k, v, bias if backend == "blocked" else None, lengths, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("weights", [1, 30, 200])
@@ -105,20 +105,20 @@ def test_blocks_of_rows_and_of_queries(monkeypatch, weights):
     check("blocked", *inputs((5, 7, 2, 4), bias=True, padded=True), tolerance=1e-5)
 
 
-@pytest.mark.parametrize("body", FUSED)
-def test_slices_of_rows(monkeypatch, body):
+@pytest.mark.parametrize("backend", FUSED)
+def test_slices_of_rows(monkeypatch, backend):
     monkeypatch.setattr(_operator, "ROWS_AT_ONCE", 2)
-    check(body, *inputs((5, 7, 2, 8), bias=body == "blocked", padded=True), tolerance=1e-5)
+    check(backend, *inputs((5, 7, 2, 8), bias=backend == "blocked", padded=True), tolerance=1e-5)
 
 
-@pytest.mark.parametrize("body", FUSED)
-def test_very_many_rows(body):
-    check(body, *inputs((131_072, 2, 1, 8)), tolerance=1e-5)
+@pytest.mark.parametrize("backend", FUSED)
+def test_very_many_rows(backend):
+    check(backend, *inputs((131_072, 2, 1, 8)), tolerance=1e-5)
 
 
-@pytest.mark.parametrize("body", ["sdpa", "blocked"])
-def test_no_rows(body):
-    assert evaluate(body, *inputs((0, 4, 2, 8)))[1].shape == (0, 4, 2, 8)
+@pytest.mark.parametrize("backend", ["sdpa", "blocked"])
+def test_no_rows(backend):
+    assert evaluate(backend, *inputs((0, 4, 2, 8)))[1].shape == (0, 4, 2, 8)
 
 
 def test_large_logits_do_not_overflow():
@@ -136,18 +136,18 @@ def test_blocked_passes_gradcheck():
     assert torch.autograd.gradcheck(call, leaves)
 
 
-@pytest.mark.parametrize("body", ["sdpa", "blocked"])
-def test_the_operator_keeps_torchs_rules(body, opcheck):
-    q, k, v, bias, lengths = inputs((3, 5, 2, 8), padded=True, bias=body == "blocked")
+@pytest.mark.parametrize("backend", ["sdpa", "blocked"])
+def test_the_operator_keeps_torchs_rules(backend, opcheck):
+    q, k, v, bias, lengths = inputs((3, 5, 2, 8), padded=True, bias=backend == "blocked")
     q, k, v = (x.nan_to_num().requires_grad_() for x in (q, k, v))
     bias = bias.requires_grad_() if bias is not None else None
-    opcheck(_operator._forward, (q, k, v, bias, lengths, body))
+    opcheck(_operator._forward, (q, k, v, bias, lengths, backend))
 
 
-@pytest.mark.parametrize("body", ["sdpa", "blocked", "reference"])
-def test_compiles_into_one_graph(body):
-    q, k, v, bias, lengths = inputs((3, 5, 2, 8), padded=True, bias=body != "sdpa")
-    call = lambda *leaves: attention(*leaves[:3], bias=leaves[3], lengths=lengths, backend=body).sin()
+@pytest.mark.parametrize("backend", ["sdpa", "blocked", "reference"])
+def test_compiles_into_one_graph(backend):
+    q, k, v, bias, lengths = inputs((3, 5, 2, 8), padded=True, bias=backend != "sdpa")
+    call = lambda *leaves: attention(*leaves[:3], bias=leaves[3], lengths=lengths, backend=backend).sin()
     both = []
     for function in (call, torch.compile(call, fullgraph=True, backend="aot_eager")):
         leaves = [x.clone().requires_grad_() if x is not None else None for x in (q, k, v, bias)]
@@ -156,29 +156,31 @@ def test_compiles_into_one_graph(body):
     torch.testing.assert_close(*both)
 
 
-@pytest.mark.parametrize("body", ["sdpa", "blocked", "reference"])
-def test_runs_on_the_meta_device(body):
-    q, k, v, bias, lengths = inputs((3, 5, 2, 8), dtype=torch.bfloat16, padded=True, bias=body != "sdpa", device="meta")
+@pytest.mark.parametrize("backend", ["sdpa", "blocked", "reference"])
+def test_runs_on_the_meta_device(backend):
+    q, k, v, bias, lengths = inputs(
+        (3, 5, 2, 8), dtype=torch.bfloat16, padded=True, bias=backend != "sdpa", device="meta"
+    )
     leaves = [x.requires_grad_() for x in (q, k, v)]
-    out = attention(*leaves, bias=bias, lengths=lengths, backend=body)
+    out = attention(*leaves, bias=bias, lengths=lengths, backend=backend)
     out.sum().backward()
     assert out.shape == q.shape
     assert all(x.grad.shape == q.shape and x.grad.dtype == q.dtype for x in leaves)
 
 
-@pytest.mark.parametrize("body", ["sdpa", "blocked"])
-def test_can_be_checkpointed(body):
+@pytest.mark.parametrize("backend", ["sdpa", "blocked"])
+def test_can_be_checkpointed(backend):
     leaves = [x.requires_grad_() for x in inputs((3, 5, 2, 8))[:3]]
-    call = lambda *leaves: attention(*leaves, backend=body)
+    call = lambda *leaves: attention(*leaves, backend=backend)
     plain = torch.autograd.grad(call(*leaves).square().sum(), leaves)
     again = torch.autograd.grad(checkpoint(call, *leaves, use_reentrant=False).square().sum(), leaves)
     torch.testing.assert_close(again, plain, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("body", ["sdpa", "blocked"])
-def test_a_second_derivative_is_refused(body):
+@pytest.mark.parametrize("backend", ["sdpa", "blocked"])
+def test_a_second_derivative_is_refused(backend):
     leaves = [x.requires_grad_() for x in inputs((2, 3, 1, 4))[:3]]
-    grads = torch.autograd.grad(attention(*leaves, backend=body).square().sum(), leaves, create_graph=True)
+    grads = torch.autograd.grad(attention(*leaves, backend=backend).square().sum(), leaves, create_graph=True)
     with pytest.raises(RuntimeError, match=r"attention was differentiated twice.*attention='reference'"):
         grads[0].sum().backward()
 
@@ -189,21 +191,23 @@ def test_the_reference_has_a_second_derivative():
     assert torch.autograd.gradgradcheck(call, leaves)
 
 
-@pytest.mark.parametrize("body", ["sdpa", "blocked", "reference"])
-def test_autocast_does_not_reach_inside(body):
+@pytest.mark.parametrize("backend", ["sdpa", "blocked", "reference"])
+def test_autocast_does_not_reach_inside(backend):
     """Inputs are rounded as autocast says; logits, softmax and sums are not: the same numbers as without autocast."""
-    q, k, v, bias, lengths = inputs((3, 33, 2, 8), bias=body != "sdpa")
+    q, k, v, bias, lengths = inputs((3, 33, 2, 8), bias=backend != "sdpa")
     rounded = [x.bfloat16() for x in (q, k, v)]
-    plain = attention(*rounded, bias=bias, lengths=lengths, backend=body)
+    plain = attention(*rounded, bias=bias, lengths=lengths, backend=backend)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(attention(*rounded, bias=bias, lengths=lengths, backend=body), plain, rtol=0, atol=0)
-        mixed = attention(q, k, v, bias=bias, lengths=lengths, backend=body)
+        torch.testing.assert_close(
+            attention(*rounded, bias=bias, lengths=lengths, backend=backend), plain, rtol=0, atol=0
+        )
+        mixed = attention(q, k, v, bias=bias, lengths=lengths, backend=backend)
     assert mixed.dtype == torch.float32
-    if body != "reference":
+    if backend != "reference":
         torch.testing.assert_close(mixed, plain.float(), rtol=0, atol=0)
 
 
-def stored_bytes(body, frames):
+def stored_bytes(backend, frames):
     """Bytes kept for the backward pass besides q, k and v."""
     leaves = [x.requires_grad_() for x in inputs((4, frames, 2, 8))[:3]]
     kept = {}
@@ -213,15 +217,15 @@ def stored_bytes(body, frames):
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        attention(*leaves, backend=body)
+        attention(*leaves, backend=backend)
     return sum(kept.values()) - sum(kept.get(x.untyped_storage().data_ptr(), 0) for x in leaves)
 
 
 def test_stored_bytes_grow_with_frames_and_not_with_their_square():
-    for body in ("sdpa", "blocked"):
+    for backend in ("sdpa", "blocked"):
         out, lse = 4 * 64 * 2 * 8 * 4, 4 * 64 * 2 * 4
-        assert stored_bytes(body, 64) == out + lse
-        assert stored_bytes(body, 128) == 2 * (out + lse)
+        assert stored_bytes(backend, 64) == out + lse
+        assert stored_bytes(backend, 128) == 2 * (out + lse)
     assert stored_bytes("reference", 128) > 3 * stored_bytes("reference", 64)
 
 
@@ -239,19 +243,19 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("body", [sdpa, blocked])
-def test_the_weights_are_never_held(body, padded, monkeypatch):
+@pytest.mark.parametrize("backend", [sdpa, blocked])
+def test_the_weights_are_never_held(backend, padded, monkeypatch):
     monkeypatch.setattr(blocked, "_WEIGHTS_ON_CPU", 1000)
     shape = (16, 64, 2, 4)
-    q, k, v, bias, lengths = inputs(shape, bias=body is blocked, padded=padded)
+    q, k, v, bias, lengths = inputs(shape, bias=backend is blocked, padded=padded)
     q, k, v = (x.nan_to_num() for x in (q, k, v))
     with Largest() as largest:
-        out, lse = body.forward(q, k, v, bias, lengths)
-        body.backward(torch.ones_like(q), q, k, v, bias, lengths, out, lse, bias is not None)
+        out, lse = backend.forward(q, k, v, bias, lengths)
+        backend.backward(torch.ones_like(q), q, k, v, bias, lengths, out, lse, bias is not None)
     assert largest.elements <= q.numel()
 
 
-def test_auto_takes_a_body_that_holds_no_weights():
+def test_auto_takes_a_backend_that_holds_no_weights():
     q, k, v, bias, _ = inputs((2, 3, 2, 8), bias=True)
     with tracing() as ran:
         attention(q, k, v)
@@ -316,6 +320,6 @@ def test_xformers_is_called_by_its_own_names(monkeypatch):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-3), (torch.bfloat16, 2e-2), (torch.float16, 4e-3)])
 @pytest.mark.parametrize("shape", [(3, 7, 2, 8), (2, 100, 3, 64), (70_000, 3, 1, 32)])
-@pytest.mark.parametrize("body", FUSED)
-def test_bodies_agree_on_a_gpu(body, shape, dtype, tolerance, bias, padded):
-    check(body, *inputs(shape, dtype=dtype, bias=bias, padded=padded, device="cuda"), tolerance=tolerance)
+@pytest.mark.parametrize("backend", FUSED)
+def test_backends_agree_on_a_gpu(backend, shape, dtype, tolerance, bias, padded):
+    check(backend, *inputs(shape, dtype=dtype, bias=bias, padded=padded, device="cuda"), tolerance=tolerance)

@@ -1,4 +1,4 @@
-"""What `attention` and its bodies refuse, and how they say so."""
+"""What `attention` and its backends refuse, and how they say so."""
 
 import pytest
 import torch
@@ -7,14 +7,14 @@ from temporal_zoo.ops._dispatch import BackendError
 from temporal_zoo.ops.attention import attention, flash_attn, xformers
 
 
-def test_a_pinned_body_that_cannot_run_says_why():
+def test_a_pinned_backend_that_cannot_run_says_why():
     q = k = v = torch.randn(2, 3, 2, 8)
     bias, lengths = torch.randn(2, 3, 3), torch.tensor([3, 1])
     with pytest.raises(BackendError, match="it has no gradient for a bias") as caught:
         attention(q, k, v, bias=bias, backend="sdpa")
     assert "blocked: can run" in str(caught.value)
-    for body in (flash_attn, xformers):
-        reasons = " ".join(body.refuses(q, k, v, bias=bias, lengths=lengths))
+    for backend in (flash_attn, xformers):
+        reasons = " ".join(backend.refuses(q, k, v, bias=bias, lengths=lengths))
         assert "on cuda, not on cpu" in reasons
         assert "bias" in reasons
         assert "padding" in reasons

@@ -1,4 +1,4 @@
-"""The Triton body: in Triton's interpreter, and compiled for GPUs that need not be there.
+"""The Triton backend: in Triton's interpreter, and compiled for GPUs that need not be there.
 
 Triton decides when a kernel is defined whether it will be interpreted, so that takes a process of its own: the tests
 marked `gpu` run there on the CPU, started by test_triton_interpreted.py.
@@ -35,10 +35,10 @@ CASES = {
 }
 
 
-def evaluate(case, body, dtype=None):
+def evaluate(case, backend, dtype=None):
     """Name -> output or gradient, in float64 and on the CPU; computed in `dtype`, or in that of the case."""
     shape, options = case
-    kind, device = options.get("dtype", torch.float32), "cpu" if body == "reference" else DEVICE
+    kind, device = options.get("dtype", torch.float32), "cpu" if backend == "reference" else DEVICE
     generator = torch.Generator().manual_seed(sum(shape))
     draws = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4)]
     draws[0] *= options.get("size", 1)
@@ -50,7 +50,7 @@ def evaluate(case, body, dtype=None):
         lengths = lengths.to(device)
     q, k, v, slope = (options.get("view", lambda x: x)(x.to(kind).to(dtype or kind).to(device)) for x in draws)
     leaves = [x.requires_grad_() for x in (q, k, v)]
-    out = attention(*leaves, lengths=lengths, backend=body)
+    out = attention(*leaves, lengths=lengths, backend=backend)
     grads = torch.autograd.grad(out, leaves, slope)
     assert all(grad.dtype == x.dtype for grad, x in zip(grads, leaves, strict=True))
     results = {"out": out} | dict(zip(("dq", "dk", "dv"), grads, strict=True))
@@ -85,7 +85,7 @@ def test_auto_never_takes_it():
     assert attention.explain(q, q, q)["triton"] == []
     assert attention.choose(q, q, q) != "triton"
     # Nor where no other kernel can run: what comes before it takes everything.
-    assert attention.bodies.index("triton") == attention.bodies.index("blocked") + 1
+    assert attention.backends.index("triton") == attention.backends.index("blocked") + 1
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every body of `causal_conv` that runs here against the float64 reference; what a body must keep besides numbers."""
+"""Compares the backends of `causal_conv` with the float64 reference, and tests what tools need of them."""
 
 import sys
 from types import ModuleType
@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from temporal_zoo.ops import BackendError, tracing
 from temporal_zoo.ops.causal_conv import Filter, causal_conv, causal_conv1d
-from temporal_zoo.ops.causal_conv import torch as torch_body
+from temporal_zoo.ops.causal_conv import torch as torch_backend
 
-BODIES = [body for body in causal_conv.bodies if body != "reference"]
+BACKENDS = [backend for backend in causal_conv.backends if backend != "reference"]
 # rows, frames, channels and the widths of the filters, of which every second looks ahead
 SHAPES = ((1, 1, 1, (4,)), (3, 7, 5, (4, 3)), (5, 2, 3, (4, 4)), (2, 13, 33, (2, 1, 5)), (2, 40, 16, (4, 4)))
 
@@ -35,16 +35,16 @@ def inputs(shape, *, padded=False, initial=True, bias=True, dtype=torch.float64)
     return x, filters, lengths, starts
 
 
-def evaluate(body, x, filters, lengths, starts, *, silu=False, dtype=torch.float64):
+def evaluate(backend, x, filters, lengths, starts, *, silu=False, dtype=torch.float64):
     """Outputs, final inputs and all gradients, in float64; incoming gradients are NaN at padded frames."""
     leaf = lambda tensor: None if tensor is None else tensor.detach().to(dtype).requires_grad_()
     x = leaf(x)
     filters = [Filter(leaf(taps.weight), leaf(taps.bias), taps.reverse) for taps in filters]
     starts = None if starts is None else [leaf(start) for start in starts]
     call = {"silu": silu, "lengths": lengths, "initial": starts, "return_final": True}
-    if reasons := causal_conv.reasons(body, x, filters, **call):
+    if reasons := causal_conv.reasons(backend, x, filters, **call):
         pytest.skip("; ".join(reasons))
-    ys, finals = causal_conv(x, filters, backend=body, **call)
+    ys, finals = causal_conv(x, filters, backend=backend, **call)
     slopes = [torch.linspace(-1, 2, y.numel(), dtype=y.dtype).reshape(y.shape) for y in (*ys, *finals)]
     if lengths is not None:
         for slope in slopes[: len(ys)]:
@@ -54,8 +54,8 @@ def evaluate(body, x, filters, lengths, starts, *, silu=False, dtype=torch.float
     return [tensor.detach().double() for tensor in (*ys, *finals, *grads)]
 
 
-def check(body, tolerance, *args, dtype=torch.float32, **options):
-    got = evaluate(body, *args, dtype=dtype, **options)
+def check(backend, tolerance, *args, dtype=torch.float32, **options):
+    got = evaluate(backend, *args, dtype=dtype, **options)
     wanted = evaluate("reference", *args, **options)
     for number, (ours, theirs) in enumerate(zip(got, wanted, strict=True)):
         assert ours.shape == theirs.shape
@@ -88,82 +88,84 @@ def test_reference_is_the_equation(shape, padded):
 def test_weights_are_in_the_order_of_conv1d():
     x, (taps,), _, _ = inputs((2, 9, 3, (4,)))
     expected = F.conv1d(F.pad(x.mT, (3, 0)), taps.weight.unsqueeze(1), taps.bias, groups=3).mT
-    for body in ("torch", "reference"):
-        torch.testing.assert_close(causal_conv(x, [taps], backend=body)[0], expected)
+    for backend in ("torch", "reference"):
+        torch.testing.assert_close(causal_conv(x, [taps], backend=backend)[0], expected)
 
 
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("body", BODIES)
-def test_body_agrees_with_the_reference(body, shape, padded, silu):
-    check(body, 1e-5, *inputs(shape, padded=padded), silu=silu)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backend_agrees_with_the_reference(backend, shape, padded, silu):
+    check(backend, 1e-5, *inputs(shape, padded=padded), silu=silu)
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_body_agrees_with_the_reference_in_half_precision(body, dtype):
-    check(body, 2e-2, *inputs((3, 11, 8, (4, 4)), padded=True, dtype=dtype), silu=True, dtype=dtype)
+def test_backend_agrees_with_the_reference_in_half_precision(backend, dtype):
+    check(backend, 2e-2, *inputs((3, 11, 8, (4, 4)), padded=True, dtype=dtype), silu=True, dtype=dtype)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_body_takes_no_bias_no_initial_or_only_some(body):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backend_takes_no_bias_no_initial_or_only_some(backend):
     shape = (3, 7, 5, (4, 4))
-    check(body, 1e-5, *inputs(shape, initial=False, bias=False), silu=True)
+    check(backend, 1e-5, *inputs(shape, initial=False, bias=False), silu=True)
     x, (one, other), _, starts = inputs(shape)
     some = [one, Filter(other.weight, None, True)]
     ys = causal_conv(x, some, initial=[None, starts[1]], backend="reference")
-    if not causal_conv.reasons(body, x, some, initial=[None, starts[1]]):
-        torch.testing.assert_close(causal_conv(x, some, initial=[None, starts[1]], backend=body), ys)
+    if not causal_conv.reasons(backend, x, some, initial=[None, starts[1]]):
+        torch.testing.assert_close(causal_conv(x, some, initial=[None, starts[1]], backend=backend), ys)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_body_takes_views_and_other_strides(body):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backend_takes_views_and_other_strides(backend):
     x, filters, _, _ = inputs((3, 6, 10, (4, 3)))
     filters = [Filter(f.weight[::2], f.bias[::2], f.reverse) for f in filters]
     views = (x[..., :5], x[..., ::2], x[::2, 1:, 3:8], x.transpose(0, 1)[..., 5:], x[:1, :, :5].expand(4, 6, 5))
     for view in views:
-        check(body, 1e-5, view, filters, None, None, silu=True)
+        check(backend, 1e-5, view, filters, None, None, silu=True)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_body_takes_no_rows(body):
-    check(body, 1e-5, *inputs((0, 4, 3, (4, 4))))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backend_takes_no_rows(backend):
+    check(backend, 1e-5, *inputs((0, 4, 3, (4, 4))))
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_very_many_rows(body):
-    check(body, 3e-5, *inputs((131_072, 2, 1, (3, 2)), padded=True), silu=True)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_very_many_rows(backend):
+    check(backend, 3e-5, *inputs((131_072, 2, 1, (3, 2)), padded=True), silu=True)
 
 
-def test_torch_body_goes_through_blocks_of_rows(monkeypatch):
-    monkeypatch.setattr(torch_body, "BLOCK", 100)
+def test_torch_backend_goes_through_blocks_of_rows(monkeypatch):
+    monkeypatch.setattr(torch_backend, "BLOCK", 100)
     check("torch", 1e-5, *inputs((7, 11, 4, (4, 3)), padded=True), silu=True)
 
 
-@pytest.mark.parametrize("body", ["torch", "reference"])
-def test_gradcheck(body):
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_gradcheck(backend):
     x, filters, lengths, starts = inputs((2, 5, 2, (3, 2)), padded=True)
     leaves = [x.nan_to_num(), *(f.weight for f in filters), *(f.bias for f in filters), *starts]
 
     def function(x, w, w2, b, b2, *starts):
         pair = [Filter(w, b), Filter(w2, b2, True)]
-        ys, finals = causal_conv(x, pair, silu=True, lengths=lengths, initial=starts, return_final=True, backend=body)
+        ys, finals = causal_conv(
+            x, pair, silu=True, lengths=lengths, initial=starts, return_final=True, backend=backend
+        )
         return *ys, *finals
 
     assert torch.autograd.gradcheck(function, [leaf.requires_grad_() for leaf in leaves])
 
 
-@pytest.mark.parametrize("body", ["torch", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "reference"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_chunks_equal_the_whole(body, reverse):
+def test_chunks_equal_the_whole(backend, reverse):
     x, (taps,), _, (start,) = inputs((3, 17, 4, (4,)))
     taps = Filter(taps.weight, taps.bias, reverse)
-    (whole,), (end,) = causal_conv(x, [taps], initial=[start], return_final=True, backend=body)
+    (whole,), (end,) = causal_conv(x, [taps], initial=[start], return_final=True, backend=backend)
     for size in (1, 2, 5, 16):
         chunks, parts, state = x.split(size, dim=1), [], start
         for chunk in reversed(chunks) if reverse else chunks:
-            (y,), (state,) = causal_conv(chunk, [taps], initial=[state], return_final=True, backend=body)
+            (y,), (state,) = causal_conv(chunk, [taps], initial=[state], return_final=True, backend=backend)
             parts.append(y)
         torch.testing.assert_close(torch.cat(parts[::-1] if reverse else parts, dim=1), whole)
         assert torch.equal(state, end)
@@ -178,13 +180,13 @@ def test_time_reversed_input_gives_time_reversed_output():
     torch.testing.assert_close(swapped_back.flip(1), there)
 
 
-def leaves_and_function(body, *, padded=True):
+def leaves_and_function(backend, *, padded=True):
     x, filters, lengths, starts = inputs((3, 7, 8, (4, 3)), padded=padded, dtype=torch.float32)
     leaves = [t.requires_grad_() for t in (x, *(f.weight for f in filters), filters[0].bias, starts[0])]
 
     def function(x, w, w2, bias, start):
         pair = [Filter(w, bias), Filter(w2, None, True)]
-        there, back = causal_conv(x, pair, silu=True, lengths=lengths, initial=[start, None], backend=body)
+        there, back = causal_conv(x, pair, silu=True, lengths=lengths, initial=[start, None], backend=backend)
         return there * 2 - back
 
     return leaves, function
@@ -247,7 +249,7 @@ def test_keeps_the_dtype_of_x_under_autocast():
     torch.testing.assert_close(y.float(), wanted, rtol=2e-2, atol=2e-2)
 
 
-def test_says_why_a_body_cannot_run_and_which_one_ran():
+def test_says_why_a_backend_cannot_run_and_which_one_ran():
     x, filters, lengths, _ = inputs((3, 7, 5, (4, 5)), padded=True)
     reasons = "; ".join(causal_conv1d.refuses(x, filters, lengths=lengths))
     for reason in ("CUDA only", "reverse", "lengths", "2 to 4 taps", "float64", "multiple of 8"):

@@ -1,4 +1,4 @@
-"""The Triton body: in Triton's interpreter, and compiled for GPUs that need not be there.
+"""The Triton backend: in Triton's interpreter, and compiled for GPUs that need not be there.
 
 Triton decides when a kernel is defined whether it will be interpreted, so that takes a process of its own: the tests
 marked `gpu` run there on the CPU, started by test_triton_interpreted.py.
@@ -41,10 +41,10 @@ CASES = {
 }
 
 
-def evaluate(case, body, dtype=None):
+def evaluate(case, backend, dtype=None):
     """Name -> output or gradient, in float64 and on the CPU; computed in `dtype`, or in those of the case."""
     shape, sizes, options = case
-    device, wide = "cpu" if body == "reference" else DEVICE, options.get("dtype", torch.float32)
+    device, wide = "cpu" if backend == "reference" else DEVICE, options.get("dtype", torch.float32)
     generator = torch.Generator().manual_seed(sum(shape))
     leaves = {}
 
@@ -78,7 +78,7 @@ def evaluate(case, body, dtype=None):
         silu=options.get("silu", True),
         lengths=None if lengths is None else lengths.to(device),
         initial=initial,
-        backend=body,
+        backend=backend,
     )
     slopes = [draw(rows, frames, channels) for _ in ys]
     if padding is not None:

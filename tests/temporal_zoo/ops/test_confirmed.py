@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from temporal_zoo._support.record import Session, read
 from temporal_zoo.ops import ops
 from temporal_zoo.ops._dispatch import REFERENCE
-from temporal_zoo.record import Session, read
 
 ROOT = Path(__file__).parents[3]
-BACKENDS = [(op, backend) for op, each in sorted(ops().items()) for backend in each.bodies]
+BACKENDS = [(op, backend) for op, each in sorted(ops().items()) for backend in each.backends]
 
 
 def confirms(path, op, backend):

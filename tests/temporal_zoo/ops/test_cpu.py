@@ -1,4 +1,4 @@
-"""What is special about the C++ bodies: instruction sets, lanes and chunks that do not come out even, threads."""
+"""What is special about the C++ backends: instruction sets, lanes and chunks that do not come out even, threads."""
 
 import threading
 from functools import partial
@@ -22,7 +22,7 @@ RUNNABLE = (
 )
 
 pytestmark = pytest.mark.skipif(
-    any(_native.reason(body._SOURCE) is not None for body in (scan_cpu, conv_cpu, ssm_cpu)),
+    any(_native.reason(backend._SOURCE) is not None for backend in (scan_cpu, conv_cpu, ssm_cpu)),
     reason="no C++ compiler on this machine",
 )
 

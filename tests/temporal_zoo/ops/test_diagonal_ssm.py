@@ -1,4 +1,4 @@
-"""Every body of `diagonal_ssm` that runs here against the float64 recurrence; what a body must keep besides numbers."""
+"""Compares the backends of `diagonal_ssm` with the float64 reference, and tests what tools need of them."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from temporal_zoo.ops import BackendError, tracing
 from temporal_zoo.ops.diagonal_ssm import Modes, _kernel, chunked, diagonal_ssm, toeplitz
 
-BODIES = [body for body in diagonal_ssm.bodies if body != "reference"]
+BACKENDS = [backend for backend in diagonal_ssm.backends if backend != "reference"]
 # rows, frames, channels and the modes of the directions, of which every second runs against time
 SHAPES = ((1, 1, 1, (1,)), (3, 7, 5, (4, 3)), (5, 2, 3, (8, 8)), (2, 13, 33, (2, 1, 5)), (2, 67, 4, (8, 8)))
 
@@ -38,7 +38,7 @@ def inputs(shape, *, padded=False, initial=False, skip=True, dtype=torch.float64
     return u, directions, torch.randn(channels, dtype=pairs) if skip else None, lengths, states
 
 
-def evaluate(body, u, directions, skip, lengths, states, *, dtype=torch.float64, with_final=None):
+def evaluate(backend, u, directions, skip, lengths, states, *, dtype=torch.float64, with_final=None):
     """Output, final states and all gradients, in double; incoming gradients are NaN at padded frames."""
     with_final = states is not None if with_final is None else with_final
     pairs = dtype if dtype.itemsize > 2 else torch.float32
@@ -50,9 +50,9 @@ def evaluate(body, u, directions, skip, lengths, states, *, dtype=torch.float64,
     directions = [Modes(leaf(m.a, pairs.to_complex()), leaf(m.c, pairs.to_complex()), m.reverse) for m in directions]
     states = None if states is None else [leaf(state, pairs.to_complex()) for state in states]
     call = {"lengths": lengths, "initial": states, "return_final": with_final}
-    if reasons := diagonal_ssm.reasons(body, u, directions, skip, **call):
+    if reasons := diagonal_ssm.reasons(backend, u, directions, skip, **call):
         pytest.skip("; ".join(reasons))
-    found = diagonal_ssm(u, directions, skip, backend=body, **call)
+    found = diagonal_ssm(u, directions, skip, backend=backend, **call)
     results = [found[0], *found[1]] if with_final else [found]
     slopes = [torch.linspace(-1, 2, y.numel()).reshape(y.shape).to(y.dtype) for y in results]
     slopes = [slope * (1 - 0.5j) if slope.is_complex() else slope for slope in slopes]
@@ -64,8 +64,8 @@ def evaluate(body, u, directions, skip, lengths, states, *, dtype=torch.float64,
     return [x.detach().to(torch.complex128 if x.is_complex() else torch.float64) for x in results]
 
 
-def check(body, tolerance, *args, dtype=torch.float32, **options):
-    got = evaluate(body, *args, dtype=dtype, **options)
+def check(backend, tolerance, *args, dtype=torch.float32, **options):
+    got = evaluate(backend, *args, dtype=dtype, **options)
     wanted = evaluate("reference", *args, **options)
     for number, (ours, theirs) in enumerate(zip(got, wanted, strict=True)):
         assert ours.shape == theirs.shape
@@ -100,56 +100,56 @@ def test_padded_frames_leave_the_state_as_it_is():
         torch.testing.assert_close([final[alone] for final in finals], list(ends))
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_convolution_equals_recurrence_in_double_precision(body, shape):
-    check(body, 1e-10, *inputs(shape, padded=True), dtype=torch.float64)
+def test_convolution_equals_recurrence_in_double_precision(backend, shape):
+    check(backend, 1e-10, *inputs(shape, padded=True), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("body", BODIES)
-def test_body_agrees_with_the_reference(body, shape, padded):
-    check(body, 1e-5, *inputs(shape, padded=padded))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backend_agrees_with_the_reference(backend, shape, padded):
+    check(backend, 1e-5, *inputs(shape, padded=padded))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("body", BODIES)
-def test_body_takes_and_returns_states(body, shape):
-    check(body, 1e-5, *inputs(shape, initial=True))
-    check(body, 1e-5, *inputs(shape), with_final=True)
-    check(body, 1e-5, *inputs(shape, initial=True), with_final=False)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backend_takes_and_returns_states(backend, shape):
+    check(backend, 1e-5, *inputs(shape, initial=True))
+    check(backend, 1e-5, *inputs(shape), with_final=True)
+    check(backend, 1e-5, *inputs(shape, initial=True), with_final=False)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_body_agrees_with_the_reference_in_half_precision(body):
-    check(body, 2e-2, *inputs((3, 11, 8, (4, 4)), padded=True, dtype=torch.bfloat16), dtype=torch.bfloat16)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backend_agrees_with_the_reference_in_half_precision(backend):
+    check(backend, 2e-2, *inputs((3, 11, 8, (4, 4)), padded=True, dtype=torch.bfloat16), dtype=torch.bfloat16)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_body_takes_views_and_other_strides(body):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backend_takes_views_and_other_strides(backend):
     u, directions, _, _, _ = inputs((3, 6, 10, (4, 3)))
     directions = [Modes(m.a[::2].mT.contiguous().mT, m.c[1::2].conj(), m.reverse) for m in directions]
     views = (u[..., :5], u[..., ::2], u[::2, 1:, 3:8], u.transpose(0, 1)[..., 5:], u[:1, :, :5].expand(4, 6, 5))
     for view in views:
-        check(body, 1e-5, view, directions, None, None, None)
+        check(backend, 1e-5, view, directions, None, None, None)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_very_many_rows(body):
-    check(body, 3e-5, *inputs((131_072, 2, 1, (2, 1)), padded=True))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_very_many_rows(backend):
+    check(backend, 3e-5, *inputs((131_072, 2, 1, (2, 1)), padded=True))
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_body_takes_no_rows(body):
-    check(body, 1e-5, *inputs((0, 4, 3, (4, 4))))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backend_takes_no_rows(backend):
+    check(backend, 1e-5, *inputs((0, 4, 3, (4, 4))))
 
 
 def test_modes_that_forget_at_once_and_modes_that_never_do():
     u, (modes, other), skip, _, _ = inputs((2, 20, 3, (4, 4)))
     a = torch.cat([torch.zeros_like(modes.a[:, :2]), modes.a[:, 2:] / modes.a[:, 2:].abs()], dim=1)
-    for body in BODIES:
-        check(body, 1e-5, u, [Modes(a, modes.c), other], skip, None, None)
+    for backend in BACKENDS:
+        check(backend, 1e-5, u, [Modes(a, modes.c), other], skip, None, None)
 
 
 def test_powers_stay_exact_over_thousands_of_frames():
@@ -159,53 +159,53 @@ def test_powers_stay_exact_over_thousands_of_frames():
     torch.testing.assert_close(_kernel.powers(a, 7200), repeated.cumprod(-1), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("body", [*BODIES, "reference"])
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
 @pytest.mark.parametrize("initial", [False, True])
-def test_gradcheck(body, initial):
+def test_gradcheck(backend, initial):
     u, directions, skip, lengths, states = inputs((2, 8, 2, (2, 1)), padded=not initial, initial=initial)
     leaves = [u.nan_to_num(), skip, *(t for m in directions for t in (m.a, m.c)), *(states or [])]
     call = {"lengths": lengths, "return_final": initial}
-    if diagonal_ssm.reasons(body, u, directions, initial=states, **call):
+    if diagonal_ssm.reasons(backend, u, directions, initial=states, **call):
         pytest.skip("takes no states")
 
     def function(u, skip, a, c, a2, c2, *states):
         pair = [Modes(a, c), Modes(a2, c2, True)]
-        found = diagonal_ssm(u, pair, skip, initial=states or None, backend=body, **call)
+        found = diagonal_ssm(u, pair, skip, initial=states or None, backend=backend, **call)
         return (found[0], *found[1]) if initial else found
 
     assert torch.autograd.gradcheck(function, [leaf.requires_grad_() for leaf in leaves])
 
 
-@pytest.mark.parametrize("body", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_chunks_equal_the_whole(body, reverse):
+def test_chunks_equal_the_whole(backend, reverse):
     u, (modes,), skip, _, (start,) = inputs((3, 17, 4, (3,)), initial=True)
     modes = Modes(modes.a, modes.c, reverse)
-    whole, (end,) = diagonal_ssm(u, [modes], skip, initial=[start], return_final=True, backend=body)
+    whole, (end,) = diagonal_ssm(u, [modes], skip, initial=[start], return_final=True, backend=backend)
     for size in (1, 5, 16):
         chunks, parts, state = u.split(size, dim=1), [], start
         for chunk in reversed(chunks) if reverse else chunks:
-            y, (state,) = diagonal_ssm(chunk, [modes], skip, initial=[state], return_final=True, backend=body)
+            y, (state,) = diagonal_ssm(chunk, [modes], skip, initial=[state], return_final=True, backend=backend)
             parts.append(y)
         torch.testing.assert_close(torch.cat(parts[::-1] if reverse else parts, dim=1), whole, rtol=0, atol=1e-10)
         torch.testing.assert_close(state, end, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_time_reversed_input_gives_time_reversed_output(body):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_time_reversed_input_gives_time_reversed_output(backend):
     u, (one, other), skip, _, _ = inputs((3, 9, 4, (4, 3)), dtype=torch.float32)
     swapped = [Modes(other.a, other.c), Modes(one.a, one.c, True)]
-    mirrored = diagonal_ssm(u.flip(1), swapped, skip, backend=body).flip(1)
-    torch.testing.assert_close(mirrored, diagonal_ssm(u, [one, other], skip, backend=body), rtol=0, atol=1e-5)
+    mirrored = diagonal_ssm(u.flip(1), swapped, skip, backend=backend).flip(1)
+    torch.testing.assert_close(mirrored, diagonal_ssm(u, [one, other], skip, backend=backend), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_compiles_without_graph_breaks_and_under_checkpointing(body):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_compiles_without_graph_breaks_and_under_checkpointing(backend):
     u, directions, skip, lengths, _ = inputs((3, 7, 8, (4, 3)), padded=True, dtype=torch.float32)
     leaves = [t.requires_grad_() for t in (u, skip, *(t for m in directions for t in (m.a, m.c)))]
 
     def function(u, skip, a, c, a2, c2):
-        return diagonal_ssm(u, [Modes(a, c), Modes(a2, c2, True)], skip, lengths=lengths, backend=body)
+        return diagonal_ssm(u, [Modes(a, c), Modes(a2, c2, True)], skip, lengths=lengths, backend=backend)
 
     wanted = function(*leaves)
     grads = torch.autograd.grad(wanted.square().sum(), leaves)
@@ -215,24 +215,24 @@ def test_compiles_without_graph_breaks_and_under_checkpointing(body):
         torch.testing.assert_close(torch.autograd.grad(got.square().sum(), leaves), grads)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_operator_passes_the_checks_of_torch(body):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_operator_passes_the_checks_of_torch(backend):
     u, directions, skip, lengths, _ = inputs((2, 5, 3, (3, 2)), padded=True)
     a, c = [m.a.requires_grad_() for m in directions], [m.c.requires_grad_() for m in directions]
     torch.library.opcheck(
         torch.ops.temporal_zoo.diagonal_ssm.default,
-        (u.nan_to_num().requires_grad_(), a, c, [skip], [], lengths, [False, True], False, body),
+        (u.nan_to_num().requires_grad_(), a, c, [skip], [], lengths, [False, True], False, backend),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
 
 
-@pytest.mark.parametrize("body", ["toeplitz", "chunked"])
+@pytest.mark.parametrize("backend", ["toeplitz", "chunked"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gradients_are_contiguous_as_a_compiler_was_told(body, dtype):
+def test_gradients_are_contiguous_as_a_compiler_was_told(backend, dtype):
     u, directions, skip, _, _ = inputs((2, 5, 3, (2, 4)), dtype=dtype)
     a, c = [modes.a for modes in directions], [modes.c for modes in directions]
     backward = torch.ops.temporal_zoo.diagonal_ssm_backward
-    found = backward([torch.randn_like(u)], u, a, c, [skip], [], None, [False, True], False, body)
+    found = backward([torch.randn_like(u)], u, a, c, [skip], [], None, [False, True], False, backend)
     assert all(gradient.is_contiguous() for gradient in found)
 
 
@@ -254,23 +254,23 @@ def test_knows_its_shapes_on_the_meta_device():
     assert state.dtype == modes.a.grad.dtype == torch.complex64
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_stores_its_inputs_and_nothing_else(body):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_stores_its_inputs_and_nothing_else(backend):
     u, directions, skip, _, _ = inputs((64, 16, 8, (4, 4)), dtype=torch.float32)
     leaves = [t.requires_grad_() for t in (u, skip, *(t for m in directions for t in (m.a, m.c)))]
     seen = {}
     with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.update({t.data_ptr(): t.nbytes}) or t, lambda t: t):
-        diagonal_ssm(u, directions, skip, backend=body)
+        diagonal_ssm(u, directions, skip, backend=backend)
     assert sum(seen.values()) == sum(leaf.nbytes for leaf in leaves)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_keeps_its_precision_under_autocast(body):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_keeps_its_precision_under_autocast(backend):
     u, directions, skip, _, _ = inputs((2, 15, 8, (4, 4)), dtype=torch.float32)
-    wanted = diagonal_ssm(u, directions, skip, backend=body)
+    wanted = diagonal_ssm(u, directions, skip, backend=backend)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(diagonal_ssm(u, directions, skip, backend=body), wanted)
-        assert diagonal_ssm(u.bfloat16(), directions, skip, backend=body).dtype == torch.bfloat16
+        assert torch.equal(diagonal_ssm(u, directions, skip, backend=backend), wanted)
+        assert diagonal_ssm(u.bfloat16(), directions, skip, backend=backend).dtype == torch.bfloat16
 
 
 def test_auto_in_double_multiplies_short_rows_and_chunks_what_is_long_or_carries_state():

@@ -101,7 +101,7 @@ def test_values_that_cannot_be_read_are_clamped(op, unread_lengths):
     x = torch.randn(4, FRAMES, WIDTH)
     wild, tame = torch.tensor([2**62, -(2**62), 3, FRAMES + 1]), torch.tensor([FRAMES, 0, 3, FRAMES])
     ran = set()
-    for backend in ops()[op].bodies:
+    for backend in ops()[op].backends:
         try:
             got, wanted = (value_and_gradient(op, x, lengths, backend) for lengths in (wild, tame))
         except BackendError:

@@ -182,14 +182,16 @@ def test_failing_compiler(source, caplog):
     assert made(source) == []
 
 
-@pytest.mark.parametrize("name", [name for name, op in ops().items() if "cpu" in op.bodies])
+@pytest.mark.parametrize("name", [name for name, op in ops().items() if "cpu" in op.backends])
 def test_every_struct_has_a_mirror_of_its_size(name):
-    body = import_module(f"temporal_zoo.ops.{name}.cpu")
-    structs = {value for value in vars(body).values() if inspect.isclass(value) and issubclass(value, ctypes.Structure)}
+    backend = import_module(f"temporal_zoo.ops.{name}.cpu")
+    structs = {
+        value for value in vars(backend).values() if inspect.isclass(value) and issubclass(value, ctypes.Structure)
+    }
     assert set(_native._mirrors[name].values()) == structs
-    if reason := _native.reason(body._SOURCE):
+    if reason := _native.reason(backend._SOURCE):
         pytest.skip(reason)
-    library = _native.library(body._SOURCE)
+    library = _native.library(backend._SOURCE)
     sizes = {struct: getattr(library, f"size_of_{struct}")() for struct in _native._mirrors[name]}
     assert sizes == {struct: ctypes.sizeof(mirror) for struct, mirror in _native._mirrors[name].items()}
 
@@ -216,7 +218,7 @@ class _Pair(ctypes.Structure):
     _fields_ = [("first", ctypes.c_int64), ("second", ctypes.c_int64)]
 
 
-def test_the_torch_body_runs_instead(source, monkeypatch):
+def test_the_torch_backend_runs_instead(source, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     direction = a_direction()
     with tracing() as ran:

@@ -1,6 +1,6 @@
-"""Classic mistakes, planted into the fast bodies one at a time: comparing with the reference must catch each of them.
+"""Classic mistakes, planted into the fast backends one at a time: comparing with the reference must catch each of them.
 
-The comparison is what anybody would do who writes a body: values, then gradients, of rows that are all real; then of
+The comparison is what anybody would do who writes a backend: values, then gradients, of rows that are all real; then of
 rows that are padded, with NaN behind the last real frame.  A bug says in which of the four it shows, exactly.
 """
 
@@ -30,12 +30,12 @@ VALUES, GRADIENTS, PADDED_VALUES, PADDED_GRADIENTS = CHECKS = (
     "values with padding",
     "gradients with padding",
 )
-BODIES = {"selective_scan": scan_cpu, "causal_conv": conv_cpu, "diagonal_ssm": ssm_cpu}
+BACKENDS = {"selective_scan": scan_cpu, "causal_conv": conv_cpu, "diagonal_ssm": ssm_cpu}
 
 
 @dataclass(frozen=True)
 class Bug:
-    """`old` becomes `new` in a C++ file of an op or in a function of its `torch` body."""
+    """`old` becomes `new` in a C++ file of an op or in a function of its `torch` backend."""
 
     what: str
     where: str  # op/file, or op/module:function
@@ -119,13 +119,15 @@ BUGS = [
 
 
 @pytest.mark.skipif(
-    any(_native.reason(body._SOURCE) is not None for body in BODIES.values()), reason="no C++ compiler on this machine"
+    any(_native.reason(backend._SOURCE) is not None for backend in BACKENDS.values()),
+    reason="no C++ compiler on this machine",
 )
 @pytest.mark.parametrize(
-    ("op", "body"), [(op, body) for op in BODIES for body in ("cpu", "torch") if body in ops()[op].bodies]
+    ("op", "backend"),
+    [(op, backend) for op in BACKENDS for backend in ("cpu", "torch") if backend in ops()[op].backends],
 )
-def test_shipped_bodies_pass(op, body):
-    assert failing(op, body) == set()
+def test_shipped_backends_pass(op, backend):
+    assert failing(op, backend) == set()
 
 
 @pytest.mark.parametrize("bug", BUGS)
@@ -150,11 +152,11 @@ def test_there_are_bugs_that_only_some_checks_see():
 
 
 def plant_native(bug, tmp_path, monkeypatch):
-    body = BODIES[bug.op]
-    if reason := _native.reason(body._SOURCE):
+    backend = BACKENDS[bug.op]
+    if reason := _native.reason(backend._SOURCE):
         pytest.skip(reason)
-    folder = Path(shutil.copytree(body._SOURCE.parent, tmp_path / bug.op))
-    for header in body._SOURCE.parents[1].glob("*.h"):
+    folder = Path(shutil.copytree(backend._SOURCE.parent, tmp_path / bug.op))
+    for header in backend._SOURCE.parents[1].glob("*.h"):
         shutil.copy(header, tmp_path)
     patched = tmp_path / bug.where
     source = patched.read_text()
@@ -163,7 +165,7 @@ def plant_native(bug, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     # Compiling takes a third of the time so.
     monkeypatch.setattr(_native, "_OPTIONS", tuple("-O0" if o == "-O3" else o for o in _native._OPTIONS))
-    monkeypatch.setattr(body, "_SOURCE", folder / body._SOURCE.name)
+    monkeypatch.setattr(backend, "_SOURCE", folder / backend._SOURCE.name)
 
 
 def plant(bug, tmp_path, monkeypatch):
@@ -178,19 +180,19 @@ def plant(bug, tmp_path, monkeypatch):
     monkeypatch.setattr(function, "__code__", scope[function.__name__].__code__)
 
 
-def failing(op, body):
-    """The checks that the body does not pass."""
+def failing(op, backend):
+    """The checks that the backend does not pass."""
     failed = set()
     for padded in (False, True):
-        values, gradients = compare(op, body, padded)
+        values, gradients = compare(op, backend, padded)
         failed |= set() if values < 1e-4 else {CHECKS[2 * padded]}
         failed |= set() if gradients < 1e-4 else {CHECKS[2 * padded + 1]}
     return failed
 
 
-def compare(op, body, padded):
+def compare(op, backend, padded):
     """The largest relative errors of values and of gradients."""
-    num_outputs, found = outcome(op, body, padded, torch.float32)
+    num_outputs, found = outcome(op, backend, padded, torch.float32)
     errors = [error(a, b) for a, b in zip(found, expected(op, padded), strict=True)]
     return max(errors[:num_outputs]), max(errors[num_outputs:])
 
@@ -206,12 +208,12 @@ def error(found, wanted):
     return difference if difference == difference else float("inf")
 
 
-def outcome(op, body, padded, dtype):
+def outcome(op, backend, padded, dtype):
     """The number of outputs, and all outputs and gradients."""
     torch.manual_seed(0)
     lengths = torch.tensor([FRAMES, 1, 271]) if padded else None
     call, leaves = CALLS[op](lengths, dtype)
-    outputs = call(backend=body, lengths=lengths)
+    outputs = call(backend=backend, lengths=lengths)
     weights = [torch.linspace(-1, 2, y.numel(), dtype=torch.float64).view(y.shape) for y in outputs]
     total = sum((y.abs() ** 2 * w).sum() + (y.real * w).sum() for y, w in zip(outputs, weights, strict=True))
     gradients = torch.autograd.grad(total, leaves)

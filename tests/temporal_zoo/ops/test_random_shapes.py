@@ -22,7 +22,7 @@ from temporal_zoo.ops.selective_scan import cpu as scan_cpu
 pytestmark = pytest.mark.sanitize
 
 SHAPES = 10_000
-BODIES = (scan_cpu, conv_cpu, ssm_cpu)
+BACKENDS = (scan_cpu, conv_cpu, ssm_cpu)
 # From the least to the most capable; a CPU runs what it has and all before it.
 INSTRUCTION_SETS = ("DEFAULT", "AVX2", "AVX512")
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
@@ -146,8 +146,8 @@ def outcome(call, example, lengths, backend, dtype):
 def test_random_shapes(op, instructions, monkeypatch, unread_lengths):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
     _native._load.cache_clear()
-    for body in BODIES:
-        assert _native.reason(body._SOURCE) is None
+    for backend in BACKENDS:
+        assert _native.reason(backend._SOURCE) is None
     for seed in range(-(-SHAPES // (3 * len(RUNNABLE)))):
         example = Example(seed)
         call, lengths = op(example), example.lengths()

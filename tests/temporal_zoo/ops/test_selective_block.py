@@ -81,7 +81,7 @@ def test_equals_the_composition(rows, frames, options, padded, small_blocks):
 
 
 @pytest.mark.parametrize("frames", [16, 150])
-def test_float32_on_the_bodies_of_this_machine(frames, small_blocks):
+def test_float32_on_the_backends_of_this_machine(frames, small_blocks):
     arguments, x = layer(dtype=torch.float32), draw(5, frames, DIM, dtype=torch.float32)
     weights = torch.randn_like(x)
     got = results(selective_block, x, arguments, None, weights)

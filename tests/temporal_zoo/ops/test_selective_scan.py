@@ -1,4 +1,4 @@
-"""Every body of `selective_scan` that runs here against the float64 reference, values and gradients."""
+"""Every backend of `selective_scan` that runs here against the float64 reference, values and gradients."""
 
 import math
 from itertools import product
@@ -11,7 +11,7 @@ from temporal_zoo.ops import BackendError
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
 from temporal_zoo.ops.selective_scan import torch as blocked
 
-BODIES = [body for body in selective_scan.bodies if body != "reference"]
+BACKENDS = [backend for backend in selective_scan.backends if backend != "reference"]
 SWEEPS = [(False,), (True,), (False, True), (True, False)]
 # rows, frames, channels, state
 SHAPES = [(3, 1, 5, 4), (5, 37, 1, 1), (2, 17, 33, 16), (7, 13, 33, 8), (2, 67, 3, 64), (1, 131, 2, 16), (0, 5, 3, 2)]
@@ -58,19 +58,19 @@ class Case:
     def _spoil(self, x):
         return x if self.padding is None else x.masked_fill(self.padding, math.nan)
 
-    def call(self, leaves, body=None, **options):
+    def call(self, leaves, backend=None, **options):
         directions = [
             Direction(**{name: leaves.get(f"{name}{place}") for name in NAMES}, reverse=reverse)
             for place, reverse in enumerate(self.reverse)
         ]
         initial = [leaves.get(f"initial{place}") for place in range(len(directions))]
         options = {"lengths": self.lengths, "initial": initial, "return_final": self.return_final, **options}
-        return selective_scan(directions, leaves.get("gate"), **options, **({"backend": body} if body else {}))
+        return selective_scan(directions, leaves.get("gate"), **options, **({"backend": backend} if backend else {}))
 
-    def evaluate(self, body, dtype=None, run=None):
+    def evaluate(self, backend, dtype=None, run=None):
         """Name -> output or gradient, in float64."""
         leaves = {name: x.detach().to(dtype or x.dtype).requires_grad_() for name, x in self.leaves.items()}
-        results = (run or self.call)(leaves, body)
+        results = (run or self.call)(leaves, backend)
         y, finals = results if self.return_final else (results, ())
         outputs = {"y": y, **{f"final{place}": final for place, final in enumerate(finals)}}
         slopes = [self.slope, *self.final_slopes[: len(finals)]]
@@ -82,9 +82,9 @@ class Case:
         return {name: x.detach().double() for name, x in (outputs | named).items()}
 
 
-def compare(body, case, out=1e-6, gradient=1e-5):
-    skip_unless_runs(body, case)
-    got, wanted = case.evaluate(body), case.evaluate("reference", torch.float64)
+def compare(backend, case, out=1e-6, gradient=1e-5):
+    skip_unless_runs(backend, case)
+    got, wanted = case.evaluate(backend), case.evaluate("reference", torch.float64)
     for name, theirs in wanted.items():
         if theirs.any():
             error = (got[name] - theirs).abs().max() / theirs.abs().max()
@@ -94,16 +94,16 @@ def compare(body, case, out=1e-6, gradient=1e-5):
         assert not any(got[name].masked_select(case.padding).any() for name in padded)
 
 
-def skip_unless_runs(body, case):
+def skip_unless_runs(backend, case):
     with torch.no_grad():
         try:
-            case.call(case.leaves, body)
+            case.call(case.leaves, backend)
         except BackendError as error:
             pytest.skip(str(error))
 
 
-@pytest.fixture(params=BODIES)
-def body(request):
+@pytest.fixture(params=BACKENDS)
+def backend(request):
     return request.param
 
 
@@ -132,25 +132,25 @@ def test_reference_does_what_the_equations_say():
 
 @pytest.mark.parametrize("sweeps", SWEEPS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_agrees_with_the_reference(body, shape, sweeps):
-    compare(body, Case(shape, sweeps))
+def test_agrees_with_the_reference(backend, shape, sweeps):
+    compare(backend, Case(shape, sweeps))
 
 
 @pytest.mark.parametrize("sweeps", SWEEPS, ids=str)
-def test_agrees_without_anything_optional(body, sweeps):
-    compare(body, Case((3, 19, 6, 5), sweeps, gate=False, plain=True, carried=False))
+def test_agrees_without_anything_optional(backend, sweeps):
+    compare(backend, Case((3, 19, 6, 5), sweeps, gate=False, plain=True, carried=False))
 
 
 @pytest.mark.parametrize("sweeps", [(False, True), (True, False)], ids=str)
 @pytest.mark.parametrize("carried", [False, True])
-def test_padding_is_invisible(body, sweeps, carried, unread_lengths):
-    compare(body, Case((5, 37, 6, 3), sweeps, carried=carried, lengths=[37, 1, 16, 17, 20]))
-    compare(body, Case((3, 5, 2, 3), sweeps, carried=carried, gate=False, lengths=[5, 0, 2]))
+def test_padding_is_invisible(backend, sweeps, carried, unread_lengths):
+    compare(backend, Case((5, 37, 6, 3), sweeps, carried=carried, lengths=[37, 1, 16, 17, 20]))
+    compare(backend, Case((3, 5, 2, 3), sweeps, carried=carried, gate=False, lengths=[5, 0, 2]))
 
 
 @pytest.mark.parametrize("frames", [16, 150])
-def test_long_steps(body, frames):
-    compare(body, Case((3, frames, 9, 16), (False, True), shift=4))
+def test_long_steps(backend, frames):
+    compare(backend, Case((3, frames, 9, 16), (False, True), shift=4))
 
 
 def test_small_blocks_and_chunks(monkeypatch):
@@ -159,15 +159,15 @@ def test_small_blocks_and_chunks(monkeypatch):
     compare("torch", Case((3, 11, 5, 3), (True, False), lengths=[11, 4, 9]))
 
 
-def test_directions_of_different_states(body):
+def test_directions_of_different_states(backend):
     case = Case((3, 18, 5, 4), (False, True))
     other = Case((3, 18, 5, 20), (False, True))
     case.leaves |= {name: x for name, x in other.leaves.items() if name.endswith("1")}
     case.final_slopes[1] = other.final_slopes[1]
-    compare(body, case)
+    compare(backend, case)
 
 
-def test_strides_do_not_matter(body):
+def test_strides_do_not_matter(backend):
     case = Case((4, 19, 6, 3), (False, True))
     for name, x in case.leaves.items():
         spread = torch.full((*x.mT.shape, 2) if x.ndim > 1 else (*x.shape, 2), math.nan)[..., 1]
@@ -175,8 +175,8 @@ def test_strides_do_not_matter(body):
         case.leaves[name] = spread.copy_(x)
         assert not case.leaves[name].is_contiguous()
     leaves = {name: x.requires_grad_() for name, x in case.leaves.items()}
-    skip_unless_runs(body, case)
-    y, _ = case.call(leaves, body)
+    skip_unless_runs(backend, case)
+    y, _ = case.call(leaves, backend)
     assert y.is_contiguous()
     grads = torch.autograd.grad(y, [leaves["u0"], leaves["gate"]], case.slope.float().mT.contiguous().mT)
     wanted = case.evaluate("reference", torch.float64, run=lambda x, b: (case.call(x, b)[0], ()))
@@ -184,29 +184,29 @@ def test_strides_do_not_matter(body):
         assert (ours - wanted[name]).abs().max() < 1e-5 * wanted[name].abs().max()
 
 
-def test_shared_and_expanded_inputs(body):
+def test_shared_and_expanded_inputs(backend):
     """Both directions may read one tensor, whose gradient is then the sum of two."""
     case = Case((3, 7, 4, 2), (False, True), carried=False)
-    skip_unless_runs(body, case)
+    skip_unless_runs(backend, case)
 
-    def run(leaves, body):
-        return case.call(leaves | {"u1": leaves["u0"], "B0": leaves["B1"][:, :1].expand(3, 7, 2)}, body)
+    def run(leaves, backend):
+        return case.call(leaves | {"u1": leaves["u0"], "B0": leaves["B1"][:, :1].expand(3, 7, 2)}, backend)
 
     used = {name: x for name, x in case.leaves.items() if name not in ("u1", "B0")}
     case.leaves = used
-    got, wanted = case.evaluate(body, run=run), case.evaluate("reference", torch.float64, run=run)
+    got, wanted = case.evaluate(backend, run=run), case.evaluate("reference", torch.float64, run=run)
     for name in wanted:
         assert (got[name] - wanted[name]).abs().max() < 1e-5 * wanted[name].abs().max(), name
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_in_and_out(body, dtype):
+def test_half_precision_in_and_out(backend, dtype):
     case = Case((3, 40, 9, 8), (False, True), dtype=dtype, lengths=[40, 7, 33])
-    skip_unless_runs(body, case)
-    y, finals = case.call(case.leaves, body)
+    skip_unless_runs(backend, case)
+    y, finals = case.call(case.leaves, backend)
     assert y.dtype == dtype
     assert all(final.dtype == torch.float32 for final in finals)
-    compare(body, case, out=2e-2, gradient=2e-2)
+    compare(backend, case, out=2e-2, gradient=2e-2)
 
 
 @pytest.mark.parametrize("tested", ["reference", "torch"])
@@ -223,57 +223,57 @@ def test_gradcheck(tested, monkeypatch):
     assert torch.autograd.gradcheck(function, tuple(leaves.values()))
 
 
-def test_some_outputs_unused(body):
+def test_some_outputs_unused(backend):
     """A loss on one final state alone, and only one input that wants a gradient."""
     case = Case((2, 18, 3, 4), (False, True))
-    skip_unless_runs(body, case)
+    skip_unless_runs(backend, case)
 
-    def gradient(body, dtype):
+    def gradient(backend, dtype):
         leaves = {name: x.to(dtype) for name, x in case.leaves.items()}
-        _, finals = case.call(leaves | {"B1": leaves["B1"].requires_grad_()}, body)
+        _, finals = case.call(leaves | {"B1": leaves["B1"].requires_grad_()}, backend)
         return torch.autograd.grad(finals[1].sum(), leaves["B1"])[0]
 
     wanted = gradient("reference", torch.float64)
-    assert (gradient(body, torch.float32) - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    assert (gradient(backend, torch.float32) - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
-def test_one_state_given_and_the_other_not(body):
+def test_one_state_given_and_the_other_not(backend):
     case = Case((2, 6, 3, 4), (False, True))
-    skip_unless_runs(body, case)
+    skip_unless_runs(backend, case)
     del case.leaves["initial0"]
-    compare(body, case)
+    compare(backend, case)
 
 
-def test_chunk_by_chunk_equals_the_whole(body):
+def test_chunk_by_chunk_equals_the_whole(backend):
     """The final state of one call is the initial state of the next, in either direction."""
     for reverse in (False, True):
         case = Case((3, 40, 5, 4), (reverse,), carried=False)
-        skip_unless_runs(body, case)
-        whole = case.call(case.leaves, body)
+        skip_unless_runs(backend, case)
+        whole = case.call(case.leaves, backend)
         state, parts = None, {}
         for start in (33, 5, 0) if reverse else (0, 5, 33):
             stop = {0: 5, 5: 33, 33: 40}[start]
             part = {name: x[:, start:stop] if x.ndim == 3 else x for name, x in case.leaves.items()}
-            parts[start], (state,) = case.call(part, body, initial=[state], return_final=True)
+            parts[start], (state,) = case.call(part, backend, initial=[state], return_final=True)
         torch.testing.assert_close(torch.cat([parts[start] for start in sorted(parts)], 1), whole)
 
 
-def test_autocast_leaves_the_state_alone(body):
+def test_autocast_leaves_the_state_alone(backend):
     case = Case((3, 20, 5, 4), (False, True))
-    skip_unless_runs(body, case)
+    skip_unless_runs(backend, case)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = case.evaluate(body)
-    for name, plain in case.evaluate(body).items():
+        cast = case.evaluate(backend)
+    for name, plain in case.evaluate(backend).items():
         assert torch.equal(cast[name], plain), name
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_compiles_without_graph_breaks(body, padded):
+def test_compiles_without_graph_breaks(backend, padded):
     case = Case((3, 20, 5, 4), (False, True), lengths=[20, 3, 17] if padded else None)
-    skip_unless_runs(body, case)
+    skip_unless_runs(backend, case)
     torch._dynamo.reset()
-    compiled = torch.compile(lambda leaves: case.call(leaves, body), fullgraph=True, backend="aot_eager")
-    got, wanted = case.evaluate(body, run=lambda leaves, _: compiled(leaves)), case.evaluate(body)
+    compiled = torch.compile(lambda leaves: case.call(leaves, backend), fullgraph=True, backend="aot_eager")
+    got, wanted = case.evaluate(backend, run=lambda leaves, _: compiled(leaves)), case.evaluate(backend)
     for name, value in wanted.items():
         torch.testing.assert_close(got[name], value, msg=name, rtol=1e-6, atol=1e-6)
 
@@ -290,26 +290,26 @@ def test_meta_device_plans_without_computing():
     assert tensors["B"].grad.shape == (rows, frames, state)
 
 
-def test_checkpointing_gives_the_same_gradients(body):
+def test_checkpointing_gives_the_same_gradients(backend):
     case = Case((3, 20, 5, 4), (False, True))
-    skip_unless_runs(body, case)
+    skip_unless_runs(backend, case)
     got = case.evaluate(
-        body,
+        backend,
         run=lambda leaves, _: checkpoint(
-            lambda *values: case.call(dict(zip(leaves, values, strict=True)), body),
+            lambda *values: case.call(dict(zip(leaves, values, strict=True)), backend),
             *leaves.values(),
             use_reentrant=False,
         ),
     )
-    for name, value in case.evaluate(body).items():
+    for name, value in case.evaluate(backend).items():
         assert torch.equal(got[name], value), name
 
 
-def test_second_derivatives_are_refused(body):
+def test_second_derivatives_are_refused(backend):
     case = Case((2, 5, 3, 2), (False,), carried=False)
-    skip_unless_runs(body, case)
+    skip_unless_runs(backend, case)
     u = case.leaves["u0"].requires_grad_()
-    (grad,) = torch.autograd.grad(case.call(case.leaves, body).square().sum(), u, create_graph=True)
+    (grad,) = torch.autograd.grad(case.call(case.leaves, backend).square().sum(), u, create_graph=True)
     with pytest.raises(RuntimeError, match=r"differentiated twice.*selective_scan='reference'"):
         grad.sum().backward()
     (grad,) = torch.autograd.grad(case.call(case.leaves, "reference").square().sum(), u, create_graph=True)
@@ -317,10 +317,10 @@ def test_second_derivatives_are_refused(body):
 
 
 @pytest.mark.parametrize("state", [1, 16, 64])
-def test_little_is_kept_for_backward(body, state):
+def test_little_is_kept_for_backward(backend, state):
     rows, frames, channels = 4, 130, 24
     case = Case((rows, frames, channels, state), (False, True), carried=False)
-    skip_unless_runs(body, case)
+    skip_unless_runs(backend, case)
     leaves = {name: x.requires_grad_() for name, x in case.leaves.items()}
     given = {x.untyped_storage().data_ptr() for x in leaves.values()}
     kept = {}
@@ -331,25 +331,25 @@ def test_little_is_kept_for_backward(body, state):
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        y = case.call(leaves, body)
+        y = case.call(leaves, backend)
     # The sum before the gate, and for either direction states that come to no more than an input.
     assert sum(kept.values()) <= 3.5 * y.nbytes
     with torch.no_grad(), torch.autograd.graph.saved_tensors_hooks(pytest.fail, pytest.fail):
-        case.call(leaves, body)
+        case.call(leaves, backend)
 
 
-def test_very_many_rows(body):
+def test_very_many_rows(backend):
     case = Case((131_072, 2, 1, 1), (False, True), carried=False)
-    skip_unless_runs(body, case)
-    compare(body, case, gradient=3e-5)
+    skip_unless_runs(backend, case)
+    compare(backend, case, gradient=3e-5)
 
 
-def test_operator_is_registered_as_it_behaves(body):
+def test_operator_is_registered_as_it_behaves(backend):
     case = Case((2, 5, 3, 2), (False, True))
-    skip_unless_runs(body, case)
+    skip_unless_runs(backend, case)
     leaves = {name: x.requires_grad_() for name, x in case.leaves.items()}
     tensors = [leaves[f"{name}{place}"] for place in range(2) for name in NAMES]
     initial = [leaves[f"initial{place}"] for place in range(2)]
-    arguments = (body, tensors, [False, True], leaves["gate"], None, initial, True, True)
+    arguments = (backend, tensors, [False, True], leaves["gate"], None, initial, True, True)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.temporal_zoo.selective_scan, arguments, test_utils=tests)

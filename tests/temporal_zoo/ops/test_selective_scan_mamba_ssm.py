@@ -12,7 +12,7 @@ from temporal_zoo.ops.selective_scan import torch as blocked
 
 
 class StandIn(torch.autograd.Function):
-    """The kernel's calling convention, (rows, channels, frames) and forward in time, over the body `torch`."""
+    """The kernel's calling convention, (rows, channels, frames) and forward in time, over the backend `torch`."""
 
     @staticmethod
     def forward(ctx, *arguments):

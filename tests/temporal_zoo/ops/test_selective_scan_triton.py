@@ -1,4 +1,4 @@
-"""The Triton body: in Triton's interpreter, compiled for GPUs that need not be there, and on one that is.
+"""The Triton backend: in Triton's interpreter, compiled for GPUs that need not be there, and on one that is.
 
 Triton decides when a kernel is defined whether it will be interpreted, so that takes a process of its own: the tests
 marked `gpu` run there on the CPU, started by test_triton_interpreted.py.
@@ -40,13 +40,13 @@ CASES = {
 }
 
 
-def evaluate(case, body, dtype=None):
+def evaluate(case, backend, dtype=None):
     """Name -> output or gradient, in float64 and on the CPU; computed in `dtype`, or in those of the case."""
     (rows, frames, channels, most), sweeps, options = case
     lengths = torch.tensor(options["lengths"]) if "lengths" in options else None
     padding = None if lengths is None else (torch.arange(frames) >= lengths[:, None]).unsqueeze(-1)
     generator = torch.Generator().manual_seed(rows + 10 * frames + 100 * channels)
-    device, wide = "cpu" if body == "reference" else DEVICE, options.get("dtype", torch.float32)
+    device, wide = "cpu" if backend == "reference" else DEVICE, options.get("dtype", torch.float32)
     leaves, slopes = {}, {}
 
     def draw(*size):
@@ -79,7 +79,7 @@ def evaluate(case, body, dtype=None):
     slopes["y"] = draw(rows, frames, channels)
     device_lengths = None if lengths is None else lengths.to(device)
     y, finals = selective_scan(
-        directions, gate, lengths=device_lengths, initial=initial, return_final=True, backend=body
+        directions, gate, lengths=device_lengths, initial=initial, return_final=True, backend=backend
     )
     outputs = {f"final{place}": final for place, final in enumerate(finals)} | {"y": y}
     used = ["y"] if options.get("plain") else list(outputs)
@@ -87,7 +87,7 @@ def evaluate(case, body, dtype=None):
     grads = torch.autograd.grad([outputs[name] for name in used], list(leaves.values()), slopes)
     for leaf, grad in zip(leaves.values(), grads, strict=True):
         assert grad.dtype == leaf.dtype
-        assert body == "reference" or grad.is_contiguous()
+        assert backend == "reference" or grad.is_contiguous()
     results = outputs | {f"d{name}": grad for name, grad in zip(leaves, grads, strict=True)}
     return {name: x.detach().double().cpu() for name, x in results.items()}
 

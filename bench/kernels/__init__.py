@@ -1,0 +1,1 @@
+"""The kernel suite: every backend of every op against its definition and its peers."""

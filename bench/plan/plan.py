@@ -1,0 +1,168 @@
+"""Plans: the bytes of a training step on a named device with named backends, neither of which needs to be here."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from bench.sweep.case import MOST_PLANNED, check_pixels
+from bench.sweep.training_step import TrainingStep, training_step
+from temporal_zoo.config import Config, ConfigError, nearest, option
+from temporal_zoo.ops import Planned, ops, planning, tracing, use_backend
+from temporal_zoo.ops.attention.sdpa import kernel as sdpa_kernel
+
+from .accounting import Bytes, account
+from .devices import Device
+
+CHECKPOINTING = ("none", "mixers", "blocks")
+# Features of a head in all presets.
+_FEATURES = 64
+# No clip of a data set is longer; where even these fit, the search for the longest ends.
+MOST_FRAMES = 2**16
+# The longest clip is found to this share of its frames.
+_CLOSE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup(Config):
+    """A denoiser and its batch, trained with AdamW and a moving average of the weights.
+
+    Weights, gradients and updates are float32; the arithmetic of the network is autocast to a short dtype.
+    """
+
+    mixer: str = option("bimamba", "which mixer in which slot")
+    frames: int = option(256, "frames of a clip", least=1, most=MOST_PLANNED)
+    clips: int = option(1, "clips of a batch", least=1)
+    size: int = option(32, "height and width of a frame in pixels", least=1)
+    preset: str = option("paper-57.5M", "preset of the denoiser, whose mixer is replaced")
+    checkpointing: Literal["none", "mixers", "blocks"] = option("none", "what is computed again in backward")
+    dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "precision; the short ones run under autocast")
+    backends: tuple[str, ...] = option((), "pinned backends, each op=backend")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pixels(self.clips, self.size)
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """Op -> the backend that it is pinned to."""
+        return dict(pin.split("=") for pin in self.backends)
+
+    def step(self, device: torch.device) -> TrainingStep:
+        """A training step of this setup."""
+        changes = (f"mixer={self.mixer}", f"checkpointing={self.checkpointing}", f"size={self.size}")
+        dtype = getattr(torch, self.dtype)
+        return training_step(self.preset, *changes, clips=self.clips, frames=self.frames, device=device, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a setup takes on a device, and the backends that this holds for.
+
+    `fit` is "no" where more bytes are alive at once than the device has, and "tight" where it depends on the allocator:
+    what is alive has room, and all that the allocator would like to keep has not.
+    """
+
+    setup: Setup
+    device: Device
+    bytes: Bytes
+    backends: dict[str, list[str]]
+
+    @property
+    def fit(self) -> Literal["yes", "tight", "no"]:
+        usable = self.device.usable_bytes
+        if self.bytes.peak > usable:
+            return "no"
+        return "yes" if (self.bytes.reserved or 0) <= usable else "tight"
+
+    @property
+    def backend_labels(self) -> tuple[str, ...]:
+        """Each op and the backend that runs it; for SDPA also the kernel: "attention=sdpa (efficient kernel)"."""
+        planned = Planned(self.device.type, self.device.capability)
+        q = torch.empty(1, 1, 1, _FEATURES, device="meta", dtype=getattr(torch, self.setup.dtype))
+        with planning(planned):
+            named = {"sdpa": f"sdpa ({sdpa_kernel(q, None)} kernel)"}
+        return tuple(
+            f"{op}={named.get(backend, backend)}" for op, backends in self.backends.items() for backend in backends
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        sizes = {**asdict(self.bytes), "peak": self.bytes.peak}
+        return {
+            "setup": self.setup.to_dict(), "device": asdict(self.device), "bytes": sizes, "fit": self.fit,
+            "backends": self.backends,
+        }  # fmt: skip
+
+
+class Planner:
+    """Plans setups for one device; what was planned once is not planned again."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.plan = functools.cache(self._plan)
+
+    def _plan(self, setup: Setup) -> Plan:
+        for op in setup.pins:
+            if op not in ops():
+                raise ConfigError(f"no op is named {op!r}{nearest(op, ops())}; there are {', '.join(ops())}")
+        planned = Planned(self.device.type, self.device.capability)
+        with planning(planned), use_backend(**setup.pins), tracing() as ran:
+            found = account(setup.step(torch.device("meta")), self.device.type)
+        return Plan(setup, self.device, found, {op: sorted(backends) for op, backends in sorted(ran.items())})
+
+    def longest(self, setup: Setup, lengths: Sequence[int]) -> int:
+        """The most frames that fit, to one per cent and never too many; 0 where not even one does.
+
+        Args:
+            lengths: numbers of frames that are planned in any case, to begin with.
+        """
+        peaks = {frames: self.plan(setup.replace(frames=frames)).bytes.peak for frames in lengths}
+        return largest(
+            lambda frames: self.plan(setup.replace(frames=frames)).bytes.peak, self.device.usable_bytes, peaks
+        )
+
+
+def plans_of(device: Device, lengths: Sequence[int], setup: Setup) -> tuple[list[Plan], int]:
+    """The plans of a setup for each of the numbers of frames, and the most that fit."""
+    planner = Planner(device)
+    return [planner.plan(setup.replace(frames=frames)) for frames in lengths], planner.longest(setup, lengths)
+
+
+def largest(peak: Callable[[int], int], limit: int, known: Mapping[int, int]) -> int:
+    """The largest number of frames with `peak(frames) <= limit`, to one per cent; `known` holds values of `peak`."""
+    values = dict(known)
+
+    def at(frames: int) -> int:
+        if frames not in values:
+            values[frames] = peak(frames)
+        return values[frames]
+
+    low = max((frames for frames, value in values.items() if value <= limit), default=0)
+    high = min((frames for frames, value in values.items() if value > limit), default=0)
+    while not high:
+        if low >= MOST_FRAMES:
+            return low
+        guess = min(MOST_FRAMES, max(math.ceil(1.01 * _reaches(values, limit, low, MOST_FRAMES)), low + 1))
+        low, high = (guess, high) if at(guess) <= limit else (low, guess)
+    while high - low > (margin := max(1, int(_CLOSE * low))):
+        # Where bytes go as a + b L + c L^2, the first guess is the answer and the second shows that it is.
+        guess = min(max(_reaches(values, limit, low, high), low + margin), high - 1)
+        low, high = (guess, high) if at(guess) <= limit else (low, guess)
+    return low
+
+
+def _reaches(values: Mapping[int, int], limit: int, low: int, high: int) -> int:
+    """Where the parabola through the three lengths nearest to the interval reaches the limit."""
+    near = sorted(values, key=lambda frames: abs(math.log(frames / max(low, 1))))[:3]
+    if len(near) < 3:
+        return (low + high) // 2
+    roots = np.roots(np.polyfit(near, [float(values[frames]) for frames in near], 2) - [0.0, 0.0, float(limit)])
+    inside = [root.real for root in roots if abs(root.imag) < 1e-9 and low < root.real < high]
+    return int(inside[0]) if inside else (low + high) // 2

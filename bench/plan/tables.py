@@ -1,0 +1,115 @@
+"""Tables of plans for the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from bench.analysis.tables import number
+from temporal_zoo.ops import ops
+
+from .devices import GIB, Device
+from .plan import MOST_FRAMES, Plan, Setup
+
+_MARKS = {"yes": "", "tight": " ~", "no": " x"}
+_STYLES = {"yes": "green", "tight": "yellow", "no": "red"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One mixer with one kind of checkpointing: plans by frames, and the longest clip that fits."""
+
+    setup: Setup
+    plans: Sequence[Plan]
+    longest: int
+
+    @property
+    def name(self) -> str:
+        """The mixer, and what is computed again."""
+        again = self.setup.checkpointing
+        return self.setup.mixer if again == "none" else f"{self.setup.mixer}, {again} again"
+
+
+def as_json(curves: Sequence[Curve]) -> str:
+    """All numbers."""
+    plans = [plan.to_dict() for curve in curves for plan in curve.plans]
+    longest = [{"setup": curve.setup.to_dict(), "frames": curve.longest} for curve in curves]
+    return json.dumps({"plans": plans, "longest": longest}, indent=1) + "\n"
+
+
+def told(curves: Sequence[Curve], device: Device) -> Iterator[Table | str]:
+    """Everything that is printed, part by part."""
+    setup = curves[0].setup
+    yield (
+        f"[bold]Planned for {device.name}[/bold], {number(device.usable_bytes / GIB)} GiB for tensors: a training step "
+        f"of {setup.preset} in {setup.dtype}, {setup.clips} x {setup.size}x{setup.size}"
+    )
+    yield _peaks(curves)
+    yield _parts(curves)
+    for curve in curves:
+        yield from _refusals(curve, device)
+    for line in sorted({_backends(curve) for curve in curves}):
+        yield f"[dim]{line}[/dim]"
+    if unconfirmed := _unconfirmed(curves, device.type):
+        yield f"[dim]no GPU has confirmed {', '.join(unconfirmed)}; `auto` takes confirmed backends first[/dim]"
+
+
+def _peaks(curves: Sequence[Curve]) -> Table:
+    table = _table("peak of a step, GiB")
+    table.caption = "x: does not fit; ~: fits if torch's allocator wastes nothing"
+    table.add_column("mixer")
+    table.add_column("computed again")
+    for plan in curves[0].plans:
+        table.add_column(f"{plan.setup.frames:,}\nframes", justify="right")
+    table.add_column("fits up to\nframes", justify="right")
+    for curve in curves:
+        cells = [f"[{_STYLES[plan.fit]}]{number(plan.bytes.peak / GIB)}{_MARKS[plan.fit]}[/]" for plan in curve.plans]
+        most = f"{MOST_FRAMES:,} or more" if curve.longest >= MOST_FRAMES else f"{curve.longest:,}"
+        table.add_row(curve.setup.mixer, curve.setup.checkpointing, *cells, most)
+    return table
+
+
+def _parts(curves: Sequence[Curve]) -> Table:
+    frames = curves[0].plans[-1].setup.frames
+    table = _table(f"what a step takes at {frames:,} frames, GiB")
+    names = ("parameters", "gradients", "optimizer", "average", "stored", "transient", "peak", "reserved")
+    table.add_column("mixer")
+    table.add_column("computed again")
+    for name in names:
+        table.add_column(name, justify="right")
+    for curve in curves:
+        sizes = [getattr(curve.plans[-1].bytes, name) for name in names]
+        cells = ("-" if size is None else number(size / GIB) for size in sizes)
+        table.add_row(curve.setup.mixer, curve.setup.checkpointing, *cells)
+    return table
+
+
+def _refusals(curve: Curve, device: Device) -> Iterator[str]:
+    for plan in curve.plans:
+        if plan.fit == "no":
+            yield (
+                f"[red]{curve.name}: {plan.setup.frames:,} frames need {number(plan.bytes.peak / GIB)} GiB, "
+                f"{number(plan.bytes.peak / device.usable_bytes)} times what {device.name} has; "
+                f"{f'up to {curve.longest:,} frames fit' if curve.longest else 'not even one frame fits'}[/red]"
+            )
+
+
+def _backends(curve: Curve) -> str:
+    ran = ", ".join(f"{op}={backend}" for op, backends in curve.plans[0].backends.items() for backend in backends)
+    return f"{curve.setup.mixer}: {ran or 'no op of ours'}"
+
+
+def _unconfirmed(curves: Sequence[Curve], device: str) -> list[str]:
+    """The backends of the plans that nothing has confirmed yet."""
+    taken = {
+        (op, backend) for curve in curves for op, backends in curve.plans[0].backends.items() for backend in backends
+    }
+    return [f"{op}={backend}" for op, backend in sorted(taken) if ops()[op].confirmed(backend, device) is None]
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", caption_justify="left", box=box.SIMPLE_HEAD)

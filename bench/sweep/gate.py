@@ -1,0 +1,86 @@
+"""Before anything is timed: the backends that will run must agree with the reference, values and gradients."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from temporal_zoo.ops import ops, tracing, use_backend
+from temporal_zoo.registry import build
+
+from .case import DIM, Case
+from .outcome import Agreement
+from .training_step import SEED
+from .workloads import precision
+
+# Small, and no length is a multiple of a block.
+_ROWS, _FRAMES = 3, 37
+# Far above rounding, far below any mistake.
+_TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
+_REFERENCE = "reference"
+
+
+class GateError(RuntimeError):
+    """A backend disagrees with the reference; the message names the worst tensor."""
+
+
+def check(case: Case) -> Agreement:
+    """Compares the mixer of a case, run as the case says, with the same mixer on reference backends; on a small input.
+
+    Raises:
+        GateError: they differ by more than rounding explains.
+        BackendError: a pinned backend cannot run.
+    """
+    return _check(case.replace(level="mixer", mode="train", frames=_FRAMES, rows=_ROWS, total=None,
+                               dim=case.dim or DIM, preset=None, clips=None, size=None))  # fmt: skip
+
+
+@functools.cache
+def _check(case: Case) -> Agreement:
+    fast, backends = _run(case)
+    if backends <= {f"{name}={_REFERENCE}" for name in ops()}:
+        return Agreement()
+    with use_backend(**dict.fromkeys(ops(), _REFERENCE)):
+        reference, stubborn = _run(case)
+    unchecked = {backend for backend in stubborn if not backend.endswith(f"={_REFERENCE}")}
+    if unchecked == backends:
+        return Agreement(unchecked=tuple(sorted(unchecked)))
+    # A gradient that is zero but for rounding (an attention's key bias) is compared with the largest of all.
+    floor = 1e-3 * max(float(tensor.abs().max()) for name, tensor in reference.items() if name != "output")
+    errors = {name: relative_error(fast.get(name), tensor, floor) for name, tensor in reference.items()}
+    worst = max(errors, key=lambda name: errors[name])
+    if errors[worst] > _TOLERANCES[case.dtype]:
+        raise GateError(
+            f"not timed: {', '.join(sorted(backends))} differs from the reference by {errors[worst]:.2g} "
+            f"(relative, largest in {worst}; {_TOLERANCES[case.dtype]:g} is allowed)"
+        )
+    return Agreement(errors[worst], tuple(sorted(backends - unchecked)), tuple(sorted(unchecked)))
+
+
+def _run(case: Case) -> tuple[dict[str, Tensor], set[str]]:
+    """Output and gradients by name, and the backends that ran as "op=backend"."""
+    device = torch.device(case.device)
+    assert case.rows is not None
+    assert case.dim is not None
+    with torch.random.fork_rng(), tracing() as ran:
+        torch.manual_seed(SEED)
+        mixer = build(case.mixer, case.dim).to(device)
+        x = torch.randn(case.rows, case.frames, case.dim, device=device).requires_grad_()
+        upstream = torch.randn(case.rows, case.frames, case.dim, device=device)
+        with precision(case):
+            y = mixer(x)
+        y.backward(upstream)
+    found = {"output": y.detach(), "gradient of the input": x.grad}
+    found |= {f"gradient of {name}": parameter.grad for name, parameter in mixer.named_parameters()}
+    backends = {f"{op}={backend}" for op, names in ran.items() for backend in names}
+    return {name: tensor.double() for name, tensor in found.items() if tensor is not None}, backends
+
+
+def relative_error(found: Tensor | None, wanted: Tensor, floor: float) -> float:
+    """Largest difference relative to the largest wanted entry (at least `floor`); infinite where nothing or NaN is."""
+    if found is None or not found.isfinite().all():
+        return math.inf
+    return float((found - wanted).abs().max() / max(float(wanted.abs().max()), floor))

@@ -1,0 +1,102 @@
+"""What runs for a case: a bare mixer, or the denoiser around it; a forward pass, a training or a sampling step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from temporal_zoo.ops import autocast
+from temporal_zoo.registry import build as build_mixer
+
+from .case import Case
+from .training_step import SEED, training_step
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`step` is what is timed; `forward` is its forward pass with a graph (of the denoiser with the loss), whose stored
+    tensors are counted.
+    """
+
+    module: nn.Module
+    forward: Callable[[], Tensor]
+    step: Callable[[], object]
+
+
+def build(case: Case) -> Workload:
+    """Module, inputs and step of a case, on its device; the caller's random state is untouched."""
+    device = torch.device(case.device)
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        return _mixer(case, device) if case.level == "mixer" else _model(case, device)
+
+
+def precision(case: Case) -> AbstractContextManager:
+    """That of a case: parameters stay float32, as in training, and arithmetic is autocast."""
+    return autocast(torch.device(case.device).type, getattr(torch, case.dtype))
+
+
+def _mixer(case: Case, device: torch.device) -> Workload:
+    """Forward pass of a bare mixer; in training also the gradients of its input and parameters, and no optimizer."""
+    assert case.rows is not None
+    assert case.dim is not None
+    module = build_mixer(case.mixer, case.dim).to(device)
+    shape = (case.rows, case.frames, case.dim)
+    x = torch.randn(shape, device=device).requires_grad_()
+    upstream = torch.randn(shape, device=device)
+
+    def forward() -> Tensor:
+        with precision(case):
+            return module(x)
+
+    def train() -> None:
+        forward().backward(upstream)
+        x.grad = None
+        module.zero_grad()
+
+    return Workload(module, forward, train if case.mode == "train" else torch.no_grad()(forward))
+
+
+def _model(case: Case, device: torch.device) -> Workload:
+    """One denoiser call; in training the whole step that plans are made for; see `training`.
+
+    In sampling also the way from its answer to the next, less noisy clip: clamp, posterior and fresh noise.
+    """
+    from diffusion.presets import preset
+    from diffusion.process.process import Process
+    from diffusion.process.samplers import ancestral, denoiser
+
+    assert case.preset is not None
+    assert case.clips is not None
+    assert case.size is not None
+    train = training_step(
+        case.preset,
+        f"mixer={case.mixer}",
+        f"size={case.size}",
+        clips=case.clips,
+        frames=case.frames,
+        device=device,
+        updates=case.mode == "train",
+        dtype=getattr(torch, case.dtype),
+    )
+    process = Process.from_config(preset(case.preset).process)
+
+    def predict() -> Tensor:
+        return train.denoise(train.noisy, train.levels)
+
+    def sample() -> Tensor:
+        # Of two steps the first: the last one of a sampler adds no noise.
+        fresh = functools.partial(torch.randn_like, train.noisy)
+        return next(ancestral(denoiser(train.denoise, process), process, train.noisy, fresh, num_steps=2))
+
+    steps: dict[str, Callable[[], object]] = {
+        "forward": torch.no_grad()(predict),
+        "train": train,
+        "sample": torch.no_grad()(sample),
+    }
+    return Workload(train.network, train.forward, steps[case.mode])

@@ -1,0 +1,26 @@
+"""Progress of long commands: a bar on a terminal, or a line from time to time where no bar can be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LOG_SECONDS = 30  # between two lines where no bar can be drawn
+
+
+@contextmanager
+def bar(console: Console, *fields: str) -> Iterator[Progress]:
+    """A progress bar; nothing where the console is no terminal.
+
+    Args:
+        fields: names of task fields whose text stands beside the count, such as "loss".
+    """
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn(f"{{task.fields[{field}]}}") for field in fields]
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
+        yield progress

@@ -1,0 +1,173 @@
+"""`zoo data`: look at videos, decode them for training, look at the clips that training sees."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from diffusion.data import DataError, open_clips
+from diffusion.data.changes import several_rates
+from diffusion.data.config import DataConfig, Split
+from diffusion.data.layout import locate
+from diffusion.data.names import printable
+
+if TYPE_CHECKING:
+    from diffusion.data.inspect import Findings
+
+SHOWN = 10  # bad files and notes printed; all of them are in bad_files.txt
+
+
+@click.group()
+def data() -> None:
+    """Videos to train on: look at them, decode them once, see what training sees."""
+
+
+@data.command()
+@click.argument("source", metavar="PATH")
+@click.option("--size", default=32, show_default=True, help="Pixels of the training clips, for the estimates.")
+def inspect(source: str, size: int) -> None:
+    """Say what PATH holds and which clips it is good for.
+
+    Up to 50 files, spread over the source, are decoded to the end: what headers say is not believed.
+    """
+    from diffusion.data.inspect import SAMPLE, inspect
+
+    DataConfig(source=source, size=size)  # which checks the size
+    path = locate(source)
+    with _progress() as progress:
+        task = progress.add_task("decoding", total=None)
+        for findings in inspect(path, size=size):
+            progress.update(task, completed=findings.looked_at, total=min(SAMPLE, findings.num_items))
+    console = Console()
+    console.print(_table(path, findings, size))
+    _list(console, findings.bad, "cannot be decoded and are left out")
+    _list(console, findings.notes, "are kept, with a remark")
+    if remark := several_rates(findings.rates.elements()):
+        console.print(remark, highlight=False, soft_wrap=True)
+    if not findings.lengths:
+        raise DataError(f"nothing in {printable(path)} can be decoded; the first: {'; '.join(findings.bad[:3])}")
+    console.print("Train on it:")
+    click.echo(f"  zoo train --set {shlex.quote(printable(f'data.source={source}'))} --set data.size={size}")
+
+
+@data.command()
+@click.argument("source", metavar="PATH")
+@click.option("--size", default=32, show_default=True, help="Height and width of the decoded videos in pixels.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write [default: where `zoo train` looks].")
+@click.option("--strict", is_flag=True, help="Stop at the first file that cannot be decoded.")
+def build(source: str, size: int, out: Path | None, strict: bool) -> None:
+    """Decode the videos in PATH once, for training at this size.
+
+    Stopped halfway, the same command goes on where it was.  Files that cannot be decoded are left out and listed in
+    bad_files.txt, together with what was lost or looks otherwise in a viewer.
+    """
+    from diffusion.data.build import build, read_index, read_meta
+    from diffusion.data.cache import default_folder
+
+    config = DataConfig(source=source, size=size)
+    path = locate(source)
+    folder = out or default_folder(path, config)
+    frames, bad, notes = 0, [], []
+    with _progress() as progress:
+        task = progress.add_task("decoding", total=None)
+        for step in build(path, folder, size=size, strict=strict):
+            frames += step.frames
+            bad += [step.bad] if step.bad else []
+            notes += step.notes
+            progress.update(task, description=f"{frames:,} frames", completed=step.done, total=step.total)
+    console = Console(stderr=True)
+    _list(console, bad, "cannot be decoded and are left out")
+    _list(console, notes, "are kept, with a remark")
+    if remark := several_rates(entry.fps for entry in read_index(folder)[1]):
+        console.print(remark, highlight=False, soft_wrap=True)
+    if others := _others(Counter(read_meta(folder)["others"])):
+        console.print(f"not videos: {others}", markup=False, highlight=False, soft_wrap=True)
+    click.echo(os.fsencode(folder))  # as bytes, for scripts: a name need not be UTF-8
+
+
+@data.command()
+@click.argument("source")
+@click.option("--frames", default=16, show_default=True, help="Frames of a clip.")
+@click.option("--stride", default=1, show_default=True, help="Take every so many-th frame.")
+@click.option("--size", default=32, show_default=True, help="Pixels of the clips.")
+@click.option("--count", default=8, show_default=True, type=click.IntRange(1), help="Clips to show.")
+@click.option("--split", default="train", show_default=True, type=click.Choice(get_args(Split)), help="Which videos.")
+@click.option("--out", default=Path("preview"), show_default=True, type=click.Path(path_type=Path), help="File stem.")
+def preview(source: str, frames: int, stride: int, size: int, count: int, split: Split, out: Path) -> None:
+    """Write a picture and a gif of clips as training sees them.
+
+    SOURCE is a path or one of the built-in ones: builtin:mazes, builtin:doom.
+    """
+    config = DataConfig(source=source, frames=frames, stride=stride, size=size)
+    clips = open_clips(config, split=split).fixed(count)
+    from diffusion.sampling.video import save_gif, save_sheet
+
+    scale = max(1, 128 // size)
+    sheet, moving = out.with_name(f"{out.name}.png"), out.with_name(f"{out.name}.gif")
+    save_sheet(sheet, clips, scale=max(1, scale // 2))
+    save_gif(moving, clips, scale=scale)
+    click.echo(sheet)
+    click.echo(moving)
+
+
+def _table(path: Path, findings: Findings, size: int) -> Table:
+    about = "" if findings.complete else f" of the {findings.looked_at} files decoded"
+    table = Table("", escape(printable(path)), title_justify="left", show_edge=False)
+    table.add_row("files", f"{findings.num_items:,}, {_megabytes(findings.num_bytes)}")
+    if others := _others(findings.others):
+        table.add_row("not videos", others)
+    if not findings.lengths:
+        return table
+    table.add_row(f"videos{about}", f"{len(findings.lengths):,}")
+    shortest, longest = min(findings.lengths), max(findings.lengths)
+    table.add_row("frames", f"{shortest:,} to {longest:,}, median {statistics.median(findings.lengths):,.0f}")
+    rates = ", ".join(f"{fps:g}" for fps, _ in findings.rates.most_common(3))
+    table.add_row("frames per second", rates)
+    sizes = (f"{h} x {w}, {c} channel{'s' * (c > 1)} ({n})" for (h, w, c), n in findings.sizes.most_common(3))
+    table.add_row("height x width", "; ".join(sizes))
+    splits = findings.split_counts(DataConfig().test_share)
+    table.add_row("splits", ", ".join(f"{count:,} {split}" for split, count in splits.items()))
+    usable = (f"{findings.usable(frames):,} for {frames} frames" for frames in (16, 64, 256))
+    table.add_row("long enough", ", ".join(usable))
+    table.add_row(f"decoded at {size} x {size}", f"about {_megabytes(findings.cache_bytes(size))}")
+    if findings.seconds:
+        seconds = findings.seconds * findings.num_items / findings.looked_at
+        table.add_row("time to decode", f"about {max(1, round(seconds)):,} s")
+    return table
+
+
+def _list(console: Console, lines: list[str], what: str) -> None:
+    if not lines:
+        return
+    console.print(f"{len(lines)} {what}:")
+    for line in lines[:SHOWN]:
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    if len(lines) > SHOWN:
+        console.print(f"  and {len(lines) - SHOWN} more")
+
+
+def _others(others: Counter[str]) -> str | None:
+    """How many files are not videos, with the most frequent endings; None when all are videos."""
+    if not others:
+        return None
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(5))
+    return f"{others.total():,} ({kinds}{' and others' if len(others) > 5 else ''})"
+
+
+def _megabytes(size_bytes: float) -> str:
+    return f"{size_bytes / 2**20:,.1f} MB"
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)

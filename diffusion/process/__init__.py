@@ -1,0 +1,1 @@
+"""The diffusion process, the samplers that reverse it, and the random numbers of both."""

@@ -1,0 +1,1 @@
+"""Clips from a trained model: drawing them, showing them, and finding the nearest training clips."""

@@ -1,0 +1,98 @@
+"""Making clips with a trained network: each sample is a function of (seed, its number), whatever the batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.clip import Clip, ClipBatch
+from diffusion.config import MOST_FRAMES, TrainConfig
+from diffusion.model.backbone import Backbone
+from diffusion.process.process import Process, draw_noise
+from diffusion.process.randomness import generator
+from diffusion.process.samplers import ancestral, ddim, denoiser
+from diffusion.training import checkpoint
+from temporal_zoo.errors import InvalidInput
+
+Sampler = Literal["ancestral", "ddim"]
+# Unless told otherwise.  At these few steps `ancestral` draws cleaner pictures than `ddim` with a half-trained network.
+SAMPLER: Sampler = "ancestral"
+STEPS = 64
+
+
+def generate(
+    network: nn.Module,
+    config: TrainConfig,
+    numbers: range,
+    *,
+    seed: int = 0,
+    sampler: Sampler = SAMPLER,
+    num_steps: int | None = None,
+    frames: int | None = None,
+) -> Iterator[Tensor]:
+    """Samples the clips with these numbers together; yields the running estimate, (clips, frames, c, h, w) in [-1, 1].
+
+    Args:
+        network: with trained weights, on the device to use.
+        config: of the run that trained it.
+        numbers: which samples.
+        num_steps: how many of the process's levels the sampler visits; unless given `STEPS`, or all where there are
+            fewer.  The paper visits all (arXiv 2403.07711).
+        frames: length of the clips; the training length unless given.
+    Raises:
+        InvalidInput: more frames than `MOST_FRAMES`, or more steps than the process has levels.
+    """
+    if frames is not None and not 1 <= frames <= MOST_FRAMES:
+        raise InvalidInput(f"clips of {frames:,} frames were asked for; they can have 1 to {MOST_FRAMES:,}")
+    device = next(network.parameters()).device
+    process = Process.from_config(config.process)
+    model = config.model
+    shape = (frames or config.data.frames, model.channels, model.size, model.size)
+    start = draw_noise(seed, "sample", numbers, shape).to(device)
+    dice = [generator(seed, "sample steps", number) for number in numbers]
+
+    # Autocast around the network alone: around the whole, it would hold for the caller between two estimates.
+    def predict(noisy: Tensor, levels: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            return network(noisy, levels)
+
+    def fresh() -> Tensor:
+        return torch.stack([torch.randn(shape, generator=die) for die in dice]).to(device)
+
+    denoise = denoiser(predict, process)
+    num_steps = levels_visited(config, num_steps)
+    if sampler == "ddim":
+        yield from ddim(denoise, process, start, num_steps=num_steps)
+    else:
+        yield from ancestral(denoise, process, start, fresh, num_steps=num_steps)
+
+
+def levels_visited(config: TrainConfig, num_steps: int | None) -> int:
+    """How many levels a sampler visits of the `config.process.steps` that there are."""
+    return min(STEPS, config.process.steps) if num_steps is None else num_steps
+
+
+def load_network(path: Path, device: torch.device) -> tuple[Backbone, TrainConfig, float]:
+    """The averaged network of a checkpoint, its run's configuration, and the frame rate of its clips.
+
+    Raises:
+        CheckpointError: not a checkpoint, a damaged one, or one whose network this version builds otherwise.
+    """
+    content = checkpoint.load(path, checkpoint.WEIGHTS)
+    config = checkpoint.config_of(content, path)
+    network = Backbone(config.model, seed=0)
+    checkpoint.fill(network, content["average"], path, {})
+    return network.to(device).eval(), config, content["fps"]
+
+
+def sample_clips(
+    network: nn.Module, config: TrainConfig, count: int, *, fps: float, first: int = 0, **how: Any
+) -> list[Clip]:
+    """The finished clips `first` to `first + count`, sampled together; `how` as in `generate`."""
+    for estimate in generate(network, config, range(first, first + count), **how):
+        values = estimate
+    return ClipBatch(values.cpu()).to_clips(fps)

@@ -1,0 +1,60 @@
+"""How much of a sample was learned by heart: the training clip that lies nearest to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffusion.clip import Clip
+from diffusion.data import open_clips
+from diffusion.data.config import DataConfig
+from diffusion.data.source import ClipSource
+from diffusion.sampling.video import save_sheet
+
+MOST_WINDOWS = 5000
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training clip and its distance: root mean square difference of the pixels, in grey levels of 0..255."""
+
+    clip: Clip
+    distance: float
+
+
+def nearest(samples: Sequence[Clip], source: ClipSource) -> list[Neighbour]:
+    """For each sample, the nearest training clip, mirrored ones included if trained on.
+
+    Of a large source, `MOST_WINDOWS` evenly spaced clips are looked at.
+    """
+    windows = source.fixed(min(source.num_windows, MOST_WINDOWS))
+    wanted = torch.stack([_flat(sample.pixels) for sample in samples])
+    best: list[Neighbour | None] = [None] * len(samples)
+    for window in windows:
+        versions = [window.pixels, window.pixels.flip(-1)] if source.config.flip else [window.pixels]
+        for pixels in versions:
+            distances = (wanted - _flat(pixels)).square().mean(1).sqrt().tolist()
+            for index, distance in enumerate(distances):
+                known = best[index]
+                if known is None or distance < known.distance:
+                    best[index] = Neighbour(Clip(pixels, window.fps), distance)
+    return [neighbour for neighbour in best if neighbour is not None]
+
+
+def save_neighbours(path: Path, samples: Sequence[Clip], config: DataConfig) -> None:
+    """Draws each sample above its nearest training clip, with their distance."""
+    frames = samples[0].frames
+    found = nearest(samples, open_clips(config.replace(frames=frames), split="train"))
+    rows, names = [], []
+    for sample, neighbour in zip(samples, found, strict=True):
+        rows += [sample, neighbour.clip]
+        names += ["sample", f"nearest: {neighbour.distance:.0f}"]
+    save_sheet(path, rows, names=names)
+
+
+def _flat(pixels: Tensor) -> Tensor:
+    return pixels.flatten().float()

@@ -1,0 +1,1 @@
+"""Training: the step, the trainer, runs in folders, and checkpoints."""

@@ -1,0 +1,64 @@
+"""Formats of checkpoints: what changed from each to the next, as a function that brings a file's content there.
+
+When the content of checkpoints changes, append a function to `STEPS` and add files of the old format to `tests/old`.
+A new field of a configuration needs none when its default is what was done before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusion.model.mixer_text import SILENT, as_first_meant
+from diffusion.model.slots import assign
+from temporal_zoo.config import to_text
+from temporal_zoo.spec import MixerSpec
+
+
+def _to_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Mixers with all their options, and shared modules named after the first slot that uses them.
+
+    Format 1 left out options that had their defaults, also in the names of shared modules ("shared.attn:heads=4").
+    """
+    model = dict(content["config"]["model"])
+    model["mixer"] = as_first_meant(model["mixer"])
+    slots: dict[str, str] = {}
+    for slot, spec in assign(model["mixer"], len(model["multipliers"]), tuple(model["slots"])).items():
+        slots.setdefault(_shared_name_1(spec), slot)
+
+    def renamed(name: str) -> str:
+        root, _, rest = name.partition(".")
+        spec, _, rest = rest.partition(".")
+        return f"shared.{slots[spec]}.{rest}" if root == "shared" else name
+
+    states = {part: content[part] for part in ("network", "average") if part in content}
+    return (
+        content
+        | {"config": content["config"] | {"model": model}}
+        | {part: {renamed(name): tensor for name, tensor in state.items()} for part, state in states.items()}
+    )
+
+
+def _shared_name_1(spec: MixerSpec) -> str:
+    config, silent = spec.config(), SILENT.get(spec.name)
+    if silent is None:  # a mixer of another package
+        return str(spec).replace(".", "_")
+    options = {name: to_text(getattr(config, name)) for name in silent}
+    kept = tuple((name, value) for name, value in options.items() if value != silent[name])
+    return str(MixerSpec(spec.name, kept)).replace(".", "_")
+
+
+# From format 1 to 2, and so on.
+STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_to_2]
+FORMAT = 1 + len(STEPS)
+
+
+def migrated(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint in the present format.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: the content is not as its format prescribes.
+    """
+    for step in STEPS[content["format"] - 1 :]:
+        content = step(content)
+    return content | {"format": FORMAT}

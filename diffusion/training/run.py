@@ -1,0 +1,249 @@
+"""A run's folder: what was asked, what happened, the newest checkpoint, and pictures.
+
+config.json      the resolved configuration; with the code's version it reproduces the run
+log.jsonl        one record per logged step; where a stretch was repeated, the last one counts
+checkpoint.pt    written whole or not at all
+weights.pt       the averaged weights alone, at the end: what one gives to others
+samples/         a contact sheet and a gif now and then
+loss.png         training and held-out loss so far
+
+One process at a time has the folder: it takes the folder's lock before it reads anything there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from diffusion.config import TrainConfig
+from diffusion.model.mixer_text import short
+from diffusion.model.slots import assign
+from diffusion.training import checkpoint, circumstances
+from diffusion.training.trainer import Step, Trainer
+from temporal_zoo._support.environment import environment
+from temporal_zoo._support.files import written_whole
+from temporal_zoo._support.folder_lock import FolderLock
+from temporal_zoo._support.record import Session
+from temporal_zoo._support.signals import Stop, stoppable
+from temporal_zoo.config import ConfigError
+from temporal_zoo.ops import tracing
+
+log = logging.getLogger("temporal_zoo.run")
+
+# What may differ when a run is continued: how long it goes on, how often it reports, where decoded videos are kept, and
+# what was read from the data.
+FREE = frozenset({
+    "steps", "save_every", "sample_every", "test_every", "data.cache", "model.channels", "model.size",
+})  # fmt: skip
+WEIGHTS = "weights.pt"
+PREVIEW_CLIPS = 4
+LABEL = 40  # characters of a mixer's text that the picture of the loss has room for
+_PART = re.compile(r"\..+-[0-9a-f]{8}\.part")  # as `written_whole` names unfinished files
+
+
+class Run:
+    """A training run in a folder: new, or continued from its checkpoint.
+
+    It holds the folder's lock until `close`, or until it is collected; `with Run(...) as run` closes it.
+
+    Args:
+        config: what to train; an existing run must have been started with the same, but for `FREE`.
+        folder: made if need be.
+        device: where to train.
+        beside: names of files of the caller that may lie in the folder before the run begins.
+    Attributes:
+        changed: what is different from when the run was last started, a line each.
+        stopped_by: the signal that ended `steps`, or None.
+    Raises:
+        ConfigError, UnknownMixer: a mixer, option or slot that does not exist; the folder holds a run with another
+            configuration, and the message lists what differs; or something that is not a run, which is left as it is;
+            or another process trains in it.
+        CheckpointError: its checkpoint cannot be used.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(
+        self, config: TrainConfig, folder: Path, device: torch.device, *, beside: Collection[str] = ()
+    ) -> None:
+        # A misspelt mixer is told before a folder is made and videos are decoded.
+        assign(config.model.mixer, len(config.model.multipliers), config.model.slots)
+        self.folder = folder
+        self.stopped_by: int | None = None
+        self._lock = FolderLock(folder)
+        try:
+            _require_run_or_empty(folder, config, beside)
+            _sweep(folder, folder / "samples")
+            self._open(config, device)
+        except BaseException:
+            self._lock.close()
+            self._lock.remove_if_new()
+            raise
+
+    def _open(self, config: TrainConfig, device: torch.device) -> None:
+        state, path = None, self.folder / checkpoint.NAME
+        if path.exists():
+            state = checkpoint.load(path, checkpoint.WHOLE)
+            theirs = checkpoint.comparable(checkpoint.config_of(state, path))
+            checkpoint.require_same(checkpoint.comparable(config), theirs, self.folder, ignore=FREE)
+        self.trainer = Trainer(config, device, state, path)
+        self.continued = state is not None
+        self.config = self.trainer.config
+        here, log = environment(), self.folder / "log.jsonl"
+        found = circumstances.circumstances(self.trainer.clips, device)
+        self.changed: list[str] = []
+        if state is not None:
+            fields = checkpoint.differences(checkpoint.comparable(self.config), theirs)
+            self.changed += [f"{name}: {before} before, {now} now" for name, (now, before) in fields.items()]
+            self.changed += circumstances.changes(circumstances.last(log), circumstances.with_versions(found, here))
+        with written_whole(self.folder / "config.json") as file:
+            file.write(json.dumps(self.config.to_dict(), indent=1).encode() + b"\n")
+        self._session = Session(log, here)
+        self._session.write(circumstances.KIND, found)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the folder back to other processes."""
+        self._lock.close()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.trainer.finished
+
+    def steps(self) -> Iterator[tuple[Step, float | None]]:
+        """Trains to the end; yields each step, with the held-out loss where it was measured.
+
+        Ctrl-C, SIGTERM and SIGHUP end it after the step under way, with a checkpoint; a second one ends it at once.
+        Of a run that is finished already, it writes what is missing (`complete`).  At its end the folder is given back
+        to other processes.
+
+        Raises:
+            TrainingFailed: the loss or the gradient is not finite.
+        """
+        self.stopped_by = None
+        try:
+            if self.finished:
+                self.complete()
+            with stoppable() as stop:
+                while not self.finished and not self.stopped_by:
+                    yield self._step(stop)
+        finally:
+            self.close()
+
+    def _step(self, stop: Stop) -> tuple[Step, float | None]:
+        with tracing() as ran:
+            step = self.trainer.advance()
+        backends = {op: sorted(names) for op, names in ran.items()}
+        test_loss = self.trainer.test_loss() if self._due(self.config.test_every) else None
+        self._session.write("step", vars(step) | {"test_loss": test_loss, "backends": backends})
+        self.stopped_by = stop.signal
+        if self.stopped_by or self._due(self.config.save_every):
+            checkpoint.save(self.folder / checkpoint.NAME, self.trainer.state())
+        if self.finished:
+            self._save_weights()
+        if self._due(self.config.sample_every):
+            self._draw(step.step)
+        return step, test_loss
+
+    def complete(self) -> list[str]:
+        """Writes what a finished run lacks, because it was killed after its last checkpoint; returns what was written.
+
+        The weights of an earlier, shorter training are replaced.
+        """
+        written = []
+        if not self._has_weights():
+            self._save_weights()
+            written.append(WEIGHTS)
+        if any(not path.exists() for path in self._pictures(self.trainer.step)) and self._draw(self.trainer.step):
+            written.append("pictures")
+        return written
+
+    def _has_weights(self) -> bool:
+        try:
+            return checkpoint.load(self.folder / WEIGHTS, checkpoint.WEIGHTS)["step"] == self.trainer.step
+        except (FileNotFoundError, checkpoint.CheckpointError):
+            return False
+
+    def _save_weights(self) -> None:
+        checkpoint.save(self.folder / WEIGHTS, self.trainer.weights())
+
+    def _pictures(self, step: int) -> tuple[Path, Path, Path]:
+        """Contact sheet, gif and loss curves after a step, in the order in which they are written."""
+        samples = self.folder / "samples"
+        return samples / f"{step:07d}.png", samples / f"{step:07d}.gif", self.folder / "loss.png"
+
+    def _due(self, every: int) -> bool:
+        return self.finished or self.trainer.step % every == 0
+
+    def _draw(self, step: int) -> bool:
+        """A sample sheet, a gif and the loss curves; False, and training goes on, where their packages are missing."""
+        from diffusion.sampling.generate import sample_clips
+        from diffusion.sampling.video import save_gif, save_sheet
+        from diffusion.training.curves import save_curves
+        from temporal_zoo._support.packages import MissingPackage, need
+
+        try:
+            for module in ("PIL.Image", "matplotlib"):
+                need(module, "drawing samples and loss curves")
+        except MissingPackage as error:
+            log.warning("no pictures: %s", error)
+            return False
+        clips = sample_clips(self.trainer.average.model, self.config, PREVIEW_CLIPS, fps=self.trainer.clips.fps)
+        sheet, gif, curves = self._pictures(step)
+        # The curves first: where the pictures of a step are, the curves go to that step.
+        mixer = short(self.config.model.mixer)
+        save_curves(curves, {mixer if len(mixer) < LABEL else f"{mixer[:LABEL]} ...": self.folder})
+        save_sheet(sheet, clips)
+        save_gif(gif, clips)
+        return True
+
+
+def _require_run_or_empty(folder: Path, config: TrainConfig, beside: Collection[str]) -> None:
+    """Leaves folders alone that are neither a run's nor empty.  Raises: ConfigError."""
+    if _is_run(folder):
+        return
+    others = {path.name for path in folder.iterdir() if not _PART.fullmatch(path.name)} - set(beside)
+    if config.data.cache is not None:  # decoded videos may be kept in the folder itself
+        others -= {path.name for path in folder.iterdir() if _holds(path, Path(config.data.cache).expanduser())}
+    if others:
+        raise ConfigError(
+            f"{folder} is not empty and holds no training run: there is {', '.join(sorted(others)[:3])}; nothing was "
+            "changed. Give --out another folder"
+        )
+
+
+def _holds(path: Path, inner: Path) -> bool:
+    return inner.absolute().is_relative_to(path.absolute())
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether the folder has the configuration of a run, or, where there is none, a checkpoint."""
+    try:
+        content = json.loads((folder / "config.json").read_bytes())
+    except FileNotFoundError:
+        return (folder / checkpoint.NAME).exists()
+    except ValueError:
+        return False
+    return isinstance(content, dict) and {"model", "process", "data", "optimizer", "steps"} <= content.keys()
+
+
+def _sweep(*folders: Path) -> None:
+    """Removes unfinished files of killed processes: while the lock is held, no living process writes there."""
+    for folder in folders:
+        for path in folder.glob(".*.part"):
+            if _PART.fullmatch(path.name):
+                path.unlink(missing_ok=True)

@@ -1,0 +1,124 @@
+"""Mixers and the backends of ops as plain rows (numbers, strings, lists), for the command line and for the docs."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+from temporal_zoo.config import describe, to_text
+from temporal_zoo.registry import build, get, names
+from temporal_zoo.spec import MixerSpec
+
+# Sizes are told for this width of frames.
+DIM = 64
+
+
+def mixers() -> list[dict[str, Any]]:
+    """One row per mixer, by name; a mixer that cannot be loaded has an `error` and nothing else to say."""
+    return [_row(name) for name in names()]
+
+
+def mixer(text: str) -> dict[str, Any]:
+    """All there is to know of the mixer that a spec names, with the spec's options.
+
+    Raises:
+        UnknownMixer, ConfigError: see `temporal_zoo.build`.
+    """
+    spec = MixerSpec.parse(text)
+    entry = get(spec.name)
+    config = spec.config()
+    built = build(spec, DIM)
+    return {
+        "name": entry.name,
+        "spec": str(spec.canonical()),
+        "summary": entry.summary,
+        "description": inspect.cleandoc(entry.mixer.__doc__ or ""),
+        "paper": entry.paper,
+        "time": entry.time,
+        "memory": entry.memory,
+        "causal": built.causal,
+        "order_blind": built.order_blind,
+        "passes": list(getattr(built, "passes", ())),
+        "options": [
+            {"name": name, "type": kind, "default": default, "value": to_text(getattr(config, name)), "doc": doc}
+            for name, kind, default, doc in describe(type(config))
+        ],
+        "examples": [f"{entry.name}:{example}" for example in config.examples],
+        "flavours": {name: f"{entry.name}:{options}" for name, options in config.flavours.items()},
+        "dim": DIM,
+        "parameters": sum(parameter.numel() for parameter in built.parameters()),
+        "backends": {device: _backends_that_run(spec, device) for device in devices()},
+        "home": entry.home,
+    }
+
+
+def specs(text: str) -> list[str]:
+    """What to check when a mixer is named: the default and the mixer's examples; a text with options just itself.
+
+    Raises:
+        UnknownMixer, ConfigError: see `temporal_zoo.build`.
+    """
+    spec = MixerSpec.parse(text)
+    config = spec.config()
+    return [text] if spec.options else [spec.name, *(f"{spec.name}:{example}" for example in config.examples)]
+
+
+def backends() -> list[dict[str, Any]]:
+    """One row per op and backend, in the order that `auto` tries them on a CPU."""
+    from temporal_zoo.ops import ops
+
+    return [
+        {
+            "op": name,
+            "backend": backend,
+            "place": place,
+            "package": op.package(backend),
+            "confirmed": {device: op.confirmed(backend, device) for device in ("cpu", "cuda")},
+            "summary": _first_line(import_module(f"{op.__module__}.{backend}")),
+        }
+        for name, op in sorted(ops().items())
+        for place, backend in enumerate(op.tried("cpu"), start=1)
+    ]
+
+
+def devices() -> list[str]:
+    """The kinds of device that this machine has: "cpu", and "cuda" where there is one."""
+    import torch
+
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def _row(name: str) -> dict[str, Any]:
+    try:
+        entry = get(name)
+        built = build(name, DIM)
+    except Exception as error:  # one broken plug-in must not hide the others
+        return {"name": name, "error": f"{type(error).__name__}: {error}"}
+    return {
+        "name": name,
+        "summary": entry.summary,
+        "time": entry.time,
+        "memory": entry.memory,
+        "causal": built.causal,
+        "paper": entry.paper,
+        "parameters": sum(parameter.numel() for parameter in built.parameters()),
+    }
+
+
+def _backends_that_run(spec: MixerSpec, device: str) -> dict[str, str]:
+    """Op -> the backend that a small forward pass runs, or why none can."""
+    import torch
+
+    from temporal_zoo.ops import BackendError, tracing
+
+    with tracing() as ran, torch.no_grad():
+        try:
+            build(spec, DIM).to(device)(torch.zeros(2, 16, DIM, device=device))
+        except BackendError as error:
+            return {"error": str(error)}
+    return {op: ", ".join(sorted(used)) for op, used in sorted(ran.items())}
+
+
+def _first_line(thing: Any) -> str:
+    return inspect.cleandoc(thing.__doc__ or "").partition("\n")[0]

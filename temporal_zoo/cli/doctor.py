@@ -1,0 +1,116 @@
+"""`zoo doctor`: what works on this machine, and exactly why the rest does not."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from temporal_zoo._support import terminal
+from temporal_zoo._support.options import as_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@click.command()
+@as_json
+@click.option("--strict", is_flag=True, help="Exit with 1 when something is broken.")
+def doctor(as_json: bool, strict: bool) -> None:
+    """Say what works on this machine, and exactly why the rest does not.
+
+    May take a minute: every optional package is imported and every backend of every op tried, in processes of their
+    own.
+    """
+    from temporal_zoo.cli.examine import examine
+
+    with terminal.progress() as progress:
+        progress.add_task("trying packages and backends", total=None)
+        report = examine()
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        _print_report(report)
+    if strict and report["broken"]:
+        raise click.exceptions.Exit(1)
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    console = terminal.output()
+    console.print(_machine_grid(report["environment"]))
+    packages = terminal.table("package", "state", "for", "why not")
+    for row in report["packages"]:
+        state = {"works": "used", "unusable": "not usable here"}.get(row["state"], row["state"])
+        purpose = ", ".join(row["backends"]) or row["purpose"]
+        why = _first_line(row["reason"]) if row["state"] != "works" else ""
+        packages.add_row(row["package"], state, purpose, why, style=_style(row["state"] == "broken"))
+    console.print(packages)
+    for row in report["packages"]:
+        if row["fix"]:
+            console.print(f"to get {row['package']}: {row['fix']}", markup=False, highlight=False, soft_wrap=True)
+    backends = terminal.table("op", "backend", "device", "runs", "auto", "differs by", "confirmed by", "why not")
+    for row in report["backends"]:
+        example = f"{row['dtype']}{'' if row['padded'] else ', no padding'}" if row["runs"] else "no"
+        error = "" if row["error"] is None else f"{row['error']:.0e}"
+        why = _first_line(row["failure"] or "; ".join(row["reasons"]))
+        confirmed = (row["confirmed"] or "nothing yet").rpartition("/")[-1]
+        cells = (
+            row["op"],
+            row["backend"],
+            row["device"],
+            example,
+            "takes" if row["auto"] else "",
+            error,
+            confirmed,
+            why,
+        )
+        backends.add_row(*cells, style=_style(row["failure"] is not None))
+    console.print(backends)
+    console.print("Differences are from the float64 reference, in values and gradients, relative to the largest entry.")
+    console.print("A backend is confirmed by torch (its own operators), by our tests on CPUs, or by a record of a GPU.")
+    console.print("`auto` takes one that nothing has confirmed only where no confirmed one but the reference can run.")
+    for line in report["not_tried"]:
+        console.print(f"not tried: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for line in report["broken"]:
+        console.print(f"broken: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if not report["broken"]:
+        console.print("Nothing is broken.")
+
+
+def _machine_grid(environment: dict[str, Any]) -> Table:
+    machine, code, grid = environment["machine"], environment["code"], terminal.grid()
+    limit = machine["memory_limit_bytes"]
+    memory = _gib(machine["memory_bytes"]) + (f", limited to {_gib(limit)}" if limit else "")
+    commit = f", commit {code['commit'][:12]}{' with changes' if code['dirty'] else ''}" if code["commit"] else ""
+    grid.add_row("temporal-zoo", f"{code['version']}, sources {code['sources']}{commit}")
+    grid.add_row("system", machine["system"])
+    grid.add_row("processor", f"{machine['processor']}, {machine['usable_cores']} of {machine['cores']} cores")
+    grid.add_row("memory", memory)
+    if "error" in environment:
+        grid.add_row("torch", f"[red]cannot be used: {environment['error']}[/red]")
+        return grid
+    software = environment["software"]
+    cuda = f", CUDA {software['cuda']}" if software["cuda"] else ", built without CUDA"
+    grid.add_row("python", software["python"])
+    grid.add_row("torch", f"{software['torch']}{cuda}, {environment['threads']['torch']} threads")
+    for device in environment["devices"]:
+        told = f"{device['name']}, capability {device['capability']}, {_gib(device['memory_bytes'])}"
+        grid.add_row("CUDA device", told)
+    if not environment["devices"]:
+        grid.add_row("CUDA device", "none")
+    for name, value in environment["settings"].items():
+        grid.add_row(name, value)
+    return grid
+
+
+def _style(broken: bool) -> str | None:
+    return "red" if broken else None
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
+
+
+def _gib(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 2**30:.1f} GiB"

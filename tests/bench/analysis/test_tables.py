@@ -1,0 +1,156 @@
+"""Tables, remarks and the plot say what the outcomes say."""
+
+import io
+import re
+
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from bench.analysis import plot
+from bench.analysis import tables as report
+from bench.analysis.curves import STORED, TIME, Result, growth, panels
+from bench.sweep.case import Case, expand
+from bench.sweep.outcome import Memory, Outcome, Times
+from temporal_zoo._support import units
+
+MIB = 2**20
+
+
+def outcome(ms, stored, steady=True, growth="T"):
+    return Outcome(
+        "ok",
+        time_ms=Times(0.9 * ms, ms, 1.1 * ms, 5, 2, steady),
+        declared={"time": growth, "memory": growth},
+        memory=Memory("peak resident set", 0, int(stored)),
+        stored_bytes=int(stored),
+        backends={"attention": ["reference"]},
+    )
+
+
+@pytest.fixture
+def results():
+    """identity grows linearly and bimamba quadratically, which is not what they declare; bimamba runs out at 64."""
+    cases = expand(layers="bimamba,identity", lengths="4,8,16,64", level="mixer", mode="train")
+    ends = {
+        **{("identity", n): outcome(2 * n, n * MIB, growth="1") for n in (4, 8, 16, 64)},
+        **{("bimamba", n): outcome(n**2, n**2 * MIB, steady=n != 8) for n in (4, 8, 16)},
+        ("bimamba", 64): Outcome("out_of_memory", "cannot allocate 3 bytes"),
+    }
+    return [Result(case, ends[case.mixer, case.frames]) for case in cases]
+
+
+def text(panel):
+    console = Console(file=io.StringIO(), width=160)
+    for sheet in report.tables(panel):
+        console.print(report.rich_table(sheet))
+    return console.file.getvalue()
+
+
+def rows(panel, title):
+    shown = re.sub(r" ±\S+( %)?", "", text(panel).split(title, 1)[1])
+    lines = [line.split() for line in shown.splitlines() if line.strip()]
+    return {words[0]: words[1:] for words in reversed(lines)}  # reversed: the first table wins
+
+
+def test_times_exponents_and_declared_growth(results):
+    (panel,) = panels(results)
+    table = rows(panel, "time of one forward and backward pass (ms)")
+    assert table["identity"][:4] == ["8.00", "16.0", "32.0", "128"]
+    assert table["identity"][4:] == ["1.00", "1.00", "1.00", "1.00", "1"]
+
+
+def test_out_of_memory_has_its_place_in_the_table(results):
+    (panel,) = panels(results)
+    lines = [line for line in text(panel).splitlines() if line.split()[:1] == ["bimamba"]]
+    assert lines[0].count(" ±10 %") == 3
+    lines[0] = re.sub(r" ±\S+( %)?", "", lines[0])
+    assert lines[0].split() == ["bimamba", "16.0", "64.0", "256", "out", "of", "memory",
+                                "2.00", "2.00", "-", "2.00", "T"]  # fmt: skip
+
+
+def test_the_fit_of_stored_bytes_and_the_share_of_its_quadratic_term(results):
+    (panel,) = panels(results)
+    fitted = text(panel).split("fit a + b L + c L^2")[1]
+    lines = {line.split()[0]: line for line in fitted.splitlines() if line.strip()}
+    assert lines["bimamba"].split()[1:7] == ["0", "B", "0", "B", "1.00", "MiB"]
+    assert lines["bimamba"].count(" 100.0 %") == 4
+    assert lines["identity"].split()[1:7] == ["0", "B", "1.00", "MiB", "0", "B"]
+    assert lines["identity"].count(" 0.0 %") == 5  # four shares, and how far the points are from a straight line
+
+
+def test_remarks_compare_where_both_were_measured_and_name_what_was_not(results):
+    (panel,) = panels(results)
+    said = report.remarks(panel)
+    assert "At 16 frames bimamba takes 8.00 times as long as identity." in said
+    assert "At 16 frames bimamba stores 16.0 times the bytes of identity." in said
+    assert "bimamba at 64 frames: out of memory: cannot allocate 3 bytes" in said
+    assert any(line.startswith("bimamba at 8 frames: the clock did not settle in 5 rounds") for line in said)
+    assert any("attention=reference" in line for line in report.notes(panel))
+
+
+def test_processor_time_is_shown_where_the_clock_cannot_be_trusted(results):
+    assert "processor time" not in text(panels(results)[0])
+    busy = Outcome("ok", time_ms=Times(9, 10, 11, 5, 2, True, processor=2))
+    (panel,) = panels([Result(result.case, busy) for result in results])
+    assert (
+        rows(panel, "processor time of one forward and backward pass, all threads, mean (ms)")["bimamba"][0] == "2.00"
+    )
+    assert any("waited" in line for line in report.notes(panel))
+
+
+def test_growth_as_plain_values(results):
+    (panel,) = panels(results)
+    found = {(row["mixer"], row["metric"]): row for row in growth(panel)}
+    assert found["identity", "stored"]["values"]["64"] == 64 * MIB
+    assert found["identity", "stored"]["exponents"]["16-64"] == pytest.approx(1)
+    assert found["bimamba", "time"]["slope"] == pytest.approx(2)
+    assert found["bimamba", "stored"]["quadratic_share"]["16"] == pytest.approx(1)
+
+
+def test_levels_and_modes_are_not_mixed():
+    cases = expand(layers="identity", lengths="4,8")
+    found = panels([Result(case, outcome(1, 1)) for case in cases])
+    places = [("mixer", "forward"), ("mixer", "train"), ("model", "forward"), ("model", "train")]
+    assert [(p.case.level, p.case.mode) for p in found] == places
+    assert all(p.lengths == [4, 8] for p in found)
+
+
+def test_nothing_measured_still_makes_a_table():
+    case = Case(mixer="identity", level="mixer", mode="train", frames=4, rows=1, dim=1)
+    (panel,) = panels([Result(case, Outcome("failed", "ValueError: no"))])
+    assert "failed" in text(panel)
+
+
+def test_the_plot_holds_the_points_and_marks_what_ran_out(results, tmp_path):
+    axes = Figure().subplots()
+    plot._draw(axes, panels(results), TIME, {"bimamba": ("C0", "o"), "identity": ("C1", "s")})
+    lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert list(lines["bimamba, T^2.00 (declared T)"].get_xdata()) == [4, 8, 16]
+    assert list(lines["identity, T^1.00 (declared 1)"].get_ydata()) == [8, 16, 32, 128]
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    assert [list(cross.get_xdata()) for cross in crosses] == [[64]]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+
+
+def test_the_plot_is_a_png_even_when_nothing_is_stored(results, tmp_path):
+    none = [Result(r.case.replace(level="mixer"), outcome(1, 0)) for r in results if r.case.mixer == "identity"]
+    for name, some in (("all.png", results), ("zero.png", none)):
+        plot.save(panels(some), tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    axes = Figure().subplots()
+    plot._draw(axes, panels(none), STORED, {"identity": ("C1", "o")})
+    assert [line.get_label() for line in axes.lines] == ["identity: nothing"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0, "0"), (0.012345, "0.0123"), (1.5, "1.50"), (99.95, "100"), (1234.5, "1,234")]
+)
+def test_numbers(value, shown):
+    assert units.number(value) == shown
+
+
+def test_sizes():
+    assert [units.size(n) for n in (0, 512, 1536, -3 * MIB, 2.5 * 2**30)] == [
+        "0 B", "512 B", "1.50 KiB", "-3.00 MiB", "2.50 GiB"
+    ]  # fmt: skip

@@ -1,0 +1,52 @@
+"""The simulated allocator: segments, rounding, splitting, joining, and what stays reserved."""
+
+from bench.plan.allocator import CachingAllocator
+
+MIB = 2**20
+
+
+def test_sizes_are_rounded_and_small_requests_share_a_segment():
+    allocator = CachingAllocator()
+    assert [allocator.allocate(size)[1] for size in (0, 1, 512, 513)] == [512, 512, 512, 1024]
+    assert allocator.reserved == 2 * MIB
+
+
+def test_large_requests_have_segments_of_their_own():
+    allocator = CachingAllocator()
+    allocator.allocate(MIB + 1)
+    assert allocator.reserved == 20 * MIB
+    allocator.allocate(3 * MIB)  # out of the rest of the first
+    assert allocator.reserved == 20 * MIB
+    allocator.allocate(33 * MIB + 1)
+    assert allocator.reserved == (20 + 34) * MIB
+
+
+def test_what_is_released_stays_reserved_and_is_used_again():
+    allocator = CachingAllocator()
+    block, _ = allocator.allocate(64 * MIB)
+    allocator.release(block)
+    parts = [allocator.allocate(16 * MIB)[0] for _ in range(4)]
+    assert allocator.reserved == 64 * MIB
+    for part in parts:
+        allocator.release(part)
+    allocator.allocate(64 * MIB)  # the four are one again
+    assert allocator.reserved == 64 * MIB
+
+
+def test_holes_that_do_not_touch_are_of_no_use_to_a_larger_request():
+    allocator = CachingAllocator()
+    blocks = [allocator.allocate(16 * MIB)[0] for _ in range(3)]
+    allocator.release(blocks[0])
+    allocator.release(blocks[2])
+    allocator.allocate(32 * MIB)
+    assert allocator.reserved == 80 * MIB
+
+
+def test_the_best_fit_is_taken():
+    allocator = CachingAllocator()
+    large, small = (allocator.allocate(size * MIB)[0] for size in (40, 12))
+    allocator.release(large)
+    allocator.release(small)
+    allocator.allocate(12 * MIB)
+    allocator.allocate(40 * MIB)
+    assert allocator.reserved == 52 * MIB
