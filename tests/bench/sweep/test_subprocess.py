@@ -209,7 +209,8 @@ def test_a_wrong_fast_backend_is_not_timed(moody, forking, folder):
 @pytest.mark.parametrize("forks", [False, True])
 def test_no_process_is_left_behind_when_the_sweep_is_killed(moody, folder, forks):
     source = (
-        f"import sys; sys.path[:] = {sys.path!r}; from bench.sweep import subprocess as apart; from bench.sweep.case import Case; "
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        "from bench.sweep import subprocess as apart; from bench.sweep.case import Case; "
         f"case = Case.from_dict({moody('hang')[0].to_dict()!r}); "
         f"apart.Workers(forks={forks}).measure(case, budget_s=0.01, limit_s=600.0)"
     )
