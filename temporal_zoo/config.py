@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from temporal_zoo.errors import InvalidInput
+from temporal_zoo.errors import InvalidInput, warn_renamed
 
 
 class ConfigError(InvalidInput):
@@ -45,6 +45,8 @@ class Config:
     examples: ClassVar[tuple[str, ...]] = ()
     # Names for sets of options, as texts: "flavour=vim" in a spec stands for its options, and prints as them.
     flavours: ClassVar[dict[str, str]] = {}
+    # Earlier names of options: {"earlier": "present"}.  Old texts and files still load, with a DeprecationWarning.
+    renamed: ClassVar[dict[str, str]] = {}
 
     def __post_init__(self) -> None:
         for name, kind in hints(type(self)).items():
@@ -65,14 +67,29 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Reads `to_dict`'s output; unknown names are refused."""
+        """Reads `to_dict`'s output; unknown names are refused, earlier names are replaced."""
         known = hints(cls)
+        values = cls.with_present_names(values)
         for name in values:
             if name not in known:
                 raise ConfigError(_unknown(cls, name, known))
         return cls(
             **{name: _parsed(value, known[name], f"{cls.__qualname__}.{name}") for name, value in values.items()}
         )
+
+    @classmethod
+    def with_present_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same values, with earlier names of options (`renamed`) replaced by the present ones."""
+        present: dict[str, Any] = {}
+        for name, value in values.items():
+            if (now := cls.renamed.get(name, name)) != name:
+                warn_renamed(f"option {name!r} of {cls.__qualname__} is now called {now!r}")
+            if now in present:
+                raise ConfigError(
+                    f"{cls.__qualname__} gets {now!r} twice, once under an earlier name; write {now!r} only"
+                )
+            present[now] = value
+        return present
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
@@ -91,6 +108,7 @@ class Config:
     def _assign(self, path: list[str], value: str) -> Self:
         known = hints(type(self))
         name, *rest = path
+        (name,) = self.with_present_names({name: value})
         if name not in known:
             raise ConfigError(_unknown(type(self), name, known))
         if rest:

@@ -73,6 +73,9 @@ class S4D(StatefulMixer):
                 raise ConfigError("Config.mlp_gelu is yes without an MLP; set mlp, say 512")
 
     config: Config
+    # With the default options; the constructor sets both for the others.
+    causal = False
+    passes: tuple[bool, ...] = (False, True)
 
     def __init__(self, dim: int, config: Config, shared: nn.Module | None = None) -> None:
         super().__init__(dim, config, shared)
