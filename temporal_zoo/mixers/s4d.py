@@ -73,7 +73,7 @@ class S4D(StatefulMixer):
                 raise ConfigError("Config.mlp_gelu is yes without an MLP; set mlp, say 512")
 
     config: Config
-    # With the default options; the constructor sets both for the others.
+    # For the default options; the constructor sets both for other options.
     causal = False
     passes: tuple[bool, ...] = (False, True)
 

@@ -222,6 +222,14 @@ class SkipsHooks(Sums):
         return self.map.forward(x.cumsum(1))
 
 
+class DeclaresLate(Sums):
+    causal = False
+
+    def __init__(self, dim, config, shared=None):
+        super().__init__(dim, config, shared)
+        self.causal = True
+
+
 class OffInHalf(Sums):
     def mix(self, x, lengths):
         return super().mix(x, lengths) * (1.5 if self.map.weight.dtype == torch.bfloat16 else 1)
@@ -253,6 +261,7 @@ def test_a_sound_mixer_passes(check):
         ("state", LosesState, "a checkpoint would not resume the run"),
         ("state", DecaysByAnOldName, "map.old_name, which are no parameters"),
         ("determinism", Rolls, "no sample could be reproduced"),
+        ("declarations", DeclaresLate, "the class declares causal = False and the mixer says True"),
         ("options", Lenient, "a wrong width is accepted"),
         ("lengths", Open, "one for three rows are accepted: a kernel could read and write outside"),
         ("layout", Open, "another axis than time"),
