@@ -42,11 +42,13 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    for module, public in _MODULES.items():
-        if name in public:
-            return getattr(import_module(f"temporal_zoo.{module}"), name)
-    raise AttributeError(f"temporal_zoo has no {name!r}; its public names are {', '.join(__all__)}")
+if not TYPE_CHECKING:  # with it, type checkers would accept every name
+
+    def __getattr__(name: str) -> object:
+        for module, public in _MODULES.items():
+            if name in public:
+                return getattr(import_module(f"temporal_zoo.{module}"), name)
+        raise AttributeError(f"temporal_zoo has no {name!r}; its public names are {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,10 @@ class Mixer(nn.Module, abc.ABC):
         options = {name: getattr(self.config, name) for name in configuration.hints(type(self.config))}
         changed = {name: value for name, value in options.items() if value != getattr(default, name)}
         return ", ".join(f"{name}={value!r}" for name, value in {"dim": self.dim, **changed}.items())
+
+    if TYPE_CHECKING:  # nn.Module's own returns Any
+
+        def __call__(self, x: Tensor, lengths: Tensor | None = None) -> Tensor: ...
 
     @final  # type: ignore[misc]  # nn.Module declares it as a variable
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
