@@ -26,8 +26,9 @@ class Mamba(StatefulMixer):
 
         [a, z] = in_proj x;  u = silu(conv a);  y = out_proj( S6(u) * silu(z) )
 
-    The default is the video paper's: projections with biases, step sizes of rank 2 dim / 16 (33,984 parameters at width
-    64).  The flavour `literal` is the layer of mamba_ssm: no such biases, rank dim / 16 (32,640 parameters).
+    The default is the layer of the video paper: projections with biases, step sizes of rank 2 dim / 16 (33,984
+    parameters at width 64).  The flavour `literal` is the layer of mamba_ssm: no such biases, rank dim / 16
+    (32,640 parameters).
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -70,14 +71,14 @@ class Mamba(StatefulMixer):
 
 
 def to_mamba_ssm(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state dict of a `Mamba` under the names of mamba_ssm's layer, whose class loads it as it is.
+    """The state dict of a `Mamba` with the names of mamba_ssm's layer, whose class loads it unchanged.
 
-    The flavour `literal` fits `mamba_ssm.Mamba(dim)`, the default fits `mamba_ssm.Mamba(dim, bias=True, dt_rank=...)`.
+    The flavour `literal` is `mamba_ssm.Mamba(dim)`; the default is `mamba_ssm.Mamba(dim, bias=True, dt_rank=...)`.
     """
-    return _selective.renamed(state, lambda name: name.removeprefix("core."))
+    return _selective.rename_keys(state, lambda name: name.removeprefix("core."))
 
 
 def from_mamba_ssm(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `to_mamba_ssm`: what `Mamba.load_state_dict` takes."""
+    """The inverse of `to_mamba_ssm`: a state dict for `Mamba.load_state_dict`."""
     core = ("x_proj.", "dt_proj.", "A_log", "D")
-    return _selective.renamed(state, lambda name: f"core.{name}" if name.startswith(core) else name)
+    return _selective.rename_keys(state, lambda name: f"core.{name}" if name.startswith(core) else name)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from temporal_zoo import registry
-from temporal_zoo.mixers._heads import RelativeBias, buckets, turned
+from temporal_zoo.mixers._heads import RelativeBias, apply_rotary, buckets
 from temporal_zoo.ops._dispatch import tracing
 
 
@@ -68,7 +68,7 @@ def test_bias_table_is_drawn_from_a_normal_distribution():
 
 def test_rotary_time_turns_pairs_and_leaves_the_rest():
     x = torch.randn(2, 40, 3, 64, dtype=torch.float64)
-    (y,) = turned(x)
+    (y,) = apply_rotary(x)
     torch.testing.assert_close(y[:, 0], x[:, 0])
     assert torch.equal(y[..., 32:], x[..., 32:])
     pairs = lambda z: torch.view_as_complex(z[..., :32].reshape(*z.shape[:-1], 16, 2).contiguous())
@@ -77,7 +77,7 @@ def test_rotary_time_turns_pairs_and_leaves_the_rest():
 
 
 def test_rotary_time_makes_products_depend_on_distance_only():
-    q, k = turned(*(torch.randn(64, dtype=torch.float64).expand(1, 30, 1, 64) for _ in range(2)))
+    q, k = apply_rotary(*(torch.randn(64, dtype=torch.float64).expand(1, 30, 1, 64) for _ in range(2)))
     products = torch.einsum("rikc,rjkc->ij", q, k)
     torch.testing.assert_close(products[1:, 1:], products[:-1, :-1])
     assert (products[0] - products[:, 0]).abs().max() > 0.1  # and notice its sign
@@ -92,7 +92,7 @@ def test_rotary_time_of_narrow_heads(features):
 
 def test_rotary_time_keeps_its_precision_in_bfloat16():
     x = torch.randn(1, 3000, 1, 32)
-    (exact,), (rounded,) = turned(x.bfloat16().double()), turned(x.bfloat16())
+    (exact,), (rounded,) = apply_rotary(x.bfloat16().double()), apply_rotary(x.bfloat16())
     assert rounded.dtype == torch.bfloat16
     assert (rounded.double() - exact).abs().max() < 0.02
 

@@ -167,7 +167,7 @@ def test_a_bias_that_is_gone_is_not_missed(spec, name):
 )
 def test_a_convolution_of_another_shape_is_refused_by_its_name(conv):
     mixer = with_layer(build("mamba", 6), "conv1d", conv)
-    with pytest.raises(InvalidInput, match="the short convolution, conv1d, is a Conv1d that makes"):
+    with pytest.raises(InvalidInput, match="the short convolution, conv1d, is a Conv1d that returns"):
         mixer(torch.randn(2, 9, 6))
 
 
