@@ -282,7 +282,7 @@ BUGS = [
     ),
     Bug(
         what="rotary time stands still",
-        function="mixers._heads:turned",
+        function="mixers._heads:apply_rotary",
         old="torch.arange(x.shape[1]",
         new="torch.zeros(x.shape[1]",
         spec="attn",
@@ -347,7 +347,7 @@ BUGS = [
     Bug(
         what="the mean of the directions is forgotten where layers are called",
         function="mixers._selective:run",
-        old="y if share == 1 else y * share",
+        old="y if scale == 1 else y * scale",
         new="y",
         spec="bimamba:merge=mean",
         caught_by=("replaced_layers", "hooks"),
