@@ -44,7 +44,7 @@ class UnknownMixer(InvalidInput, LookupError):
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What the registry knows of a mixer; `time` and `memory` declare its growth with the number of frames T."""
+    """A registered mixer; `time` and `memory` declare its growth with the number of frames T."""
 
     name: str
     mixer: type[Mixer]
