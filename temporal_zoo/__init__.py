@@ -4,8 +4,8 @@
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # type checkers read it as True; the import of `typing` takes longer than the rest of this file
 if TYPE_CHECKING:
     from temporal_zoo.errors import InvalidInput, UserError
     from temporal_zoo.interface import Mixer, StatefulMixer
@@ -42,7 +42,7 @@ _MODULES = {
 }
 
 
-if not TYPE_CHECKING:  # with it, type checkers would accept every name
+if not TYPE_CHECKING:  # otherwise type checkers would accept every name
 
     def __getattr__(name: str) -> object:
         for module, public in _MODULES.items():

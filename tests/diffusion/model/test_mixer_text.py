@@ -29,9 +29,10 @@ class Delay(Mixer):
 
 
 @pytest.fixture(autouse=True)
-def _delay(monkeypatch):
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+def _delay():
     register("delay", summary="a test", paper="none", time="1", memory="1", formerly=("echo",))(Delay)
+    yield
+    del registry._entries["delay"]
 
 
 @pytest.mark.filterwarnings("ignore:.* is now called:DeprecationWarning")

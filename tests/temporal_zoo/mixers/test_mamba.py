@@ -11,7 +11,7 @@ from temporal_zoo.mixers.mamba import from_mamba_ssm, to_mamba_ssm
 
 
 class Published(nn.Module):
-    """mamba_ssm's published layer, implemented again: (batch, length, dim), channels first inside, one step at a time."""
+    """mamba_ssm's published layer, implemented again: (batch, length, dim), channels first inside, step by step."""
 
     def __init__(self, dim, state=16, conv=4, rank=None, bias=False):
         super().__init__()
