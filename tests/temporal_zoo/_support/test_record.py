@@ -111,7 +111,7 @@ def test_a_disk_that_is_full_is_an_error(path, monkeypatch):
 def test_what_is_not_plain_and_finite_is_refused_before_anything_is_written(path, fields):
     session = Session(path, ENVIRONMENT)
     before = path.read_bytes()
-    with pytest.raises(RecordError, match="a step record must hold plain finite values"):
+    with pytest.raises(RecordError, match="a step record must hold finite values that JSON can hold"):
         session.write("step", fields)
     assert path.read_bytes() == before
 
@@ -134,7 +134,7 @@ def test_a_newer_schema_is_refused(path):
 def test_another_kind_of_file_is_refused(tmp_path, text):
     path = tmp_path / "other.txt"
     path.write_text(text)
-    with pytest.raises(RecordError, match="is no file of records"):
+    with pytest.raises(RecordError, match="is not a file of records"):
         read(path)
 
 
