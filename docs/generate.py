@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -17,12 +18,15 @@ import torch
 from bench.paper.facts import BIAS_BUCKETS, ROTARY_FREQUENCIES, SIZES
 from bench.plan.devices import GIB
 from diffusion.ablations import catalogue as ablation_files
+from diffusion.config import TrainConfig
 from diffusion.model.backbone import Backbone
 from diffusion.presets import PAPER, PRESETS, preset
 from temporal_zoo.cli import catalogue
+from temporal_zoo.config import Config, describe
 from temporal_zoo.contract import CHECKS
 
 ROOT = Path(__file__).parent.parent
+EQUATIONS = ROOT / "docs" / "assets" / "equations.toml"
 # Rows of README's first table: the published baseline, then the best that attention can do, then the alternatives.
 FIRST_TABLE = (
     "attention with bias, weights held",
@@ -44,6 +48,37 @@ def mixers() -> str:
         for row in catalogue.mixers()
     ]
     return table(("mixer", "what it is", f"parameters at width {catalogue.DIM}", "time", "memory", "paper"), rows)
+
+
+def gallery() -> str:
+    """One card per mixer: its name, its diagram by docs/pictures.py, and one sentence."""
+    cards = [
+        f"- [**{row['name']}**](mixers.md#{row['name']})\n\n"
+        f"    ![frames that exchange information, and growth](assets/gallery/{row['name']}.svg)\n\n"
+        f"    {row['summary']}; time {row['time']}, memory {row['memory']}\n"
+        for row in catalogue.mixers()
+    ]
+    return "\n".join(['<div class="grid cards" markdown>\n', *cards, "</div>\n"])
+
+
+def settings() -> str:
+    """One table per part of a training run's configuration: every field that `--set` changes."""
+    return "\n".join(_settings(TrainConfig, ""))
+
+
+def _settings(config: type[Config], prefix: str) -> Iterator[str]:
+    parts, rows = [], []
+    for name, kind, default, doc in describe(config):
+        part = type(getattr(config(), name))
+        if issubclass(part, Config):
+            parts.append((part, f"{prefix}{name}."))
+        else:
+            rows.append((f"`{prefix}{name}`", kind, f"`{default}`", doc))
+    yield f"## {prefix.rstrip('.') or 'The run'}\n"
+    yield f"{inspect.getdoc(config)}\n"
+    yield table(("field", "type", "default", "meaning"), rows)
+    for part, path in parts:
+        yield from _settings(part, path)
 
 
 def options() -> str:
@@ -166,7 +201,7 @@ def pages() -> list[Path]:
 
 
 def _section(facts: dict) -> str:
-    parts = [f"## {facts['name']}\n", f"{facts['description']}\n"]
+    parts = [f"## {facts['name']}\n", f"{_typeset(facts['name'], facts['description'])}\n"]
     causal = "sees earlier frames only" if facts["causal"] else "sees the whole clip"
     chunks = "" if facts["passes"] else "not "
     parts.append(
@@ -182,6 +217,19 @@ def _section(facts: dict) -> str:
     return "\n".join(parts)
 
 
+def _typeset(name: str, description: str) -> str:
+    """A description with the mixer's typeset equations in place of the plain ones, where docs/assets has them."""
+    equations = tomllib.loads(EQUATIONS.read_text(encoding="utf-8")).get(name)
+    if equations is None:
+        return description
+    first, *rest = description.split("\n\n")
+    prose = [paragraph for paragraph in rest if not paragraph.startswith("    ")]
+    return "\n\n".join([first, *(f"$$\n{equation}\n$$" for equation in equations), *prose])
+
+
 if __name__ == "__main__":
+    import pictures
+
+    pictures.draw()
     for page in pages():
         page.write_text(filled(page.read_text()))

@@ -16,11 +16,12 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from diffusion.ablations.counting import Counted
 from diffusion.model.slots import assign
-from temporal_zoo import build, get, registry
+from temporal_zoo import build, get, names, registry
 from temporal_zoo.cli.main import zoo
 from temporal_zoo.contract import CHECKS, outcomes
 
@@ -137,17 +138,83 @@ def test_links_lead_somewhere(page):
         assert target.startswith("https://") or (PAGES[page].parent / target).exists(), target
 
 
-@pytest.fixture(scope="module")
-def generate():
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+def test_every_path_that_answers_a_question_exists():
+    rows = re.findall(r"^\| (?:Where|How) (.*?)\? \| (.*) \|$", PAGES["docs/where.md"].read_text(), re.MULTILINE)
+    assert len(rows) >= 10
+    for question, answer in rows:
+        paths = re.findall(r"`([\w/.]+)`", answer)
+        assert paths, question
+        assert not [path for path in paths if "/" in path and not (ROOT / path).exists()], question
+
+
+def test_navigation_lists_every_page():
+    listed = re.findall(r"(?:- |: )(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(f"docs/{page}" for page in listed) == sorted(PAGES.keys() - {"README.md"})
+
+
+@pytest.mark.parametrize("folder", ["docs", "docs/results", "docs/decisions"])
+def test_the_index_of_a_folder_links_every_page(folder):
+    index = ROOT / folder / "index.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#\s]+\.md)", index.read_text())}
+    pages = {*index.parent.glob("*.md"), *index.parent.glob("*/index.md")} - {index}
+    assert not {page.name for page in pages - linked}
+
+
+def test_the_page_of_commands_names_every_command():
+    table = PAGES["docs/commands.md"].read_text().partition("| command |")[2]
+    assert set(re.findall(r"`zoo (\w+)`", table)) == set(zoo.list_commands(None))
+
+
+def test_the_readme_fits_two_screens():
+    assert len(PAGES["README.md"].read_text().splitlines()) <= 100
+
+
+def from_docs(name):
+    """A module of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+@pytest.fixture(scope="module")
+def generate():
+    return from_docs("generate")
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if "<!-- generated" in PAGES[page].read_text()])
 def test_generated_parts_are_fresh(page, generate):
     assert PAGES[page].read_text() == generate.filled(PAGES[page].read_text()), "run: python docs/generate.py"
+
+
+def test_every_mixer_has_a_fresh_card():
+    pictures = from_docs("pictures")
+    for name in names():
+        card = ROOT / "docs" / "assets" / "gallery" / f"{name}.svg"
+        assert card.read_text() == pictures.card(name), "run: python docs/generate.py"
+
+
+def test_a_card_shows_which_frames_a_mixer_uses():
+    influence = from_docs("pictures").influence
+    assert influence("identity").equal(torch.eye(8, dtype=torch.bool))
+    assert influence("mamba").equal(torch.ones(8, 8, dtype=torch.bool).tril())
+    assert influence("bimamba").all()
+
+
+def test_typeset_equations_belong_to_mixers(generate):
+    assert tomllib.loads(generate.EQUATIONS.read_text()).keys() <= set(names())
+
+
+def test_every_term_of_the_glossary_is_linked_from_pages_that_use_it():
+    pytest.importorskip("latex2mathml", reason="the site needs it")
+    hooks = from_docs("hooks")
+    page = types.SimpleNamespace(file=types.SimpleNamespace(src_uri="results/quick.md"))
+    assert "[slot](../glossary.md#slot)" in hooks.on_page_markdown("Mixers go into slots.", page)
+    assert "glossary" not in hooks.on_page_markdown("Nothing.", page)
+    links = hooks.on_page_markdown(" ".join(hooks.terms()), page)
+    anchors = re.findall(r"glossary\.md#([\w-]+)", links)
+    assert len(anchors) == len(hooks.terms()) >= 20
+    assert hooks.on_page_content(r'<div class="arithmatex">\[x &lt; 1\]</div>').startswith("<math")
 
 
 def test_every_check_of_the_contract_is_explained():
