@@ -1,6 +1,6 @@
 """Draws the pictures of docs/index.md into docs/assets; `python docs/generate.py` calls it.
 
-cost.svg shows committed measurements. gallery/NAME.svg shows what a mixer of the registry does: which frames it lets
+cost-time.svg and cost-memory.svg show committed measurements. gallery/NAME.svg shows what a mixer of the registry does: which frames it lets
 exchange information, computed from its Jacobian, and the growth that it declares.
 """
 
@@ -68,25 +68,27 @@ def cost() -> None:
     from matplotlib import pyplot
 
     pyplot.rcParams.update({"svg.hashsalt": "cost", "svg.fonttype": "none", "font.size": 12})
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    for name, by_frames in _measured().items():
-        frames = sorted(by_frames)
-        times, stored = zip(*(by_frames[number] for number in frames), strict=True)
-        if all(stored):  # `identity` stores nothing, which has no logarithm
-            left.plot(frames, times, marker="o", label=name)
-            right.plot(frames, stored, marker="o", label=name)
-    for axes, title in ((left, "time per row, ms"), (right, "stored for backward per row, MiB")):
+    measured = _measured()
+    for index, (file, title) in enumerate((("time", "time per row, ms"), ("memory", "stored for backward per row, MiB"))):
+        figure, axes = pyplot.subplots(figsize=(5, 4), layout="constrained")
+        for number, (name, by_frames) in enumerate(measured.items()):
+            values = [by_frames[frames][index] for frames in by_frames]
+            # Two mixers may have almost the same cost: dashes on a line show the other below.
+            axes.plot(list(by_frames), values, "o--" if number % 4 > 1 else "o-", label=name)
         axes.set(xscale="log", yscale="log", xlabel="frames", title=title)
-        axes.set_xticks(frames, map(str, frames))
+        axes.set_xticks(list(by_frames), map(str, by_frames))
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    left.legend()
-    figure.savefig(DOCS / "assets" / "cost.svg", metadata={"Date": None})
-    pyplot.close(figure)
+        axes.legend()
+        figure.savefig(DOCS / "assets" / f"cost-{file}.svg", metadata={"Date": None})
+        pyplot.close(figure)
 
 
 def _measured() -> dict[str, dict[int, tuple[float, float]]]:
-    """Mixer -> frames -> (milliseconds, MiB) of a row, forward and backward; times are means over processes."""
+    """Mixer -> frames -> (milliseconds, MiB) of a row, forward and backward; times are geometric means over processes.
+
+    `identity` stores nothing and is left out: zero has no place on a logarithmic axis.
+    """
     times: dict = defaultdict(lambda: defaultdict(list))
     stored: dict = {}
     for line in RECORD.read_text(encoding="utf-8").splitlines():
@@ -97,8 +99,9 @@ def _measured() -> dict[str, dict[int, tuple[float, float]]]:
             if record["stored_bytes"] is not None:  # one process of each case counts them
                 stored[case["mixer"], case["frames"]] = record["stored_bytes"] / case["rows"] / 2**20
     return {
-        name: {frames: (geometric_mean(each), stored[name, frames]) for frames, each in by_frames.items()}
-        for name, by_frames in times.items()
+        name: {frames: (geometric_mean(by_frames[frames]), stored[name, frames]) for frames in sorted(by_frames)}
+        for name, by_frames in sorted(times.items())
+        if name != "identity"
     }
 
 
