@@ -1,7 +1,7 @@
-"""Fills in the tables of README.md and docs/ that are facts of the code: `python docs/generate.py`.
+"""Writes the parts of README.md and docs/ that come from the code: `python docs/generate.py`.
 
-Such a part stands between the comments `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a function below.
-tests/test_docs.py fails when a page is not what this would write.
+Such a part is between the comments `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a function below.  The
+script also draws the pictures (docs/pictures.py).  tests/test_docs.py fails when a page differs from the output.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from temporal_zoo.contract import CHECKS
 
 ROOT = Path(__file__).parent.parent
 EQUATIONS = ROOT / "docs" / "assets" / "equations.toml"
-# Rows of README's first table: the published baseline, then the best that attention can do, then the alternatives.
+# Rows of README's table: the published baseline, then better attention, then the alternatives.
 FIRST_TABLE = (
     "attention with bias, weights held",
     "attention with bias, weights held, recomputed",
@@ -82,7 +82,7 @@ def _settings(config: type[Config], prefix: str) -> Iterator[str]:
 
 
 def options() -> str:
-    """A section per mixer: its own words, its equation, its options, flavours and examples."""
+    """One section per mixer: its docstring, equations, options and flavours."""
     return "\n".join(_section(catalogue.mixer(row["name"])) for row in catalogue.mixers())
 
 
@@ -105,7 +105,7 @@ def backends() -> str:
 def _confirmed(cpu: str | None, cuda: str | None) -> str:
     if cpu == cuda:
         return cpu or "not yet"
-    # The C++ backends run on nothing but CPUs.
+    # The C++ backends run on CPUs only.
     return f"{cpu or 'not yet'} on CPUs, {cuda or 'not yet'} on GPUs"
 
 
@@ -115,7 +115,7 @@ def checks() -> str:
 
 
 def presets() -> str:
-    """The presets of `zoo train` that are not the paper's."""
+    """The presets of `zoo train` except those of the paper."""
     rows = []
     for name in PRESETS:
         if name.startswith("paper-"):
@@ -132,7 +132,7 @@ def presets() -> str:
 
 
 def totals() -> str:
-    """The paper's models: the numbers that it prints and its code counts, ours, and the difference explained."""
+    """The paper's models: parameters that its code counts, ours, and the reason for the difference."""
     rows = []
     for printed, (mixer, width) in PAPER.items():
         model = preset(f"paper-{printed}").model
@@ -147,7 +147,7 @@ def totals() -> str:
 
 
 def control() -> str:
-    """The planned control of arXiv 2403.07711, the rows that README shows first; from the committed page's numbers."""
+    """Memory of the control of arXiv 2403.07711, from the committed `reproduce.json`."""
     plans = {(plan["column"], plan["dtype"]): plan for plan in _reproduced()["control"]}
     rows = []
     for name in FIRST_TABLE:
@@ -158,7 +158,7 @@ def control() -> str:
 
 
 def advantage() -> str:
-    """Where the published advantage comes from, in one sentence."""
+    """The sources of the published advantage, in one sentence."""
     changes = _reproduced()["advantage_bytes"]
     parts = ", ".join(f"{change} saves {saved / GIB:.1f}" for change, saved in changes.items())
     return f"Of the {sum(changes.values()) / GIB:.1f} GiB between the first row and `bimamba` in float32, {parts}.\n"
@@ -169,7 +169,7 @@ def _reproduced() -> dict:
 
 
 def ablations() -> str:
-    """What `zoo ablate` ships, and how many cells of each are trained for one seed."""
+    """One row per ablation of `zoo ablate`, with the number of cells per seed."""
     rows = []
     for name in ablation_files.names():
         cells = [len(ablation_files.get(name, scale).scale.cells) for scale in ("toy", "paper")]
@@ -191,8 +191,8 @@ def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
 
 
 def filled(text: str) -> str:
-    """A page with its generated parts written anew."""
-    return PART.sub(lambda found: f"{found[1]}\n{globals()[found[2]]()}\n{found[3]}", text)
+    """A page with new generated parts."""
+    return PART.sub(lambda part: f"{part[1]}\n{globals()[part[2]]()}\n{part[3]}", text)
 
 
 def pages() -> list[Path]:

@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from posixpath import relpath
 
-from latex2mathml.converter import convert
-
 EQUATION = re.compile(r'<(div|span) class="arithmatex">(?:\\\[|\\\()(.*?)(?:\\\]|\\\))</\1>', re.DOTALL)
 TERM = re.compile(r"^## (.+)$", re.MULTILINE)
 
@@ -40,5 +38,7 @@ def on_page_content(content: str, **_) -> str:
     return EQUATION.sub(_mathml, content)
 
 
-def _mathml(found: re.Match[str]) -> str:
-    return convert(html.unescape(found[2]).strip(), display="block" if found[1] == "div" else "inline")
+def _mathml(equation: re.Match[str]) -> str:
+    from latex2mathml.converter import convert
+
+    return convert(html.unescape(equation[2]).strip(), display="block" if equation[1] == "div" else "inline")

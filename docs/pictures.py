@@ -1,7 +1,7 @@
 """Draws the pictures of docs/index.md into docs/assets; `python docs/generate.py` calls it.
 
-cost-time.svg and cost-memory.svg show committed measurements. gallery/NAME.svg shows what a mixer of the registry does: which frames it lets
-exchange information, computed from its Jacobian, and the growth that it declares.
+cost-time.svg and cost-memory.svg show committed measurements.  gallery/NAME.svg shows which frames a registered mixer
+lets exchange information, computed from its Jacobian, and the growth that it declares.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def cost() -> None:
 
     pyplot.rcParams.update({"svg.hashsalt": "cost", "svg.fonttype": "none", "font.size": 12})
     measured = _measured()
-    for index, (file, title) in enumerate((("time", "time per row, ms"), ("memory", "stored for backward per row, MiB"))):
+    for index, (file, title) in enumerate(
+        (("time", "time per row, ms"), ("memory", "stored for backward per row, MiB"))
+    ):
         figure, axes = pyplot.subplots(figsize=(5, 4), layout="constrained")
         for number, (name, by_frames) in enumerate(measured.items()):
             values = [by_frames[frames][index] for frames in by_frames]
