@@ -29,8 +29,8 @@ def terms() -> list[str]:
 
 
 def uses(text: str, term: str) -> bool:
-    """Whether a text contains a term, singular or plural."""
-    return re.search(rf"\b{re.escape(term)}s?\b", text, re.IGNORECASE) is not None
+    """Whether a text contains a term: singular, plural, or the past of a verb."""
+    return re.search(rf"\b{re.escape(term)}[sd]?\b", text, re.IGNORECASE) is not None
 
 
 def on_page_content(content: str, **_) -> str:
