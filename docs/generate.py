@@ -10,7 +10,8 @@ import inspect
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -18,11 +19,10 @@ import torch
 from bench.paper.facts import BIAS_BUCKETS, ROTARY_FREQUENCIES, SIZES
 from bench.plan.devices import GIB
 from diffusion.ablations import catalogue as ablation_files
-from diffusion.config import TrainConfig
+from diffusion.config import fields
 from diffusion.model.backbone import Backbone
 from diffusion.presets import PAPER, PRESETS, preset
 from temporal_zoo.cli import catalogue
-from temporal_zoo.config import Config, describe
 from temporal_zoo.contract import CHECKS
 
 ROOT = Path(__file__).parent.parent
@@ -63,22 +63,13 @@ def gallery() -> str:
 
 def settings() -> str:
     """One table per part of a training run's configuration: every field that `--set` changes."""
-    return "\n".join(_settings(TrainConfig, ""))
-
-
-def _settings(config: type[Config], prefix: str) -> Iterator[str]:
-    parts, rows = [], []
-    for name, kind, default, doc in describe(config):
-        part = type(getattr(config(), name))
-        if issubclass(part, Config):
-            parts.append((part, f"{prefix}{name}."))
-        else:
-            rows.append((f"`{prefix}{name}`", kind, f"`{default}`", doc))
-    yield f"## {prefix.rstrip('.') or 'The run'}\n"
-    yield f"{inspect.getdoc(config)}\n"
-    yield table(("field", "type", "default", "meaning"), rows)
-    for part, path in parts:
-        yield from _settings(part, path)
+    parts = groupby(fields(), key=lambda row: row[0].rpartition(".")[0])
+    header = ("field", "type", "default", "meaning")
+    tables = (
+        (part, table(header, [(f"`{path}`", kind, f"`{default}`", doc) for path, kind, default, doc in rows]))
+        for part, rows in parts
+    )
+    return "\n".join(f"## {part or 'the run'}\n\n{text}" for part, text in tables)
 
 
 def options() -> str:
