@@ -147,6 +147,12 @@ def test_every_path_that_answers_a_question_exists():
         assert not [path for path in paths if "/" in path and not (ROOT / path).exists()], question
 
 
+def test_a_command_and_its_file_have_the_same_name():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    commands = project["entry-points"]["temporal_zoo.commands"]
+    assert all(point.partition(":")[0].endswith(f".cli.{name}") for name, point in commands.items())
+
+
 def test_navigation_lists_every_page():
     listed = re.findall(r"(?:- |: )(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert sorted(f"docs/{page}" for page in listed) == sorted(PAGES.keys() - {"README.md"})
