@@ -37,7 +37,8 @@ def influence(name: str) -> torch.Tensor:
     x = torch.randn(1, FRAMES, 16, dtype=torch.float64, requires_grad=True)
     frames = mixer(x).sum((0, 2))
     rows = [torch.autograd.grad(frame, x, retain_graph=True)[0].abs().sum((0, 2)) for frame in frames]
-    return torch.stack(rows) > 0
+    sizes = torch.stack(rows)
+    return sizes > 1e-12 * sizes.max()  # a convolution by FFT leaves rounding errors where it has no connection
 
 
 def card(name: str) -> str:
