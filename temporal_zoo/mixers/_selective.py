@@ -23,6 +23,7 @@ from temporal_zoo.ops.causal_conv import Filter, causal_conv
 from temporal_zoo.ops.causal_conv.reference import surround
 from temporal_zoo.ops.selective_block import Affine, Branch, selective_block
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
+from temporal_zoo.streaming import State, register_state
 
 # Step sizes at the start: log-uniform between the first two, none below the floor (arXiv:2312.00752, section 3.6).
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
@@ -147,9 +148,10 @@ class Way(NamedTuple):
         return x.flip(1) if self.reverse else x
 
 
+@register_state
 @dataclass(frozen=True)
-class State:
-    """What a chunk hands to the next one of the same sweep."""
+class SelectiveState(State):
+    """The state of one direction between two chunks."""
 
     inputs: Tensor  # (rows, conv - 1, e): the last inputs of the convolution
     memory: Tensor  # (rows, e, n): the state of the scan
@@ -184,7 +186,17 @@ def shared_out(out_proj: nn.Linear, share: float) -> Tensor:
     return out_proj.weight if share == 1 else out_proj.weight * share
 
 
-def run_chunk(a: Tensor, gate: Tensor, way: Way, state: State | None) -> tuple[Tensor, State]:
+def init_state(
+    rows: int, core: Core, width: int, like: Tensor, device: Any, dtype: torch.dtype | None
+) -> SelectiveState:
+    """Zeros, for frames of `dtype` on `device`; by default those of `like`."""
+    channels, state = core.A_log.shape
+    inputs = torch.zeros(rows, width - 1, channels, device=device or like.device, dtype=dtype or like.dtype)
+    wide = torch.promote_types(inputs.dtype, torch.float32)
+    return SelectiveState(inputs, torch.zeros(rows, channels, state, device=inputs.device, dtype=wide))
+
+
+def run_chunk(a: Tensor, gate: Tensor, way: Way, state: SelectiveState | None) -> tuple[Tensor, SelectiveState]:
     """One way between the projections, for one chunk of frames and with the state before it.
 
     Args:
@@ -193,7 +205,7 @@ def run_chunk(a: Tensor, gate: Tensor, way: Way, state: State | None) -> tuple[T
     inputs, memory = (None, None) if state is None else (state.inputs, (state.memory,))
     direction = way.core.direction(way.convolved(a, inputs, None), reverse=way.reverse)
     y, (memory,) = selective_scan([direction], gate, initial=memory, return_final=True)
-    return y, State(way.following(a, inputs), memory)
+    return y, SelectiveState(way.following(a, inputs), memory)
 
 
 def renamed(state: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:

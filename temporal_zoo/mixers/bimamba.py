@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from temporal_zoo.config import option
@@ -68,9 +69,14 @@ class BiMamba(StatefulMixer):
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return _selective.run(x, self.in_proj, self._ways(), self.out_proj, lengths, share=self.share)
 
+    def init_state(
+        self, rows: int, *, device: Any = None, dtype: torch.dtype | None = None
+    ) -> _selective.SelectiveState:
+        return _selective.init_state(rows, self.core, self.config.conv, self.in_proj.weight, device, dtype)
+
     def mix_chunk(
-        self, x: Tensor, state: _selective.State | None, *, reverse: bool = False
-    ) -> tuple[Tensor, _selective.State]:
+        self, x: Tensor, state: _selective.SelectiveState | None, *, reverse: bool = False
+    ) -> tuple[Tensor, _selective.SelectiveState]:
         if not plain(self.out_proj):
             raise InvalidInput(
                 "bimamba.mix_chunk adds up its two sweeps, which only a plain nn.Linear as out_proj allows; this is a "
