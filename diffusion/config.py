@@ -119,5 +119,5 @@ class TrainConfig(Config):
 
 
 def fields() -> list[tuple[str, str, str, str]]:
-    """(path, type, default, doc) of every field that `--set` takes, such as ("model.width", "whole number", "64", ...)."""
+    """(path, type, default, doc) of every field that `--set` takes, as ("model.width", "whole number", "64", ...)."""
     return configuration.fields(TrainConfig)

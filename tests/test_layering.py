@@ -116,7 +116,11 @@ def wrong_way(arrow):
         under(source, "temporal_zoo.mixers")
         and under(target, "temporal_zoo")
         and not under(
-            target, *(f"temporal_zoo.{name}" for name in ("mixers", "ops", "interface", "registry", "config", "errors"))
+            target,
+            *(
+                f"temporal_zoo.{name}"
+                for name in ("mixers", "ops", "interface", "registry", "config", "errors", "streaming")
+            ),
         )
     ):
         return "mixers are made of ops"
