@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from diffusion.data.config import DataConfig
+from diffusion.data import DataConfig
 from temporal_zoo.config import Config, ConfigError, option
 
 # No clip of a data set is longer; more frames are taken for a mistake.

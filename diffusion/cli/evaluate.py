@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from diffusion.cli._progress import LOG_SECONDS, bar
-from diffusion.data.config import DataConfig, Split
+from diffusion.data import DataConfig, Split
 from diffusion.evaluation.protocol import PRESETS, Protocol, protocol
 from temporal_zoo._support import terminal
 

@@ -1,6 +1,6 @@
-"""`builtin:mazes`: walks through random mazes, seen by the walker.  Video i of a seed is always the same video.
+"""`builtin:mazes`: walks through random mazes, in first-person view.  Video i of a seed is always the same video.
 
-A walker that keeps coming back to places it has seen makes long memory useful: the walls must look as they did.
+The walker often returns to earlier places, where the walls must look the same, so a model needs a long memory.
 """
 
 from __future__ import annotations
@@ -15,44 +15,48 @@ from diffusion.data.raycast import TEXELS, World, render
 
 FPS = 12.0
 FRAMES = 300
-_STRIDE = 0.1  # cells walked in one frame
-_TURN = math.radians(10)  # most a walker turns in one frame
-_MARGIN = 0.25  # kept from walls, so that no wall fills the picture
-_RETURNS = 0.6  # share of goals that have been goals before
-_PAUSES = 0.25  # share of goals before which the walker stops and looks around
+_STRIDE = 0.1  # cells that the walker moves in one frame
+_TURN = math.radians(10)  # largest turn in one frame
+_MARGIN = 0.25  # distance from walls, so that no wall fills the picture
+_RETURNS = 0.6  # fraction of goals that were goals before
+_PAUSES = 0.25  # fraction of goals before which the walker stops and looks around
 
 Cell = tuple[int, int]
 
 
 def video(seed: int, index: int, *, size: int = 32, frames: int = FRAMES) -> np.ndarray:
-    """Video `index` of a seed, (frames, size, size, 3) uint8; a longer one begins with the same frames."""
+    """Renders video `index` of a seed, (frames, size, size, 3) uint8; a longer video begins with the same frames."""
     dice = np.random.default_rng((seed, index))
     world = make_world(dice)
     return render(world, walk(world.open, dice, frames), size)
 
 
 def make_world(dice: np.random.Generator) -> World:
-    """A maze on 3 x 3 or 4 x 4 crossings with a few loops, in colours of its own; some walls stand out as landmarks."""
+    """A maze on 3 x 3 or 4 x 4 crossings with a few loops and random colours; some walls are landmarks."""
     nodes = int(dice.integers(3, 5))
     is_open = _carve(dice, nodes)
     cells = len(is_open)
     num_regions = int(dice.integers(2, 5))
     region = _regions(dice, cells, num_regions)
     hue = dice.random()
-    colour = iter((hue + np.arange(99) * 0.381966) % 1)  # steps of the golden angle: neighbours differ
+    colour = iter((hue + np.arange(99) * 0.381966) % 1)  # steps of the golden angle, so that neighbours differ
     walls = [_texture(dice, next(colour), bright=True) for _ in range(num_regions)]
     landmarks = [_texture(dice, next(colour), bright=True) for _ in range(6)]
     floors = [_texture(dice, next(colour), bright=False) for _ in range(num_regions)]
     ceilings = [_texture(dice, next(colour), bright=False) for _ in range(num_regions)]
-    stands_out = dice.random((cells, cells)) < 0.15
-    wall = np.where(stands_out, num_regions + dice.integers(0, len(landmarks), (cells, cells)), region)
+    is_landmark = dice.random((cells, cells)) < 0.15
+    wall = np.where(is_landmark, num_regions + dice.integers(0, len(landmarks), (cells, cells)), region)
     floor = num_regions + len(landmarks) + region
     textures = np.stack(walls + landmarks + floors + ceilings)
     return World(open=is_open, wall=wall, floor=floor, ceiling=floor + num_regions, textures=textures)
 
 
 def walk(is_open: np.ndarray, dice: np.random.Generator, frames: int) -> np.ndarray:
-    """Poses (frames, 3) = x, y in cells, heading in radians: along shortest paths to random goals, turning smoothly."""
+    """Walks along shortest paths to random goals and turns smoothly.
+
+    Returns:
+        (frames, 3): x and y in cells, heading in radians.
+    """
     cells = [(int(y), int(x)) for y, x in np.argwhere(is_open)]
     row, column = cells[dice.integers(len(cells))]
     x, y, heading, turn = column + 0.5, row + 0.5, dice.random() * math.tau, 0.0
@@ -103,7 +107,7 @@ def shortest_path(is_open: np.ndarray, start: Cell, goal: Cell) -> list[Cell]:
 
 
 def _step(is_open: np.ndarray, x: float, y: float, dx: float, dy: float) -> tuple[float, float]:
-    """Moves by (dx, dy), sliding along walls at a distance."""
+    """Moves by (dx, dy); near a wall, moves along it."""
     if is_open[int(y), int(x + dx + math.copysign(_MARGIN, dx))]:
         x += dx
     if is_open[int(y + dy + math.copysign(_MARGIN, dy)), int(x)]:
@@ -112,7 +116,7 @@ def _step(is_open: np.ndarray, x: float, y: float, dx: float, dy: float) -> tupl
 
 
 def _carve(dice: np.random.Generator, nodes: int) -> np.ndarray:
-    """Open cells of a maze: depth-first search over nodes x nodes crossings, then some walls between them removed."""
+    """Carves open cells by depth-first search over nodes x nodes crossings, then removes some walls between them."""
     cells = 2 * nodes + 1
     is_open = np.zeros((cells, cells), bool)
     stack = [(1 + 2 * int(dice.integers(nodes)), 1 + 2 * int(dice.integers(nodes)))]
@@ -140,12 +144,12 @@ def _carve(dice: np.random.Generator, nodes: int) -> np.ndarray:
 def _regions(dice: np.random.Generator, cells: int, count: int) -> np.ndarray:
     """(cells, cells) region numbers: each cell belongs to the nearest of `count` random centres."""
     centres = dice.random((count, 2)) * cells
-    places = np.stack(list(np.mgrid[:cells, :cells]), -1) + 0.5
-    return ((places[:, :, None] - centres) ** 2).sum(-1).argmin(-1)
+    centres_of_cells = np.stack(list(np.mgrid[:cells, :cells]), -1) + 0.5
+    return ((centres_of_cells[:, :, None] - centres) ** 2).sum(-1).argmin(-1)
 
 
 def _texture(dice: np.random.Generator, hue: float, *, bright: bool) -> np.ndarray:
-    """A two-coloured pattern, (TEXELS, TEXELS, 3) in 0..255."""
+    """A pattern in two colours, (TEXELS, TEXELS, 3) in 0..255."""
     y, x = np.mgrid[:TEXELS, :TEXELS]
     patterns = (
         (x // 4 + y // 4) % 2,  # checks

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from diffusion.data.config import Split
+from diffusion.data import Split
 from diffusion.evaluation import EvaluationError
 from temporal_zoo._support.environment import digest
 from temporal_zoo.config import Config, nearest, option

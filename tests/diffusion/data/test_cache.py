@@ -48,10 +48,10 @@ def overwrite(path: Path, array: np.ndarray) -> None:
 
 
 def decoded(monkeypatch) -> list[str]:
-    """Names of the items decoded from now on."""
+    """Names of the files decoded from now on."""
     names: list[str] = []
     decode = building._decode
-    monkeypatch.setattr(building, "_decode", lambda item, *rest: names.append(item.name) or decode(item, *rest))
+    monkeypatch.setattr(building, "_decode", lambda file, *rest: names.append(file.name) or decode(file, *rest))
     return names
 
 
@@ -255,8 +255,8 @@ def test_lost_frames_are_listed_and_strict_refuses_them(tmp_path, caplog):
     (listed,) = Path(config.cache).rglob("bad_files.txt")
     assert "1 of its 4 pictures" in listed.read_text()
     result = CliRunner().invoke(zoo, ["data", "build", config.source, "--size=8", f"--out={tmp_path / 'out'}"])
-    assert "1 are kept, with a remark" in result.stderr
-    with pytest.raises(DataError, match=r"1 of its 4 pictures .*; without strict the rest would be kept"):
+    assert "1 are kept, with a note" in result.stderr
+    with pytest.raises(DataError, match=r"1 of its 4 pictures .*; without strict, the build keeps the other frames"):
         list(build(tmp_path / "source", tmp_path / "strict", size=8, strict=True))
 
 
@@ -281,7 +281,7 @@ def test_clips_play_at_the_rate_of_their_video_and_several_rates_are_said(tmp_pa
 def test_a_folder_with_something_else_is_left_alone(source, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("")
-    with pytest.raises(DataError, match="is not empty and no cache of videos"):
+    with pytest.raises(DataError, match="is not empty and is not a cache of videos"):
         list(build(source, tmp_path / "mine", size=8))
     list(build(source, tmp_path / "cache", size=8))
     (tmp_path / "second").mkdir()
@@ -334,7 +334,7 @@ def test_grey_videos_among_coloured_ones_become_coloured(source, config):
 def test_a_full_disk_is_noticed_before_it_is_full(source, tmp_path, monkeypatch):
     usage = building.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(building.shutil, "disk_usage", lambda path: usage._replace(free=2**20))
-    with pytest.raises(DataError, match="its disk has 1 MB left; make room"):
+    with pytest.raises(DataError, match="its disk has 1 MB left; free some space"):
         list(build(source, tmp_path / "cache", size=8))
 
 
@@ -361,7 +361,7 @@ def test_clips_longer_than_every_video_say_how_long_the_longest_is(config):
 def test_short_videos_are_dropped_refused_or_padded(config, caplog):
     long = config.replace(frames=22)
     assert open_clips(long, split="train").num_videos == 2
-    assert "2 of 4 shorter videos are left out, such as train/0.npy with 20" in caplog.text
+    assert "2 of 4 videos are shorter and are left out, such as train/0.npy with 20" in caplog.text
     with pytest.raises(DataError, match=r"2 of 4 videos are shorter, such as train/0\.npy with 20"):
         open_clips(long.replace(short="error"), split="train")
     padded = open_clips(long.replace(short="pad"), split="train")

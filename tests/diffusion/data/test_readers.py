@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from diffusion.data import DataError
-from diffusion.data.layout import find_items, select
+from diffusion.data.layouts import search
 from diffusion.data.readers import UnreadableVideo, recordings, shrink
+from diffusion.data.splits import select
 from temporal_zoo._support.packages import MissingPackage
 
 av = pytest.importorskip("av")
@@ -213,14 +214,14 @@ def test_a_source_is_searched_and_sorted(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "d/walk").mkdir(parents=True)
     (tmp_path / "d/walk/1.jpg").touch()
-    assert [item.name for item in find_items(tmp_path)] == ["a.npy", "b/9.gif", "b/10.gif", "c/act.mp4", "d/walk"]
+    assert [file.name for file in search(tmp_path).files] == ["a.npy", "b/9.gif", "b/10.gif", "c/act.mp4", "d/walk"]
 
 
 def test_train_and_test_folders_hide_the_rest(tmp_path):
     for name in ("train/1.mp4", "test/2.mp4", "train/deep/3.mp4", "other/4.mp4", "5.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    names = [item.name for item in find_items(tmp_path)]
+    names = [file.name for file in search(tmp_path).files]
     assert names == ["test/2.mp4", "train/1.mp4", "train/deep/3.mp4"]
     assert select(names, "train", 0.1) == [1, 2]
     assert select(names, "test", 0.1) == [0]
@@ -231,7 +232,7 @@ def test_train_and_test_folders_hide_the_rest(tmp_path):
 def test_a_source_without_videos_says_what_can_be_read(tmp_path, make):
     make(tmp_path / "notes.txt")
     with pytest.raises(DataError, match=r"notes\.txt"):
-        find_items(tmp_path / "notes.txt")
+        search(tmp_path / "notes.txt")
 
 
 def test_videos_stay_in_their_split_when_others_are_added():

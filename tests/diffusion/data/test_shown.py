@@ -10,9 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diffusion.data import movies, recording
 from diffusion.data.changes import several_rates
-from diffusion.data.readers import Recording, UnreadableVideo, recordings, shrink
+from diffusion.data.readers import Recording, UnreadableVideo, movies, recording, recordings, shrink
 
 av = pytest.importorskip("av")
 Image = pytest.importorskip("PIL.Image")
@@ -142,7 +141,7 @@ def test_rotation_tags_are_applied(tmp_path, matrix, stored):
 def test_other_angles_are_refused_by_name(tmp_path):
     path = write(tmp_path / "odd.mp4", [corners()] * 4, "libx264", "yuv420p")
     set_matrix(path, 0.866, 0.5, -0.5, 0.866)
-    with pytest.raises(UnreadableVideo, match=r"odd\.mp4: its rotation tag is no multiple of 90 degrees"):
+    with pytest.raises(UnreadableVideo, match=r"odd\.mp4: its rotation tag is not a multiple of 90 degrees"):
         read(path)
 
 
@@ -207,7 +206,7 @@ def test_a_song_with_a_cover_is_no_video(tmp_path):
         silence.sample_rate = 44100
         container.mux(sound.encode(silence))
         container.mux(sound.encode())
-    with pytest.raises(UnreadableVideo, match=r"song\.mp4: there is no moving picture in it"):
+    with pytest.raises(UnreadableVideo, match=r"song\.mp4: it holds no moving picture"):
         read(tmp_path / "song.mp4")
 
 
@@ -460,7 +459,7 @@ def test_a_broken_picture_costs_one_frame(tmp_path):
 
 def test_pictures_that_differ_in_size_are_said(tmp_path):
     _, video = read(save(tmp_path / "v", Image.fromarray(corners()), Image.fromarray(corners(16, 48))))
-    assert video.notes == ["its pictures differ in size: 32 x 32 and 48 x 16 pixels, for example"]
+    assert video.notes == ["its pictures differ in size, for example 32 x 32 and 48 x 16 pixels"]
 
 
 def test_damaged_metadata_costs_nothing(tmp_path):

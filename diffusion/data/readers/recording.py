@@ -1,4 +1,4 @@
-"""What every reader gives: a `Recording`, cut to the square in its centre and averaged over areas.
+"""What every reader returns: a `Recording`, cropped to the centre square and resized by area averaging.
 
 Letters: n frames, h height, w width, c channels.
 """
@@ -6,22 +6,26 @@ Letters: n frames, h height, w width, c channels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 
 from diffusion.data import DataError
 from diffusion.data.names import printable
 
-UNKNOWN_FPS = 12.0  # of arrays and frame folders, which do not say
-BACKGROUND = 255  # what is seen through transparent pixels: white, as on a web page
-MOST_PIXELS = 8192 * 8192  # of one picture; a header may declare far more than memory holds
+UNKNOWN_FPS = 12.0  # of arrays and frame folders, which do not store a frame rate
+BACKGROUND = 255  # white, as on a web page; shows through transparent pixels
+MOST_PIXELS = 8192 * 8192  # of one picture; a header may declare far more than fits in memory
 BLOCK = 64
+
+Frame = TypeVar("Frame")
 
 
 class UnreadableVideo(DataError):
-    """One item that cannot be decoded; others may.  The message is its path and the reason, on one line."""
+    """One file cannot be decoded; others may be.  The message is its path and the reason, on one line."""
 
     def __init__(self, path: str | os.PathLike[str], reason: object) -> None:
         super().__init__(f"{printable(path)}: {printable(str(reason))}")
@@ -31,11 +35,11 @@ class UnreadableVideo(DataError):
 class Recording:
     """One video while it is being decoded.
 
-    fps: frames per second; final when all blocks are read, because only then all time stamps are known.
-    height, width, channels: as a viewer shows the video, before it is cut and shrunk.
+    fps: frames per second.  Final when all blocks are read, because only then all time stamps are known.
+    height, width, channels: as a viewer shows the video, before it is cropped and resized.
     blocks: (n, size, size, c) uint8, in the order of time.
-    lost: how many frames could not be decoded; final when all blocks are read.
-    notes: what was lost, and what a viewer would show in another way; complete when all blocks are read.
+    lost: the number of frames that could not be decoded; final when all blocks are read.
+    notes: lines about lost frames, and about what a viewer would show differently; complete when all blocks are read.
     """
 
     fps: float
@@ -49,25 +53,48 @@ class Recording:
 
 @dataclass(frozen=True)
 class Orientation:
-    """How stored pixels are turned for showing: first rows and columns change places, then each axis may flip."""
+    """How stored pixels are rotated for display: first rows and columns are swapped, then each axis may be flipped."""
 
     transpose: bool = False
     flip_rows: bool = False
     flip_columns: bool = False
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
-        """(h, w, c) as stored to (h, w, c) as shown."""
+        """Converts (h, w, c) as stored to (h, w, c) as shown."""
         if self.transpose:
             picture = picture.swapaxes(0, 1)
         return picture[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
     def shown(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width after turning."""
+        """Height and width as shown."""
         return (width, height) if self.transpose else (height, width)
 
 
+def decode_first(frames: Iterator[Frame], why_none: Callable[[], UnreadableVideo]) -> tuple[Frame, Iterator[Frame]]:
+    """Decodes the first frame, so that a file without frames fails before its recording is used.
+
+    Returns:
+        The first frame, and an iterator over all frames.
+
+    Raises:
+        UnreadableVideo: there is no frame; `why_none` makes the error.
+    """
+    first = next(frames, None)
+    if first is None:
+        raise why_none()
+    return first, chain([first], frames)
+
+
+def no_frames(path: str | os.PathLike[str], why: str = "") -> UnreadableVideo:
+    """The error for a file from which no frame was decoded."""
+    return UnreadableVideo(path, why or "there are no frames in it")
+
+
 def shrink(frames: np.ndarray, size: int) -> np.ndarray:
-    """(n, h, w, c) uint8 to (n, size, size, c): the centre square, each new pixel the mean of the area it covers."""
+    """Resizes (n, h, w, c) uint8 to (n, size, size, c).
+
+    Takes the centre square; each new pixel is the mean of the area that it covers.
+    """
     height, width = frames.shape[1:3]
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
@@ -80,20 +107,20 @@ def shrink(frames: np.ndarray, size: int) -> np.ndarray:
 
 
 def over_background(rgba: np.ndarray) -> np.ndarray:
-    """(h, w, 4) uint8 to (h, w, 3): what is seen of the colours, and of the background through them."""
+    """Blends (h, w, 4) uint8 with the background; returns (h, w, 3)."""
     colour, alpha = rgba[..., :3].astype(np.uint32), rgba[..., 3:].astype(np.uint32)
     return ((colour * alpha + BACKGROUND * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def too_many_pixels(height: int, width: int) -> str | None:
-    """Why pictures of this size are not decoded; None when they are."""
+    """The reason why pictures of this size are not decoded, or None."""
     if height * width <= MOST_PIXELS:
         return None
-    return f"a picture of {width} x {height} pixels is too large to decode, at most {MOST_PIXELS:,} pixels are read"
+    return f"a picture of {width} x {height} pixels is too large to decode; the limit is {MOST_PIXELS:,} pixels"
 
 
 def in_blocks(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Pictures of one shape, stacked by BLOCK of them."""
+    """Stacks pictures of one shape into blocks of BLOCK pictures."""
     block = []
     for picture in pictures:
         block.append(picture)
@@ -105,9 +132,10 @@ def in_blocks(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def uneven(seconds: np.ndarray, fps: float) -> str | None:
-    """What to note when the times between frames differ by more than half of the usual, None when they do not.
+    """A note for times between frames that differ from their median by more than half, or None.
 
-    seconds: (n,) from each frame to the next.
+    Args:
+        seconds: (n,) from each frame to the next.
     """
     usual = np.median(seconds) if seconds.size else 0.0
     if usual <= 0 or (np.abs(seconds - usual) > usual / 2).mean() <= 0.05:
@@ -115,12 +143,12 @@ def uneven(seconds: np.ndarray, fps: float) -> str | None:
     shortest, longest = 1000 * seconds.min(), 1000 * seconds.max()
     return (
         f"variable frame rate: its frames are {shortest:.0f} to {longest:.0f} ms apart; "
-        f"they are used one after another, {fps:.4g} a second on average"
+        f"they are used one after another, {fps:.4g} per second on average"
     )
 
 
 def _cover(edge: int, size: int) -> np.ndarray:
-    """(size, edge) share of each old pixel in each new one along one axis; rows sum to 1."""
+    """(size, edge): the weight of each old pixel in each new one along one axis; rows sum to 1."""
     ends = np.arange(size + 1) * (edge / size)
     pixel = np.arange(edge)
     overlap = np.minimum(ends[1:, None], pixel + 1) - np.maximum(ends[:-1, None], pixel)

@@ -1,4 +1,4 @@
-"""What a source holds: one odd entry is named and costs nothing else, and nothing is opened that could block."""
+"""Listing the files of a source: an unusable entry is named and the others are used; pipes are never opened."""
 
 import errno
 import os
@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from diffusion.data import DataConfig, DataError, open_clips
+from diffusion.data.files import is_animation
+from diffusion.data.layouts import search
 from diffusion.data.names import natural, printable
-from diffusion.data.search import is_animation, search
 from temporal_zoo.cli.main import zoo
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
@@ -46,7 +47,7 @@ def zoo_data(*words: object, **how) -> Result:
 
 
 def names(source: Path) -> list[str]:
-    return [item.name for item in search(source).items]
+    return [file.name for file in search(source).files]
 
 
 def pipe(path: Path) -> None:
@@ -104,7 +105,7 @@ def test_pipes_among_pictures_are_never_opened(tmp_path):
         image.new("RGB", (8, 8)).save(tmp_path / f"v/{number}.png")
     pipe(tmp_path / "v/1.png")
     found = search(tmp_path)
-    assert [item.name for item in found.items] == ["v"]
+    assert [file.name for file in found.files] == ["v"]
     assert found.problems == [f"{tmp_path / 'v/1.png'}: a pipe and not a file; it is not opened"]
     config = DataConfig(source=str(tmp_path / "v"), size=8, frames=2, cache=str(tmp_path / "cache"))
     assert open_clips(config, split="train").videos.lengths == [2]
@@ -129,7 +130,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
     (tmp_path / "store/a/further").symlink_to("../b")
     (tmp_path / "store/b/back").symlink_to("../a")
     found = search(tmp_path / "set")
-    assert [item.name for item in found.items] == ["a/0.npy", "a/further/0.npy", "z/1.npy"]
+    assert [file.name for file in found.files] == ["a/0.npy", "a/further/0.npy", "z/1.npy"]
     assert [line.partition(": ")[0] for line in found.problems] == [
         str(tmp_path / "set/a/further/back"),
         str(tmp_path / "set/again"),
@@ -233,9 +234,9 @@ def test_other_files_are_counted_and_not_named(source):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).touch()
     found = search(source)
-    assert (len(found.items), found.problems) == (3, [])
-    assert dict(found.others) == {"hidden": 3, ".db": 1, ".txt": 2, "no ending": 1}
-    assert "7 (3 hidden, 2 .txt, 1 no ending, 1 .db)" in zoo_data("inspect", source).stdout
+    assert (len(found.files), found.problems) == (3, [])
+    assert dict(found.others) == {"hidden": 3, ".db": 1, ".txt": 2, "no extension": 1}
+    assert "7 (3 hidden, 2 .txt, 1 no extension, 1 .db)" in zoo_data("inspect", source).stdout
     built = zoo_data("build", source, "--size", 8, "--out", source.parent / "out")
     assert "not videos: 7 (3 hidden, 2 .txt" in built.stderr
 
@@ -244,7 +245,7 @@ def test_pictures_and_actions_beside_videos_are_counted(tmp_path):
     for name in ("a.mp4", "a.npz", "a.jpg", "b.npy"):
         (tmp_path / name).touch()
     found = search(tmp_path)
-    assert [item.name for item in found.items] == ["a.mp4", "b.npy"]
+    assert [file.name for file in found.files] == ["a.mp4", "b.npy"]
     assert dict(found.others) == {".npz": 1, ".jpg": 1}
 
 
