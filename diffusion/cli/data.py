@@ -33,7 +33,7 @@ def data() -> None:
 
 @data.command()
 @click.argument("source", metavar="PATH")
-@click.option("--size", default=32, show_default=True, help="Height and width of the training clips in pixels, for the estimates.")
+@click.option("--size", default=32, show_default=True, help="Height and width of the training clips in pixels.")
 def inspect(source: str, size: int) -> None:
     """Report the videos in PATH and the clips that can be cut from them.
 
@@ -62,7 +62,7 @@ def inspect(source: str, size: int) -> None:
 @data.command()
 @click.argument("source", metavar="PATH")
 @click.option("--size", default=32, show_default=True, help="Height and width of the decoded videos in pixels.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write [default: the cache that `zoo train` reads].")
+@click.option("--out", type=click.Path(path_type=Path), help="Cache folder [default: the one that `zoo train` reads].")
 @click.option("--strict", is_flag=True, help="Stop at the first file that cannot be decoded or loses frames.")
 def build(source: str, size: int, out: Path | None, strict: bool) -> None:
     """Decode the videos in PATH for training at this size.
@@ -97,11 +97,17 @@ def build(source: str, size: int, out: Path | None, strict: bool) -> None:
 @data.command()
 @click.argument("source")
 @click.option("--frames", default=16, show_default=True, help="Number of frames of a clip.")
-@click.option("--stride", default=1, show_default=True, help="Distance between frames of a clip, in frames of the video.")
+@click.option("--stride", default=1, show_default=True, help="Video frames from one frame of a clip to the next.")
 @click.option("--size", default=32, show_default=True, help="Height and width of the clips in pixels.")
 @click.option("--count", default=8, show_default=True, type=click.IntRange(1), help="Number of clips to show.")
-@click.option("--split", default="train", show_default=True, type=click.Choice(get_args(Split)), help="Videos of which split.")
-@click.option("--out", default=Path("preview"), show_default=True, type=click.Path(path_type=Path), help="Files to write, without their extensions.")
+@click.option("--split", default="train", show_default=True, type=click.Choice(get_args(Split)), help="Split.")
+@click.option(
+    "--out",
+    default=Path("preview"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="File stem.",
+)
 def preview(source: str, frames: int, stride: int, size: int, count: int, split: Split, out: Path) -> None:
     """Write a picture and a gif of clips as training sees them.
 

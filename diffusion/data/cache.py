@@ -26,7 +26,7 @@ log = logging.getLogger("temporal_zoo.data")
 
 
 class CachedVideos:
-    """Videos of a cache; see `diffusion.data.videos.Videos`.  Holds paths and no open files, so it is cheap to pickle."""
+    """Videos of a cache; see `diffusion.data.videos.Videos`.  It holds no open files, so it is cheap to pickle."""
 
     def __init__(self, folder: Path, videos: list[IndexedVideo], *, size: int, channels: int) -> None:
         self.folder, self.size, self.channels = folder, size, channels
@@ -42,7 +42,7 @@ class CachedVideos:
         return {video.name: video.digest for video in self._videos}
 
     def read(self, video: int, frames: slice) -> np.ndarray:
-        """Frames of one video, (frames, size, size, channels) uint8; repeats the channel of grey videos if others have 3."""
+        """Frames of one video, (frames, size, size, channels) uint8; a grey video gets 3 channels if others have 3."""
         entry = self._videos[video]
         shape = {"length": entry.frames, "size": self.size, "channels": entry.channels, "first": entry.start}
         try:
@@ -52,9 +52,7 @@ class CachedVideos:
         return pixels if entry.channels == self.channels else pixels.repeat(self.channels, -1)
 
 
-def cached_videos(
-    source: Path, config: DataConfig, split: Split, *, without: Collection[str] = ()
-) -> CachedVideos:
+def cached_videos(source: Path, config: DataConfig, split: Split, *, without: Collection[str] = ()) -> CachedVideos:
     """Opens the videos of one split of a source, or of a cache; builds the cache if it is missing or stale.
 
     Args:
@@ -76,7 +74,7 @@ def cached_videos(
 
 
 def is_video_of(video: str, file: str) -> bool:
-    """Whether a video comes from a file.  If a file holds several videos, those after the first are named FILE#NUMBER."""
+    """Whether a video comes from a file.  If a file holds several, those after the first are named FILE#NUMBER."""
     return video == file or video.startswith(f"{file}#")
 
 

@@ -10,7 +10,7 @@ import torch
 
 from diffusion.clip import Clip
 from diffusion.data import DataError
-from diffusion.data.config import DataConfig, Split
+from diffusion.data.config import DataConfig
 from diffusion.data.videos import Videos
 from diffusion.process.randomness import generator
 

@@ -10,7 +10,7 @@ _ESCAPED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, sepa
 
 
 def printable(name: str | os.PathLike[str]) -> str:
-    """Converts a name to one line of UTF-8; bytes that are not UTF-8 and control characters become escapes like \\xdf."""
+    """Converts a name to one line of UTF-8; other bytes and control characters become escapes like \\xdf."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(
         letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _ESCAPED else letter

@@ -1,4 +1,4 @@
-"""Where clips come from: how their files were stored, what was cropped, and how real and generated clips differ in this.
+"""Where clips come from: how their files were stored, what was cropped, and how the two sides differ in this.
 
 Compression, resizing and frame rates change every measure.  The effect of a difference between the two sides cannot be
 removed from the number, so the report names the difference.
@@ -102,8 +102,7 @@ def differences(real: Origin, fake: Origin) -> list[str]:
         sentences.append(
             f"real clips are {words[real.lossy]} ({_few(real.stored)}), generated ones {words[fake.lossy]} "
             f"({_few(fake.stored)}). Compression alone causes a distance: six clips as mp4 (crf 23, 4:2:0, 32 x 32 "
-            "pixels) were at FVD 159 from the same clips as arrays, and six other clips at 232. Store both sides in the "
-            "same way"
+            "pixels) were at FVD 159 from the same clips as arrays, and six others at 232. Store both sides equally"
         )
     elif real.lossy and set(real.stored) != set(fake.stored):
         sentences.append(_unlike("codecs", real.stored, fake.stored, "Compression alone causes a distance"))
@@ -113,7 +112,9 @@ def differences(real: Origin, fake: Origin) -> list[str]:
         sentences.append(_unlike("frames per second", real.rates, fake.rates, "Motion has a different speed"))
     if real.lengths != fake.lengths:
         lengths = [[_range(*side.lengths)] for side in (real, fake)]
-        sentences.append(_unlike("numbers of frames", lengths[0], lengths[1], "Clips may show different parts of a video"))
+        sentences.append(
+            _unlike("numbers of frames", lengths[0], lengths[1], "Clips may show different parts of a video")
+        )
     return sentences
 
 

@@ -56,7 +56,8 @@ def _channels_last(array: np.ndarray, path: Path) -> np.ndarray:
     shape = array.shape
     if array.ndim not in (4, 5):
         raise UnreadableVideo(
-            path, f"its shape is {shape}; store (frames, height, width, channels), or (videos, frames, height, width, channels)"
+            path,
+            f"its shape is {shape}; store (frames, height, width, channels), or several of these in a first axis",
         )
     if 0 in shape:
         raise UnreadableVideo(path, f"its shape is {shape}: there are no frames in it")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from diffusion.data.config import DataConfig
+from diffusion.data import DataConfig
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.distortions import DISTORTIONS, Distorted
-from diffusion.evaluation.metatest import seen
+from diffusion.evaluation.metatest import detected
 from diffusion.evaluation.report import comparison
-from diffusion.evaluation.suite import Row
+from diffusion.evaluation.suite import Measurement
 from diffusion.evaluation.uncertainty import Estimate
 from temporal_zoo._support.record import read
 from temporal_zoo.cli.main import zoo
@@ -74,7 +74,9 @@ def test_other_protocols_do_not_share_a_table(videos, here):
 
 def test_both_sides_are_described_above_the_table(videos, here):
     result = typed("evaluate", videos("fake", seed=1), "--real", videos("real"), "--extractor", "plain", "--frames", 9)
-    assert "real clips: 6 uint8 arrays; 6 of 8 x 8 pixels; 9 frames of 12, a window at a random place" in result.stdout
+    assert (
+        "real clips: 6 uint8 arrays; 6 of 8 x 8 pixels; 9 frames of 12, a window at a random position" in result.stdout
+    )
     assert "warning: Frechet distance (plain) compares covariances of 76 features" in result.stdout
     (record,) = read(here / "evaluation" / "evaluation.jsonl").of("evaluation")
     assert record["sets"]["fake"]["origin"]["stored"] == {"uint8 arrays": 6}
@@ -129,12 +131,12 @@ def test_the_meta_test_has_a_row_for_each_distortion(videos, here):
 
 
 def test_what_real_clips_are_from_each_other_is_not_taken_for_damage():
-    with_floor = Row(measure="FVD", estimate=Estimate(300.0, 50.0), floor=Estimate(380.0, 20.0))
-    extrapolated = Row(measure="FVD, infinite", estimate=Estimate(129.0, 91.0), floor=None)
-    around_zero = Row(measure="KVD", estimate=Estimate(-1.0, 2.0), floor=None)
+    with_floor = Measurement(measure="FVD", estimate=Estimate(300.0, 50.0), floor=Estimate(380.0, 20.0))
+    extrapolated = Measurement(measure="FVD, infinite", estimate=Estimate(129.0, 91.0), floor=None)
+    around_zero = Measurement(measure="KVD", estimate=Estimate(-1.0, 2.0), floor=None)
     for clean, most in ((with_floor, 400), (extrapolated, 220), (around_zero, 2)):
-        assert not seen(replace(clean, estimate=Estimate(0.99 * most, None)), clean)
-        assert seen(replace(clean, estimate=Estimate(1.01 * most, None)), clean)
+        assert not detected(replace(clean, estimate=Estimate(0.99 * most, None)), clean)
+        assert detected(replace(clean, estimate=Estimate(1.01 * most, None)), clean)
 
 
 @pytest.mark.parametrize("name", DISTORTIONS)

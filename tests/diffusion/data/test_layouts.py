@@ -2,7 +2,6 @@
 
 import sys
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -101,5 +100,5 @@ def test_every_layout_says_in_one_line_what_it_is(name):
 
 
 def test_a_path_that_does_not_exist(tmp_path):
-    with pytest.raises(DataError, match="no file or folder .*gone; built-in videos are written builtin:mazes"):
+    with pytest.raises(DataError, match=r"no file or folder .*gone; built-in videos are written builtin:mazes"):
         layout_of(tmp_path / "gone")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffusion.evaluation import EvaluationError
-from diffusion.evaluation.frechet import Samples, Statistics, distance, frechet, summary
+from diffusion.evaluation.frechet import RawFeatures, Statistics, distance, frechet, summary
 from diffusion.evaluation.kernel import Kernel
 from diffusion.evaluation.uncertainty import Estimate, floor, resampled
 
@@ -44,15 +44,15 @@ def test_gaussians_of_known_distance(dice):
 @pytest.mark.parametrize("count", [2, 10, 400])
 def test_a_set_lies_at_no_distance_from_itself(dice, count):
     features = dice.normal(size=(count, 60)) * np.logspace(0, -6, 60)
-    for kind in (Samples(features), Statistics.of(features)):
+    for kind in (RawFeatures(features), Statistics.of(features)):
         assert abs(distance(kind, kind).value) <= 1e-6 * kind.trace
 
 
 def test_few_samples_and_many_are_one_formula(dice):
     real, fake = drawn(dice, 10), drawn(dice, 200, moved=True)
-    assert isinstance(summary(real), Samples)
+    assert isinstance(summary(real), RawFeatures)
     assert isinstance(summary(fake), Statistics)
-    pairs = [(a, b) for a in (Samples(real), Statistics.of(real)) for b in (Samples(fake), Statistics.of(fake))]
+    pairs = [(a, b) for a in (RawFeatures(real), Statistics.of(real)) for b in (RawFeatures(fake), Statistics.of(fake))]
     values = [distance(a, b).value for a, b in pairs]
     np.testing.assert_allclose(values, values[0], rtol=1e-7)
 
@@ -81,7 +81,7 @@ def test_batches_merge_in_any_order(dice):
 def test_one_clip_has_no_covariance(dice):
     with pytest.raises(EvaluationError, match="at least 2 clips"):
         frechet(drawn(dice, 1), drawn(dice, 5))
-    with pytest.raises(EvaluationError, match="different networks"):
+    with pytest.raises(EvaluationError, match="the numbers of features differ"):
         frechet(drawn(dice, 5), dice.normal(size=(5, 3)))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion.evaluation.coverage import CASES, WIDTH, Case, Population, coverage, page
+from diffusion.evaluation.coverage import CASES, WIDTH, Pair, Population, coverage, page
 from diffusion.evaluation.frechet import frechet
 from diffusion.evaluation.infinite import LEAST_VIDEOS, at_infinity, lower_bound
 from diffusion.evaluation.kernel import Kernel
@@ -21,14 +21,14 @@ def limit(real, fake, real_groups, fake_groups, dice):
 
 
 def test_the_truth_of_a_population_is_the_distance_of_many_samples(dice):
-    population = Population(Case("short", "turned"))
+    population = Population(Pair("short", "turned"))
     real, fake = (population.draw(side, 8000, dice) for side in (0, 1))
     assert frechet(real, fake).value == pytest.approx(population.truth, rel=0.05)
 
 
 @pytest.mark.parametrize("videos", [LEAST_VIDEOS, 64])
 def test_the_interval_holds_the_truth_with_fewer_clips_than_features(videos):
-    found = coverage(Case("i3d", "turned"), videos, repeats=6)
+    found = coverage(Pair("i3d", "turned"), videos, repeats=6)
     assert found.held >= 0.9
     assert found.first_order_held <= 0.9  # of the extrapolation that the interval once was
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from diffusion.data.config import DataConfig
+from diffusion.data import DataConfig
+from diffusion.data.readers.stored import Stored
 from diffusion.evaluation.clips import open_set
-from diffusion.evaluation.origin import DRAWN, Origin, Stored, differences
+from diffusion.evaluation.origin import DRAWN, Origin, differences
 from diffusion.evaluation.protocol import PRESETS
 from diffusion.evaluation.suite import Evaluation
 
@@ -55,7 +56,7 @@ def test_the_files_of_one_clip_are_one_clip(movie, opened, tmp_path):
     assert clips.count == 3
     assert sorted(clips.videos) == ["000.mp4", "001.mp4", "002.mp4"]
     assert len(clips.origin.doubles) == 4
-    assert "4 files left out, of clips that other files hold" in clips.origin.sentence(12, 16)
+    assert "4 files left out, other files show the same clips" in clips.origin.sentence(12, 16)
 
 
 def test_files_of_other_names_or_folders_are_other_clips(movie, opened, tmp_path):
@@ -83,10 +84,10 @@ def test_a_report_says_what_was_cut_and_left_out(movie, opened, tmp_path):
     found = opened(tmp_path / "s", frames=20, size=8).origin
     text = found.sentence(20, 8)
     for part in (
-        "4 h264 yuv420p", "3 of 16 x 64 pixels, cut to the centre square, 75% cut off, averaged to 8 x 8",
-        "1 of 32 x 64 pixels, cut to the centre square, 50% cut off",
-        "20 frames of 40 to 50, a window at a random place",
-        "1 video left out, shorter than a clip", "1 file left out, which cannot be decoded",
+        "4 h264 yuv420p", "3 of 16 x 64 pixels, cropped to the centre square, 75% cut off, resized to 8 x 8",
+        "1 of 32 x 64 pixels, cropped to the centre square, 50% cut off",
+        "20 frames of 40 to 50, a window at a random position",
+        "1 video left out, shorter than a clip", "1 file left out, cannot be decoded",
     ):  # fmt: skip
         assert part in text
     assert found.lossy
@@ -101,7 +102,7 @@ def test_sides_that_differ_are_named_on_both_and_in_the_record(movie, opened, vi
     list(evaluation.work())
     text = "\n".join(evaluation.warnings)
     assert "real clips are lossy (h264 yuv420p), generated ones lossless (uint8 arrays)" in text
-    assert "sizes of pictures differ: 16 x 16 of real clips, 8 x 8 of generated ones" in text
+    assert "sizes of pictures differ: 16 x 16 for real clips, 8 x 8 for generated clips" in text
     facts = evaluation.facts()
     assert facts["warnings"] == evaluation.warnings
     assert facts["sets"]["real"]["origin"]["stored"] == {"h264 yuv420p": 6}
@@ -114,17 +115,17 @@ def test_sides_that_are_alike_need_no_warning(opened, videos):
 @pytest.mark.parametrize(
     ("real", "fake", "told"),
     [
-        ({"lossy": True, "stored": {"h264 yuv420p": 6}}, {}, "Compression alone makes a distance"),
+        ({"lossy": True, "stored": {"h264 yuv420p": 6}}, {}, "Compression alone causes a distance"),
         (
             {"lossy": True, "stored": {"h264 yuv420p": 6}},
             {"lossy": True, "stored": {"mpeg4 yuv420p": 6}},
-            "codecs differ: h264 yuv420p of real clips, mpeg4 yuv420p of generated ones",
+            "codecs differ: h264 yuv420p for real clips, mpeg4 yuv420p for generated clips",
         ),
         ({"sizes": {"32 x 32": 6}}, {"sizes": {"64 x 64": 6}}, "sizes of pictures differ"),
         ({"sizes": {"64 x 64": 6}}, {"sizes": {"64 x 80": 6}}, "sizes of pictures differ"),
         ({"rates": {"10": 6}}, {"rates": {"30": 6}}, "frames per second differ"),
         ({"rates": {"10": 6}}, {"rates": {"10": 5, "30": 1}}, "frames per second differ"),
-        ({"lengths": (300, 300)}, {}, "numbers of frames differ: 300 of real clips, 16 of generated ones"),
+        ({"lengths": (300, 300)}, {}, "numbers of frames differ: 300 for real clips, 16 for generated clips"),
     ],
 )
 def test_each_difference_has_its_sentence(real, fake, told):

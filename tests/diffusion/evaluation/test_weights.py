@@ -140,7 +140,7 @@ OTHERS = {
     "cut.safetensors": (TENSORS[:-4], "a safetensors file that is cut short"),
     "header.safetensors": (TENSORS[:20], "a safetensors file that is cut short"),
     "array.npy": (b"\x93NUMPY" + bytes(100), "an npy file"),
-    "cut.ckpt": (pickle.dumps(list(range(100)))[:50], "a pickle of something else, or a part of one"),
+    "cut.ckpt": (pickle.dumps(list(range(100)))[:50], "a pickle of other objects, or a part of one"),
     "page.tar.gz": (b"<!DOCTYPE html><html>", "a web page"),
     "nothing.pt": (b"nonsense", "a file of an unknown kind"),
 }
@@ -170,7 +170,7 @@ def test_a_folder_is_not_a_file(cache, tmp_path):
 def test_a_file_that_is_far_too_large_is_not_read(cache, tmp_path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(EvaluationError, match="far more than they have"):
+    with pytest.raises(EvaluationError, match="far more than the weights"):
         weights.convert(tmp_path / "large")
 
 
