@@ -82,7 +82,7 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.training.run.Run", no_run)
     monkeypatch.setattr("diffusion.device.open_device", str)
     monkeypatch.setattr("diffusion.training.checkpoint.find", understood)
-    monkeypatch.setattr("diffusion.cli.data.locate", understood)
+    monkeypatch.setattr("diffusion.cli.data.files_of", understood)
     monkeypatch.setattr("diffusion.probes.sweep.Sweep", understood)
     monkeypatch.setattr("diffusion.ablations.budget.counted", lambda *_: Counted(1, 1))
     monkeypatch.setattr("diffusion.cli.ablate._prepare", understood)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from diffusion.data.changes import Changes
 from diffusion.data.config import DataConfig, Split
+from diffusion.data.files import VideoFile
 from temporal_zoo.errors import InvalidInput
 
 if TYPE_CHECKING:
     from diffusion.data.clips import ClipSource
     from diffusion.data.source import Source
 
-__all__ = ["Changes", "DataConfig", "DataError", "Split", "open_clips", "open_source"]
+__all__ = ["Changes", "DataConfig", "DataError", "Split", "VideoFile", "open_clips", "open_source"]
 
 
 class DataError(InvalidInput):

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.data import DataConfig, Split, open_source
+from diffusion.data import DataConfig, Split, VideoFile, open_source
 from diffusion.data.clips import ClipSource
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.origin import RENDERED, Origin, one_file_per_clip
-
-if TYPE_CHECKING:
-    from diffusion.data.files import VideoFile
 
 _CHECKED = 8  # number of clips whose range is checked when a set is opened; the others are checked when they are read
 

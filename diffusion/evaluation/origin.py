@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from diffusion.data.files import VideoFile
+from diffusion.data import VideoFile
 
 DRAWN = "drawn by the model"
 RENDERED = "rendered"

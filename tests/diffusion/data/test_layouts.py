@@ -1,6 +1,7 @@
 """Layouts: a new one is a file in `diffusion/data/layouts/`, and every command finds its videos."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -10,23 +11,9 @@ from diffusion.data.layouts import layout_of, search
 from temporal_zoo._support.record import read
 from temporal_zoo.cli.main import zoo
 
-TOY = '''"""A file videos.txt that lists the videos and their splits."""
-
-from diffusion.data.files import Listing, VideoFile
-
-
-def matches(path):
-    return (path / "videos.txt").is_file()
-
-
-def search(path):
-    listing = Listing()
-    for line in (path / "videos.txt").read_text().splitlines():
-        name, split = line.split()
-        file = path / name
-        listing.files.append(VideoFile.of(file, f"{split}/{name}", file.stat()))
-    return listing
-'''
+# The example of the page: a file that lists the videos and their splits.
+PAGE = Path(__file__).parents[3] / "docs/data.md"
+TOY = PAGE.read_text().partition("```python\n")[2].partition("```")[0]
 
 
 @pytest.fixture
