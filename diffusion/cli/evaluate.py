@@ -121,8 +121,8 @@ def evaluate(
 
     need("matplotlib", "drawing an evaluation")
     console = terminal.messages()
-    where = open_device(device)
-    extractor = open_extractor(network, chosen, where)
+    torch_device = open_device(device)
+    extractor = open_extractor(network, chosen, torch_device)
     if meta_test:
         _meta_test(fake, settings, extractor, count, frames, split or "all", seed, out or Path("evaluation"), console)
         return
@@ -131,8 +131,8 @@ def evaluate(
         from diffusion.evaluation.samples import Samples
 
         samples = Samples(
-            fake, folder, count or settings.count, settings, where, sampler=sampler, num_steps=steps, frames=frames,
-            seed=seed,
+            fake, folder, count or settings.count, settings, torch_device,
+            sampler=sampler, num_steps=steps, frames=frames, seed=seed,
         )  # fmt: skip
         require_frames(fake, samples.frames, extractor)
         drawn = {"sampling": samples.how, "model_sha256": samples.weights_sha256}

@@ -46,11 +46,11 @@ class ClipSource:
         First a video is chosen with a probability proportional to its number of frames, then one of its windows.  The
         draw depends only on (seed, number), so any order, any number of workers and a resumed run give the same clips.
         """
-        dice = generator(seed, "window", number)
-        frame = int(torch.randint(self._frames_up_to[-1], (), generator=dice))
+        rng = generator(seed, "window", number)
+        frame = int(torch.randint(self._frames_up_to[-1], (), generator=rng))
         index = int(np.searchsorted(self._frames_up_to, frame, side="right"))
         windows = max(1, self.videos.lengths[self._usable[index]] - self.config.span + 1)
-        start = int(torch.randint(windows, (), generator=dice))
+        start = int(torch.randint(windows, (), generator=rng))
         flip = self.config.flip and bool(torch.randint(2, (), generator=generator(seed, "flip", number)))
         return self._cut(index, start, flip=flip)
 

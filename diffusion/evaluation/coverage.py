@@ -89,22 +89,22 @@ class Population:
         nuclear = np.linalg.svd(spread.T @ other, compute_uv=False).sum()
         self.truth = float(self.mean @ self.mean + np.square(spread).sum() + np.square(other).sum() - 2 * nuclear)
 
-    def draw(self, side: int, videos: int, dice: np.random.Generator) -> np.ndarray:
+    def draw(self, side: int, videos: int, rng: np.random.Generator) -> np.ndarray:
         """Draws (videos x clips, 400) features; the clips of a video are adjacent rows."""
         clips = self.case.clips
-        values = dice.normal(size=(videos * clips, WIDTH))
+        values = rng.normal(size=(videos * clips, WIDTH))
         if clips > 1:
-            values = np.sqrt(0.5) * (values + dice.normal(size=(videos, WIDTH)).repeat(clips, 0))
+            values = np.sqrt(0.5) * (values + rng.normal(size=(videos, WIDTH)).repeat(clips, 0))
         if freedom := self.case.freedom:
-            values *= np.sqrt((freedom - 2) / dice.chisquare(freedom, size=(len(values), 1)))
+            values *= np.sqrt((freedom - 2) / rng.chisquare(freedom, size=(len(values), 1)))
         return values @ self.factors[side].T + side * self.mean
 
-    def interval(self, videos: int, dice: np.random.Generator) -> dict[str, float]:
+    def interval(self, videos: int, rng: np.random.Generator) -> dict[str, float]:
         """Value and half-width at infinitely many clips from one draw, and those of method 1 (first order)."""
-        real, fake = (self.draw(side, videos, dice) for side in (0, 1))
+        real, fake = (self.draw(side, videos, rng) for side in (0, 1))
         groups = np.arange(videos).repeat(self.case.clips)
-        sampled = resampled(lambda i, j: frechet(real[i], fake[j]).value, groups, groups, dice)
-        limit = at_infinity(real, fake, groups, groups, sampled, dice)
+        sampled = resampled(lambda i, j: frechet(real[i], fake[j]).value, groups, groups, rng)
+        limit = at_infinity(real, fake, groups, groups, sampled, rng)
         assert limit is not None
         assert limit.margin is not None
         assert sampled.margin is not None
@@ -139,8 +139,8 @@ class Coverage:
 def coverage(case: Pair, videos: int, repeats: int, seed: int = 0) -> Coverage:
     """Repeats one case."""
     population = Population(case)
-    dice = np.random.default_rng([seed, videos, *str(case).encode()])
-    draws = [population.interval(videos, dice) for _ in range(repeats)]
+    rng = np.random.default_rng([seed, videos, *str(case).encode()])
+    draws = [population.interval(videos, rng) for _ in range(repeats)]
     of = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
     mean = {name: float(values.mean()) for name, values in of.items()}
     off = {name: np.abs(of[name] - population.truth) for name in ("value", "first_order")}

@@ -1,4 +1,4 @@
-"""Damages real clips in known ways, to test which measures respond: name -> function of (clip, another clip, dice).
+"""Damages real clips in known ways, to test which measures respond: name -> function of (clip, another clip, rng).
 
 Clips are (t, c, h, w) uint8; every distortion keeps shape and type.
 """
@@ -18,43 +18,43 @@ CHUNK = 32
 _GREY_LEVELS = 8
 
 
-def noise(clip: Tensor, _: Tensor, dice: torch.Generator) -> Tensor:
+def noise(clip: Tensor, _: Tensor, rng: torch.Generator) -> Tensor:
     """Every pixel is changed by up to 8 grey levels, independently; hardly visible."""
-    added = torch.randint(-_GREY_LEVELS, _GREY_LEVELS + 1, clip.shape, generator=dice)
+    added = torch.randint(-_GREY_LEVELS, _GREY_LEVELS + 1, clip.shape, generator=rng)
     return (clip + added).clamp(0, 255).to(torch.uint8)
 
 
-def blur(clip: Tensor, _: Tensor, dice: torch.Generator) -> Tensor:
+def blur(clip: Tensor, _: Tensor, rng: torch.Generator) -> Tensor:
     """Every pixel is the mean of the 3 x 3 pixels around it."""
     edged = functional.pad(clip.float(), (1, 1, 1, 1), mode="replicate")
     return functional.avg_pool2d(edged, 3, 1).round().to(torch.uint8)
 
 
-def freeze(clip: Tensor, _: Tensor, dice: torch.Generator) -> Tensor:
+def freeze(clip: Tensor, _: Tensor, rng: torch.Generator) -> Tensor:
     """The second half repeats the middle frame."""
     return clip[torch.arange(len(clip)).clamp(max=len(clip) // 2)]
 
 
-def shuffle(clip: Tensor, _: Tensor, dice: torch.Generator) -> Tensor:
+def shuffle(clip: Tensor, _: Tensor, rng: torch.Generator) -> Tensor:
     """All frames are in random order."""
-    return clip[torch.randperm(len(clip), generator=dice)]
+    return clip[torch.randperm(len(clip), generator=rng)]
 
 
-def reverse(clip: Tensor, _: Tensor, dice: torch.Generator) -> Tensor:
+def reverse(clip: Tensor, _: Tensor, rng: torch.Generator) -> Tensor:
     """All frames are in reverse order."""
     return clip.flip(0)
 
 
-def chunk_shuffle(clip: Tensor, _: Tensor, dice: torch.Generator) -> Tensor:
+def chunk_shuffle(clip: Tensor, _: Tensor, rng: torch.Generator) -> Tensor:
     """Chunks of 32 frames (a quarter of a shorter clip) are in another order: only the long-range order is wrong."""
     chunks = clip.split(max(1, min(CHUNK, len(clip) // 4)))
     order = torch.arange(len(chunks))
     while len(chunks) > 1 and bool((order == torch.arange(len(chunks))).all()):
-        order = torch.randperm(len(chunks), generator=dice)
+        order = torch.randperm(len(chunks), generator=rng)
     return torch.cat([chunks[index] for index in order])
 
 
-def splice(clip: Tensor, other: Tensor, dice: torch.Generator) -> Tensor:
+def splice(clip: Tensor, other: Tensor, rng: torch.Generator) -> Tensor:
     """The second half comes from another clip."""
     return torch.cat([clip[: len(clip) // 2], other[len(clip) // 2 :]])
 
@@ -82,5 +82,5 @@ class Distorted:
     def read(self, number: int) -> Tensor:
         """Reads a clip: (t, c, h, w) uint8."""
         clip, other = self._clips.read(number), self._clips.read((number + 1) % self.count)
-        dice = generator(self._seed, self._distortion, number)
-        return DISTORTIONS[self._distortion](clip, other, dice)
+        rng = generator(self._seed, self._distortion, number)
+        return DISTORTIONS[self._distortion](clip, other, rng)

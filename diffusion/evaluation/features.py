@@ -1,4 +1,4 @@
-"""Computes the features of a set of clips once for each set, protocol, network and view; the user's cache keeps them.
+"""Computes the features of a set of clips once for each set, protocol, network and view, and caches them.
 
 The name of a cache file is a digest of the clips' pixels, in order, and of everything else that features depend on.
 The file is written repeatedly during the extraction, so that an interrupted extraction can be resumed.
@@ -69,7 +69,7 @@ def require_frames(name: str, frames: int, extractor: Extractor) -> None:
     """
     if frames < extractor.least_frames:
         raise EvaluationError(
-            f"{name} has clips of {frames} frames; {extractor.identity['extractor']} takes at least "
+            f"{name} has clips of {frames} frames; {extractor.identity['extractor']} needs at least "
             f"{extractor.least_frames}"
         )
 

@@ -42,7 +42,7 @@ def at_infinity(
     real_groups: np.ndarray,
     fake_groups: np.ndarray,
     sampled: Resampled,
-    dice: np.random.Generator,
+    rng: np.random.Generator,
 ) -> Estimate | None:
     """Estimates the distance for infinitely many clips: the middle of its interval, and half of its width.
 
@@ -56,19 +56,19 @@ def at_infinity(
     """
     if sampled.margin is None or any(len(np.unique(groups)) < LEAST_VIDEOS for groups in (real_groups, fake_groups)):
         return None
-    below = lower_bound(real, fake, real_groups, fake_groups, dice)
+    below = lower_bound(real, fake, real_groups, fake_groups, rng)
     low, high = sorted((below, sampled.first_order))
     return Estimate((low + high) / 2, (high - low) / 2 + sampled.margin)
 
 
 def lower_bound(
-    real: np.ndarray, fake: np.ndarray, real_groups: np.ndarray, fake_groups: np.ndarray, dice: np.random.Generator
+    real: np.ndarray, fake: np.ndarray, real_groups: np.ndarray, fake_groups: np.ndarray, rng: np.random.Generator
 ) -> float:
     """A number whose expected value is not above the distance for infinitely many clips."""
     real, fake = (np.asarray(side, np.float64) for side in (real, fake))
     covariance_terms = []
     for _ in range(_SPLITS):
-        some, others = zip(split_in_two(real_groups, dice), split_in_two(fake_groups, dice), strict=True)
+        some, others = zip(split_in_two(real_groups, rng), split_in_two(fake_groups, rng), strict=True)
         for (fit_real, fit_fake), (use_real, use_fake) in ((some, others), (others, some)):
             basis = _best_basis(real[fit_real], fake[fit_fake])
             first = _Moments.of(real[use_real] @ basis, real_groups[use_real])

@@ -62,7 +62,7 @@ class Kernel:
         chosen[0, 0, first] = chosen[1, 0, second] = True
         return float(self.between(*chosen)[0])
 
-    def p_value(self, dice: np.random.Generator, groups: np.ndarray) -> float:
+    def p_value(self, rng: np.random.Generator, groups: np.ndarray) -> float:
         """The fraction of random labellings, including the true one, whose KVD is at least as large.
 
         Args:
@@ -71,7 +71,7 @@ class Kernel:
                 samples as groups allow.  A labelling that leaves fewer than 2 samples on a side counts as larger.
         """
         _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-        ranks = dice.permuted(np.tile(np.arange(len(sizes)), (PERMUTATIONS, 1)), axis=1)
+        ranks = rng.permuted(np.tile(np.arange(len(sizes)), (PERMUTATIONS, 1)), axis=1)
         counts = sizes[np.argsort(ranks, axis=1)].cumsum(1)[:, :-1]
         usable = (counts >= 2) & (counts <= len(inverse) - 2)
         num_groups = 1 + np.where(usable, np.abs(counts - len(self.real)), np.inf).argmin(1)

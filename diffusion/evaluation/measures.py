@@ -37,8 +37,8 @@ def spectrum(g: Tensor) -> Tensor:
 
 def lags(g: Tensor) -> Tensor:
     """Root mean square difference of frames that are 1, 2, 4, ... apart."""
-    apart = [2**power for power in range(len(g)) if 2**power < len(g)]
-    return torch.stack([(g[lag:] - g[:-lag]).square().mean().sqrt() for lag in apart])
+    steps = [2**power for power in range(len(g)) if 2**power < len(g)]
+    return torch.stack([(g[lag:] - g[:-lag]).square().mean().sqrt() for lag in steps])
 
 
 def flicker(g: Tensor) -> Tensor:
@@ -53,12 +53,12 @@ def recurrence(g: Tensor) -> Tensor:
     again.
     """
     flat = g.flatten(1)
-    apart = torch.cdist(flat, flat)
+    distances = torch.cdist(flat, flat)
     numbers = torch.arange(len(g))
     early = numbers[:, None] - numbers[None] >= max(1, len(g) // 4)
-    nearest = apart.masked_fill(~early, torch.inf)[len(g) // 2 :].min(1).values
-    usual = apart[numbers[:, None] > numbers[None]].median().clamp(min=1e-6)
-    return torch.quantile(nearest / usual, torch.tensor([0.25, 0.5, 0.75]))
+    nearest = distances.masked_fill(~early, torch.inf)[len(g) // 2 :].min(1).values
+    median = distances[numbers[:, None] > numbers[None]].median().clamp(min=1e-6)
+    return torch.quantile(nearest / median, torch.tensor([0.25, 0.5, 0.75]))
 
 
 # The names in tables.
@@ -90,7 +90,7 @@ class Energy:
         spread = real.std(0).clip(1e-9)
         both = torch.from_numpy(np.concatenate([real, fake]) / spread)
         # Without matrix products, because these do not give exactly zero for equal curves.
-        self._apart = torch.cdist(both, both, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+        self._distances = torch.cdist(both, both, compute_mode="donot_use_mm_for_euclid_dist").numpy()
         self._num_real = len(real)
 
     def __call__(self, real: np.ndarray, fake: np.ndarray) -> float:
@@ -99,8 +99,8 @@ class Energy:
 
     def between(self, first: np.ndarray, second: np.ndarray) -> float:
         """The distance of two disjoint subsets, given as indices over the real and then the fake clips."""
-        across = self._apart[np.ix_(first, second)].mean()
+        across = self._distances[np.ix_(first, second)].mean()
         return float(2 * across - self._within(first) - self._within(second))
 
     def _within(self, some: np.ndarray) -> float:
-        return self._apart[np.ix_(some, some)].sum() / (len(some) * (len(some) - 1))
+        return self._distances[np.ix_(some, some)].sum() / (len(some) * (len(some) - 1))

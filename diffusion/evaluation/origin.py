@@ -134,12 +134,12 @@ def one_file_per_clip(files: Iterable[VideoFile]) -> tuple[list[VideoFile], list
         else:
             stem = file.path.name if file.path.is_dir() else file.path.stem
             clips.setdefault((file.path.parent, stem), []).append(file)
-    kept = []
+    chosen = []
     for same in clips.values():
         first, *others = sorted(same, key=_preference) if len(same) > 1 else same
-        kept.append(first)
+        chosen.append(first)
         left_out += others
-    return kept, left_out
+    return chosen, left_out
 
 
 def _preference(file: VideoFile) -> tuple[bool, int]:

@@ -117,13 +117,13 @@ class Evaluation:
         between = lambda a, b: lambda i, j: frechet(a[i], b[j]).value
         pool = None if second is None else np.concatenate([real, second])
         between_real = None if pool is None else self._floor(between(pool, pool))
-        sampled = resampled(between(real, fake), self._groups["real"], self._groups["fake"], self._dice())
+        sampled = resampled(between(real, fake), self._groups["real"], self._groups["fake"], self._rng())
         terms = frechet(real, fake)
         parts = {"mean_term": terms.mean_term, "covariance_term": terms.covariance_term}
         label = name if view.name == "whole" else f"{name}, {view.name}"
         rows = [Measurement(measure=label, estimate=sampled.estimate, floor=between_real, **parts)]
         if view.name == "whole":
-            limit = at_infinity(real, fake, self._groups["real"], self._groups["fake"], sampled, self._dice())
+            limit = at_infinity(real, fake, self._groups["real"], self._groups["fake"], sampled, self._rng())
             if limit is not None:
                 rows.append(Measurement(measure=f"{name}, infinite", estimate=limit, floor=None))
             rows.append(self._of_kernel(kernel_name, real, fake, second))
@@ -132,16 +132,16 @@ class Evaluation:
     def _of_kernel(self, name: str, real: np.ndarray, fake: np.ndarray, second: np.ndarray | None) -> Measurement:
         kernel = Kernel(real, fake)
         across = lambda i, j: kernel.subset(i, j + len(real))
-        sampled = resampled(across, self._groups["real"], self._groups["fake"], self._dice())
+        sampled = resampled(across, self._groups["real"], self._groups["fake"], self._rng())
         between_real = None if second is None else self._floor(Kernel(real, second).subset)
         groups = np.concatenate([self._groups["real"], self._groups["fake"] + len(real)])
         return Measurement(
-            measure=name, estimate=sampled.estimate, floor=between_real, p_value=kernel.p_value(self._dice(), groups)
+            measure=name, estimate=sampled.estimate, floor=between_real, p_value=kernel.p_value(self._rng(), groups)
         )
 
     def _of_curve(self, name: str, sides: dict[str, np.ndarray]) -> Measurement:
         distance = Energy(sides["real"], sides["fake"])
-        sampled = resampled(distance, self._groups["real"], self._groups["fake"], self._dice())
+        sampled = resampled(distance, self._groups["real"], self._groups["fake"], self._rng())
         between_real = self._floor(Energy(sides["real"], sides["second"]).between) if self.second else None
         return Measurement(measure=name, estimate=sampled.estimate, floor=between_real)
 
@@ -151,7 +151,7 @@ class Evaluation:
         pool = [*self.real.videos, *self.second.videos]
         alone = all(clips.num_videos == clips.count for clips in (self.real, self.second))
         groups = np.arange(len(pool)) if alone else np.unique(pool, return_inverse=True)[1]
-        return floor(distance, self.real.count, self.second.count, groups, self._dice())
+        return floor(distance, self.real.count, self.second.count, groups, self._rng())
 
     @property
     def warnings(self) -> list[str]:
@@ -179,7 +179,7 @@ class Evaluation:
                 )
         return sentences
 
-    def _dice(self) -> np.random.Generator:
+    def _rng(self) -> np.random.Generator:
         return np.random.default_rng(self.seed)
 
     def facts(self) -> dict[str, Any]:

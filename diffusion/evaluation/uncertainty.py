@@ -74,7 +74,7 @@ class Resampled:
 
 
 def resampled(
-    distance: Distance, real_groups: np.ndarray, fake_groups: np.ndarray, dice: np.random.Generator
+    distance: Distance, real_groups: np.ndarray, fake_groups: np.ndarray, rng: np.random.Generator
 ) -> Resampled:
     """Computes the distance of all samples, and of `2 SPLITS` pairs of halves.
 
@@ -87,27 +87,27 @@ def resampled(
         return Resampled(value)
     halves: list[float] = []
     for _ in range(SPLITS):
-        real, fake = (split_in_two(groups, dice) for groups in sides)
+        real, fake = (split_in_two(groups, rng) for groups in sides)
         halves += [distance(r, f) for r, f in zip(real, fake, strict=True)]
     return Resampled(value, tuple(halves))
 
 
-def split_in_two(groups: np.ndarray, dice: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def split_in_two(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The indices of the samples in two random halves of the groups."""
-    first, _ = np.array_split(dice.permutation(np.unique(groups)), 2)
+    first, _ = np.array_split(rng.permutation(np.unique(groups)), 2)
     inside = np.isin(groups, first)
     return np.flatnonzero(inside), np.flatnonzero(~inside)
 
 
-def shuffled(groups: np.ndarray, dice: np.random.Generator) -> np.ndarray:
+def shuffled(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The indices of all samples in a random order in which the samples of a group are adjacent."""
     unique, inverse = np.unique(groups, return_inverse=True)
-    rank = np.argsort(dice.permutation(len(unique)))
+    rank = np.argsort(rng.permutation(len(unique)))
     return np.argsort(rank[inverse], kind="stable")
 
 
 def floor(
-    distance: Distance, num_real: int, num_fake: int, groups: np.ndarray, dice: np.random.Generator
+    distance: Distance, num_real: int, num_fake: int, groups: np.ndarray, rng: np.random.Generator
 ) -> Estimate | None:
     """The distance if both sides are real: its mean over random splits of one pool, and the range of 95 % of them.
 
@@ -125,7 +125,7 @@ def floor(
         return None
     values = []
     for _ in range(SPLITS):
-        order = shuffled(groups, dice)
+        order = shuffled(groups, rng)
         cut = nearest_cut(groups[order], num_real)
         values.append(distance(order[:cut], order[cut:]))
     return Estimate(float(np.mean(values)), _NORMAL_95 * float(np.std(values, ddof=1)))

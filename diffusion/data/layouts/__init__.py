@@ -26,8 +26,8 @@ _GENERAL = ("train_test", "folder", "file")  # match many sources, and so they a
 
 def names() -> list[str]:
     """The names of all layouts, in the order in which they are tried; imports none of them."""
-    found = {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
-    return [*sorted(found - set(_GENERAL)), *_GENERAL]
+    everything = {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
+    return [*sorted(everything - set(_GENERAL)), *_GENERAL]
 
 
 def layout_of(path: Path) -> ModuleType:

@@ -137,8 +137,8 @@ def uneven(seconds: np.ndarray, fps: float) -> str | None:
     Args:
         seconds: (n,) from each frame to the next.
     """
-    usual = np.median(seconds) if seconds.size else 0.0
-    if usual <= 0 or (np.abs(seconds - usual) > usual / 2).mean() <= 0.05:
+    median = np.median(seconds) if seconds.size else 0.0
+    if median <= 0 or (np.abs(seconds - median) > median / 2).mean() <= 0.05:
         return None
     shortest, longest = 1000 * seconds.min(), 1000 * seconds.max()
     return (

@@ -33,8 +33,8 @@ class _Plain:
         self._kernels = []
         digest = hashlib.sha256()
         for number, (into, out) in enumerate(pairwise(_WIDTHS)):
-            dice = generator(0, "plain extractor", number)
-            kernel = torch.randn(out, into, 3, 3, 3, generator=dice) * (2 / (27 * into)) ** 0.5
+            rng = generator(0, "plain extractor", number)
+            kernel = torch.randn(out, into, 3, 3, 3, generator=rng) * (2 / (27 * into)) ** 0.5
             digest.update(kernel.numpy().tobytes())
             self._kernels.append(kernel.to(device))
         self.identity = {"extractor": "plain", "sha256": digest.hexdigest()}

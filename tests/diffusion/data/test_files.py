@@ -79,7 +79,7 @@ ODD = {
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the socket, which is not closed
 @pytest.mark.parametrize("reason", ODD)
 @pytest.mark.parametrize("name", ["9.mp4", "9.npy"])
-def test_one_odd_entry_is_named_and_the_others_are_used(source, config, tmp_path, caplog, reason, name):
+def test_an_unusable_entry_is_named_and_the_others_are_used(source, config, tmp_path, caplog, reason, name):
     video(source / "deep/3.npy")
     ODD[reason](source / name)
     assert open_clips(config, split="all").videos.names == ["0.npy", "1.npy", "2.npy", "deep/3.npy"]
@@ -186,7 +186,7 @@ def test_a_source_whose_own_name_is_not_utf8(source, tmp_path, monkeypatch):
     assert open_clips(config, split="all").num_videos == 4
 
 
-def test_names_as_they_are_printed():
+def test_printed_names():
     assert printable("a/Straße 〇.mp4") == "a/Straße 〇.mp4"
     assert printable(os.fsdecode(b"a\xdf.mp4")) == r"a\xdf.mp4"
     assert printable("a\n\x1b\u2028b") == r"a\n\x1b\u2028b"
@@ -219,7 +219,7 @@ def test_folders_and_files_without_permission_are_named(source, config, monkeypa
         assert open_clips(config, split="all").num_videos == before + 1  # noticed when it may be read again
 
 
-def test_a_file_that_vanishes_before_it_is_read_is_named(source, config, caplog):
+def test_a_file_that_is_deleted_before_it_is_read_is_named(source, config, caplog):
     found = search(source)
     (source / "1.npy").unlink()
     monkey = pytest.MonkeyPatch()
@@ -250,7 +250,7 @@ def test_pictures_and_actions_beside_videos_are_counted(tmp_path):
 
 
 @needs_links
-def test_only_a_set_with_nothing_usable_is_an_error_and_it_names_the_first_reasons(tmp_path):
+def test_a_source_without_a_usable_file_is_an_error_with_the_first_reasons(tmp_path):
     (tmp_path / "a.mp4").symlink_to("gone")
     with pytest.raises(DataError, match=r"holds no videos; .*a\.mp4: a link to nothing"):
         search(tmp_path)
@@ -264,14 +264,14 @@ def test_only_a_set_with_nothing_usable_is_an_error_and_it_names_the_first_reaso
 @pytest.mark.parametrize(
     "content", [b"", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + bytes(5000), b"RIFF" + bytes(40)]
 )
-def test_damaged_headers_are_no_animation(tmp_path, content):
+def test_a_file_with_a_damaged_header_is_not_an_animation(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     assert not is_animation(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("size", [0, -1, 3, 4097, 10**12])
 @pytest.mark.parametrize("command", ["inspect", "build", "preview"])
-def test_sizes_that_make_no_sense_are_refused_at_the_door(source, command, size):
+def test_impossible_sizes_are_errors_before_files_are_read(source, command, size):
     result = zoo_data(command, source, f"--size={size}")
     assert result.exit_code == 2
     assert f"size is {size}; it must be at " in result.stderr

@@ -79,7 +79,7 @@ def test_evaluation_takes_the_test_split_of_a_new_layout(source, toy, videos):
 
 
 @pytest.mark.parametrize("name", layouts.names())
-def test_every_layout_says_in_one_line_what_it_is(name):
+def test_every_layout_has_a_description_of_one_line(name):
     module = layouts.import_module(f"diffusion.data.layouts.{name}")
     assert module.__doc__.partition("\n")[0].endswith(".")
     assert callable(module.matches)

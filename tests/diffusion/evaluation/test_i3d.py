@@ -54,24 +54,24 @@ def test_nine_frames_in_any_batch_and_order(i3d, rng):
     assert (run(clips.flip(0)).flip(0) - together).abs().max() <= 1e-5 * scale
 
 
-def test_eight_frames_are_refused(i3d):
+def test_eight_frames_are_an_error(i3d):
     with pytest.raises(EvaluationError, match="at least 9 frames, not 8"):
         i3d(prepared(constant(8), EvaluationProtocol(), 224))
 
 
-def test_half_pixel_is_what_torch_does(rng):
+def test_half_pixel_equals_torch(rng):
     clip = torch.rand(1, 2, 3, 5, 7, generator=rng)
     theirs = torch.nn.functional.interpolate(clip[0], (11, 11), mode="bilinear", align_corners=False)
     torch.testing.assert_close(resized(clip, 11, "half-pixel")[0], theirs)
 
 
-def test_legacy_takes_the_pixel_at_the_scaled_place():
+def test_legacy_takes_the_pixel_at_the_scaled_position():
     row = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     assert resized(row, 4, "legacy")[0].tolist() == [0, 0.5, 1, 1]
     assert resized(row, 4, "half-pixel")[0].tolist() == [0, 0.25, 0.75, 1]
 
 
-def test_ranges_and_levels(rng):
+def test_ranges_and_quantisation(rng):
     values = torch.rand(1, 9, 3, 4, 4, generator=rng) * 2 - 1
     rounded = prepared(values, EvaluationProtocol(), 4)
     assert rounded.shape == (1, 3, 9, 4, 4)

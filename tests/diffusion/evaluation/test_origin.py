@@ -28,12 +28,12 @@ def movie(tmp_path):
     def make(name, *, frames=12, height=16, width=16, fps=10, codec="libx264", pixels="yuv420p"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        dice = np.random.default_rng(len(name))
+        rng = np.random.default_rng(len(name))
         with av.open(str(path), "w") as container:
             stream = container.add_stream(codec, rate=fps)
             stream.height, stream.width, stream.pix_fmt = height, width, pixels
             for _ in range(frames):
-                picture = dice.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode())
         return path
@@ -45,7 +45,7 @@ def origin(**facts):
     return Origin(**{"stored": {"uint8 arrays": 6}, "lengths": (16, 16)} | facts)
 
 
-def test_the_files_of_one_clip_are_one_clip(movie, opened, tmp_path):
+def test_files_of_one_name_are_one_clip(movie, opened, tmp_path):
     pictures = pytest.importorskip("PIL.Image")
     for number in range(3):
         movie(f"s/{number:03d}.mp4")
@@ -68,7 +68,7 @@ def test_files_of_other_names_or_folders_are_other_clips(movie, opened, tmp_path
     assert clips.origin.doubles == ()
 
 
-def test_an_array_beside_a_video_is_taken_only_where_it_is_the_video(movie, opened, tmp_path):
+def test_an_array_beside_a_video_is_preferred_only_if_it_is_a_video(movie, opened, tmp_path):
     movie("s/0.mp4")
     movie("s/1.mp4")
     np.save(tmp_path / "s" / "0.npy", np.zeros((12, 4)))  # actions
@@ -77,7 +77,7 @@ def test_an_array_beside_a_video_is_taken_only_where_it_is_the_video(movie, open
     assert sorted(clips.videos) == ["0.mp4", "1.npy"]
 
 
-def test_a_report_says_what_was_cut_and_left_out(movie, opened, tmp_path):
+def test_a_report_names_what_was_cropped_and_left_out(movie, opened, tmp_path):
     for number, (frames, height) in enumerate([(40, 16), (50, 16), (5, 16), (40, 32)]):
         movie(f"s/{number}.mp4", frames=frames, height=height, width=64, fps=25)
     (tmp_path / "s" / "broken.mp4").write_bytes(b"nonsense")
@@ -94,7 +94,7 @@ def test_a_report_says_what_was_cut_and_left_out(movie, opened, tmp_path):
     assert found.to_dict()["rates"] == {"25": 4}
 
 
-def test_sides_that_differ_are_named_on_both_and_in_the_record(movie, opened, videos, means, tmp_path):
+def test_differences_of_the_sides_are_warnings_and_in_the_record(movie, opened, videos, means, tmp_path):
     for number in range(6):
         movie(f"real/{number}.mp4", fps=24)
     real, fake = opened(tmp_path / "real", frames=12, size=8), opened(videos("fake"), frames=12)
@@ -108,12 +108,12 @@ def test_sides_that_differ_are_named_on_both_and_in_the_record(movie, opened, vi
     assert facts["sets"]["real"]["origin"]["stored"] == {"h264 yuv420p": 6}
 
 
-def test_sides_that_are_alike_need_no_warning(opened, videos):
+def test_equal_sides_give_no_warning(opened, videos):
     assert differences(opened(videos("a")).origin, opened(videos("b")).origin) == []
 
 
 @pytest.mark.parametrize(
-    ("real", "fake", "told"),
+    ("real", "fake", "message"),
     [
         ({"lossy": True, "stored": {"h264 yuv420p": 6}}, {}, "Compression alone causes a distance"),
         (
@@ -128,14 +128,14 @@ def test_sides_that_are_alike_need_no_warning(opened, videos):
         ({"lengths": (300, 300)}, {}, "numbers of frames differ: 300 for real clips, 16 for generated clips"),
     ],
 )
-def test_each_difference_has_its_sentence(real, fake, told):
+def test_each_difference_has_its_sentence(real, fake, message):
     (text,) = differences(origin(**real), origin(**fake))
-    assert told in text
+    assert message in text
     assert differences(origin(**real), origin(**real)) == []
     assert differences(origin(**real), origin(**fake | {"stored": {DRAWN: 6}})) == []
 
 
-def test_a_side_that_does_not_say_its_rate_is_not_compared():
+def test_an_unknown_rate_is_not_compared():
     assert differences(origin(rates={"10": 6}), origin()) == []
 
 
@@ -147,11 +147,11 @@ def test_a_side_that_does_not_say_its_rate_is_not_compared():
         ("ffv1 gbrp", True), ("ffv1 yuv420p", False),
     ],
 )  # fmt: skip
-def test_which_files_keep_their_pixels(how, lossless):
+def test_which_files_are_lossless(how, lossless):
     assert Stored(how, 8, 8, None).lossless == lossless
 
 
-def test_clips_whose_files_are_gone_are_known_by_their_names():
+def test_the_origin_of_clips_whose_files_are_gone_comes_from_their_names():
     found = Origin.of_names(["a.mp4", "b.mp4", "c.npy#1"], lengths=(16, 16))
     assert found.stored == {".mp4 files": 2, ".npy files": 1}
     assert found.lossy
