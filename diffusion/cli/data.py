@@ -17,7 +17,6 @@ from rich.table import Table
 
 from diffusion.data import DataConfig, DataError, Split, open_clips
 from diffusion.data.builtin import files_of
-from diffusion.data.changes import several_rates
 from diffusion.data.names import printable
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ def inspect(source: str, size: int) -> None:
     Decodes up to 50 files, spread over the source, to their end, because headers can be wrong.
     """
     from diffusion.data.inspect import SAMPLE, inspect
+    from diffusion.data.videos import several_rates
 
     DataConfig(source=source, size=size)  # checks the size
     path = files_of(source)
@@ -72,6 +72,7 @@ def build(source: str, size: int, out: Path | None, strict: bool) -> None:
     """
     from diffusion.data.build import build, read_index, read_meta
     from diffusion.data.cache import default_folder
+    from diffusion.data.videos import several_rates
 
     config = DataConfig(source=source, size=size)
     path = files_of(source)

@@ -13,12 +13,12 @@ import numpy as np
 
 from diffusion.data import DataError
 from diffusion.data.build import FORMAT, IndexedVideo, build, is_cache, read_index, read_meta, remedy, size_of
-from diffusion.data.changes import Changes, several_rates
+from diffusion.data.changes import Changes
 from diffusion.data.config import DataConfig, Split
 from diffusion.data.layouts import search
 from diffusion.data.names import printable
 from diffusion.data.splits import select
-from diffusion.data.videos import read_frames
+from diffusion.data.videos import read_frames, several_rates
 from temporal_zoo._support.cache import cache_folder
 from temporal_zoo._support.files import read_json
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -36,23 +36,6 @@ class Changes:
     def __str__(self) -> str:
         kinds = {"added": self.added, "removed": self.removed, "changed": self.changed}
         return "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names)
-
-
-def several_rates(rates: Iterable[float]) -> str | None:
-    """A warning for videos whose frames per second differ by more than 2 %, or None."""
-    counts: dict[str, int] = {}
-    rates = sorted(rates)
-    if not rates or rates[-1] <= 1.02 * rates[0]:
-        return None
-    for rate in rates:
-        counts[f"{rate:.4g}"] = counts.get(f"{rate:.4g}", 0) + 1
-    most = sorted(counts, key=lambda rate: -counts[rate])
-    listed = ", ".join(f"{rate} in {counts[rate]}" for rate in most[:_SHOWN])
-    more = f" and {len(most) - _SHOWN} more" if len(most) > _SHOWN else ""
-    return (
-        f"several frame rates: {listed}{more} of {len(rates)} videos; data.stride counts frames, so clips of "
-        "these videos span different times; to avoid this, convert the videos to one rate"
-    )
 
 
 def _some(names: tuple[str, ...]) -> str:

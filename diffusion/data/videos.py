@@ -1,13 +1,16 @@
-"""Decoded videos: their interface, and how their raw frames are read from a file."""
+"""Decoded videos: their interface, how their raw frames are read from a file, and a warning for different rates."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from diffusion.data import DataError
+
+_RATES_SHOWN = 3  # in a warning
 
 
 class Videos(Protocol):
@@ -58,3 +61,20 @@ def read_frames(path: Path, frames: slice, *, length: int, size: int, channels: 
     if pixels.size != wanted:
         raise DataError(f"{path} is damaged: it ends too soon")
     return pixels.reshape(-1, size, size, channels)[::step]
+
+
+def several_rates(rates: Iterable[float]) -> str | None:
+    """A warning for videos whose frames per second differ by more than 2 %, or None."""
+    counts: dict[str, int] = {}
+    rates = sorted(rates)
+    if not rates or rates[-1] <= 1.02 * rates[0]:
+        return None
+    for rate in rates:
+        counts[f"{rate:.4g}"] = counts.get(f"{rate:.4g}", 0) + 1
+    most = sorted(counts, key=lambda rate: -counts[rate])
+    listed = ", ".join(f"{rate} in {counts[rate]}" for rate in most[:_RATES_SHOWN])
+    more = f" and {len(most) - _RATES_SHOWN} more" if len(most) > _RATES_SHOWN else ""
+    return (
+        f"several frame rates: {listed}{more} of {len(rates)} videos; data.stride counts frames, so clips of "
+        "these videos span different times; to avoid this, convert the videos to one rate"
+    )

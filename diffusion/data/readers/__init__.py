@@ -9,9 +9,9 @@ from diffusion.data.files import ANIMATED, ARRAYS
 from diffusion.data.readers.arrays import arrays
 from diffusion.data.readers.movies import movie
 from diffusion.data.readers.pictures import animation, frame_folder
-from diffusion.data.readers.recording import Recording, UnreadableVideo, shrink
+from diffusion.data.readers.recording import Recording, UnreadableVideo
 
-__all__ = ["Recording", "UnreadableVideo", "recordings", "shrink"]
+__all__ = ["Recording", "UnreadableVideo", "recordings"]
 
 
 def recordings(path: Path, size: int) -> Iterator[Recording]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion.data.readers.recording import BLOCK, UNKNOWN_FPS, Recording, UnreadableVideo, shrink, too_many_pixels
+from diffusion.data.readers.pixels import centre_square, too_many_pixels
+from diffusion.data.readers.recording import BLOCK, Recording, UnreadableVideo
 
 _BLOCK_PIXELS = BLOCK * 1024 * 1024
 _MOST_BYTES = 8 * 2**30  # of an array in an archive, which is read as a whole
@@ -29,8 +30,8 @@ def arrays(path: Path, size: int) -> Iterator[Recording]:
         if reason := too_many_pixels(height, width):
             raise UnreadableVideo(path, reason)
         step = max(1, min(BLOCK, _BLOCK_PIXELS // (height * width)))
-        blocks = (shrink(video[start : start + step], size) for start in range(0, len(video), step))
-        yield Recording(UNKNOWN_FPS, height, width, channels, blocks)
+        blocks = (centre_square(video[start : start + step], size) for start in range(0, len(video), step))
+        yield Recording(height, width, channels, blocks)
 
 
 def _from_npz(path: Path) -> np.ndarray:

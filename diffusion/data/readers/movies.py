@@ -17,17 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.data.readers.pixels import Orientation, over_background, too_many_pixels
 from diffusion.data.readers.recording import (
     UNKNOWN_FPS,
-    Orientation,
     Recording,
     UnreadableVideo,
     decode_first,
     in_blocks,
     no_frames,
-    over_background,
-    shrink,
-    too_many_pixels,
     uneven,
 )
 from temporal_zoo._support.packages import need
@@ -142,7 +139,7 @@ def _recording(av: ModuleType, container: Any, path: Path, size: int) -> Recordi
             yield from in_blocks(square(frame) for frame in frames)
         tally.finish(recording, declared)
 
-    recording = Recording(declared or UNKNOWN_FPS, height, width, 3, blocks())
+    recording = Recording(height, width, 3, blocks(), fps=declared or UNKNOWN_FPS)
     return recording
 
 
@@ -242,7 +239,7 @@ class _Square:
                 raise UnreadableVideo(self._path, reason)
         frame = self._opaque(frame)
         picture = self._resize.reformat(frame, width, height, format="rgb24", interpolation="AREA").to_ndarray()
-        return self._orientation.apply(shrink(picture[None], self._size)[0])
+        return self._orientation.square(picture, self._size)
 
     def _opaque(self, frame: Any) -> Any:
         """Blends a frame with the background; returns the frame itself if nothing is transparent."""

@@ -15,19 +15,8 @@ import numpy as np
 
 from diffusion.data.files import images_of
 from diffusion.data.names import printable
-from diffusion.data.readers.recording import (
-    UNKNOWN_FPS,
-    Orientation,
-    Recording,
-    UnreadableVideo,
-    decode_first,
-    in_blocks,
-    no_frames,
-    over_background,
-    shrink,
-    too_many_pixels,
-    uneven,
-)
+from diffusion.data.readers.pixels import Orientation, over_background, too_many_pixels
+from diffusion.data.readers.recording import Recording, UnreadableVideo, decode_first, in_blocks, no_frames, uneven
 from temporal_zoo._support.packages import need
 
 _EXIF_ORIENTATION = 0x0112
@@ -63,7 +52,7 @@ def frame_folder(path: Path, size: int) -> Iterator[Recording]:
                 lost.append(error)
                 continue
             sizes.setdefault(orientation.shown(*pixels.shape[:2]), file.name)
-            yield orientation.apply(shrink(pixels[None], size)[0])
+            yield orientation.square(pixels, size)
 
     _, pictures = decode_first(squares(), lambda: lost[0] if lost else no_frames(path))
     (height, width), *_ = sizes
@@ -77,7 +66,7 @@ def frame_folder(path: Path, size: int) -> Iterator[Recording]:
             (h0, w0), (h1, w1), *_ = sizes
             recording.notes.append(f"its pictures differ in size, for example {w0} x {h0} and {w1} x {h1} pixels")
 
-    recording = Recording(UNKNOWN_FPS, height, width, 3, blocks())
+    recording = Recording(height, width, 3, blocks())
     yield recording
 
 
@@ -103,7 +92,7 @@ def animation(path: Path, size: int) -> Iterator[Recording]:
                 errors.append(error)
                 return
             milliseconds.append(float(picture.info.get("duration", 0)))
-            yield orientation.apply(shrink(pixels[None], size)[0])
+            yield orientation.square(pixels, size)
 
     try:
         _, pictures = decode_first(squares(), lambda: errors[0] if errors else no_frames(path))
@@ -122,7 +111,7 @@ def animation(path: Path, size: int) -> Iterator[Recording]:
         elif note := uneven(np.array(milliseconds) / 1000, recording.fps):
             recording.notes.append(note)
 
-    recording = Recording(UNKNOWN_FPS, picture.height, picture.width, 3, blocks())
+    recording = Recording(picture.height, picture.width, 3, blocks())
     yield recording
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from diffusion.data import DataError
 from diffusion.data.layouts import search
-from diffusion.data.readers import UnreadableVideo, recordings, shrink
+from diffusion.data.readers import UnreadableVideo, recordings
+from diffusion.data.readers.pixels import centre_square
 from diffusion.data.splits import select
 from temporal_zoo._support.packages import MissingPackage
 
@@ -64,17 +65,17 @@ def test_a_video_of_another_shape_is_cropped_and_resized(tmp_path):
     write_video(tmp_path / "wide.mkv", frames, "ffv1", "bgr0")
     (back,) = decode(tmp_path / "wide.mkv", 8)
     assert back.shape == (70, 8, 8, 3)
-    assert np.abs(back.astype(int) - shrink(frames, 8)).max() <= 3
+    assert np.abs(back.astype(int) - centre_square(frames, 8)).max() <= 3
 
 
-def test_shrinking_averages_areas():
+def test_resizing_averages_areas():
     frames = np.random.default_rng(0).integers(0, 256, (3, 12, 18, 3), dtype=np.uint8)
     centre = frames[:, :, 3:15].astype(float)
     halves = centre.reshape(3, 6, 2, 6, 2, 3).mean((2, 4))
-    assert np.abs(shrink(frames, 6) - halves).max() <= 0.5 + 1e-4
-    assert np.abs(shrink(frames, 5).mean((1, 2)) - centre.mean((1, 2))).max() < 1
-    assert np.array_equal(shrink(frames, 12), frames[:, :, 3:15])
-    assert shrink(frames, 30).shape == (3, 30, 30, 3)
+    assert np.abs(centre_square(frames, 6) - halves).max() <= 0.5 + 1e-4
+    assert np.abs(centre_square(frames, 5).mean((1, 2)) - centre.mean((1, 2))).max() < 1
+    assert np.array_equal(centre_square(frames, 12), frames[:, :, 3:15])
+    assert centre_square(frames, 30).shape == (3, 30, 30, 3)
 
 
 @pytest.mark.parametrize("shape", [(7, 16, 16, 3), (7, 16, 16, 1), (2, 7, 16, 16, 3)])

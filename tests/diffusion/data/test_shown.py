@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diffusion.data.changes import several_rates
-from diffusion.data.readers import Recording, UnreadableVideo, movies, recording, recordings, shrink
+from diffusion.data.readers import Recording, UnreadableVideo, movies, recordings
+from diffusion.data.readers import pixels as pixel_math
+from diffusion.data.readers.pixels import centre_square
+from diffusion.data.videos import several_rates
 
 av = pytest.importorskip("av")
 Image = pytest.importorskip("PIL.Image")
@@ -110,7 +112,7 @@ def test_ordinary_videos_are_resized_and_cropped_to_the_same_bits_as_before(tmp_
         container.streams.video[0].codec_context.thread_count = 1
         for frame in container.decode(video=0):
             small = resize.reformat(frame, 22, 16, format="rgb24", interpolation="AREA").to_ndarray()
-            expected.append(shrink(small[None], 16)[0])
+            expected.append(centre_square(small[None], 16)[0])
     pixels, video = read(path, 16)
     assert np.array_equal(pixels, np.stack(expected))
     assert (video.height, video.width, video.fps, video.lost, video.notes) == (40, 56, pytest.approx(10), 0, [])
@@ -180,12 +182,12 @@ def test_transparent_pixels_of_videos_show_the_background(tmp_path, name, codec,
     rgba[:, 16:, 3] = 0
     pixels, _ = read(write(tmp_path / name, [rgba] * 4, codec, pix_fmt), 8)
     assert differ(pixels[:, :, :4], np.uint8(100)) < 3
-    assert differ(pixels[:, :, 4:], np.uint8(recording.BACKGROUND)) < 3
+    assert differ(pixels[:, :, 4:], np.uint8(pixel_math.BACKGROUND)) < 3
 
 
 def test_colours_mix_with_the_background_by_their_alpha():
     rgba = np.array([[[0, 100, 200, 255], [0, 100, 200, 51], [0, 100, 200, 0]]], np.uint8)
-    assert recording.over_background(rgba).tolist() == [[[0, 100, 200], [204, 224, 244], [255, 255, 255]]]
+    assert pixel_math.over_background(rgba).tolist() == [[[0, 100, 200], [204, 224, 244], [255, 255, 255]]]
 
 
 def needs_disposition() -> None:
@@ -301,7 +303,7 @@ def test_reading_of_an_endless_container_stops():
 
 
 def test_pictures_too_large_for_memory_are_errors_that_name_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(recording, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(pixel_math, "MOST_PIXELS", 1000)
     write(tmp_path / "large.mkv", [corners()] * 4)
     Image.fromarray(corners()).save(tmp_path / "0.png")
     np.save(tmp_path / "large.npy", np.zeros((4, 32, 32, 3), np.uint8))
@@ -311,7 +313,7 @@ def test_pictures_too_large_for_memory_are_errors_that_name_the_file(tmp_path, m
 
 
 def test_a_long_strip_is_an_error_and_is_not_enlarged(tmp_path, monkeypatch):
-    monkeypatch.setattr(recording, "MOST_PIXELS", 10_000)
+    monkeypatch.setattr(pixel_math, "MOST_PIXELS", 10_000)
     path = write(tmp_path / "strip.mkv", [np.zeros((2, 400, 3), np.uint8)] * 2)
     with pytest.raises(UnreadableVideo, match=r"strip\.mkv: a picture of 12800 x 64 pixels is too large"):
         read(path, 64)
@@ -420,7 +422,7 @@ def test_transparent_pixels_of_pictures_show_the_background(tmp_path, mode):
     else:
         picture, how = Image.new(mode, (32, 32)), {}
     pixels, _ = read(save(tmp_path / "v", picture, **how))
-    assert (pixels == recording.BACKGROUND).all()
+    assert (pixels == pixel_math.BACKGROUND).all()
 
 
 @pytest.mark.parametrize("ending", ["png", "apng", "webp", "gif"])
