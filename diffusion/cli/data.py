@@ -51,8 +51,8 @@ def inspect(source: str, size: int) -> None:
     console.print(_table(path, findings, size))
     _list(console, findings.bad, "cannot be decoded and are left out")
     _list(console, findings.notes, "are kept, with a note")
-    if remark := several_rates(findings.rates.elements()):
-        console.print(remark, highlight=False, soft_wrap=True)
+    if warning := several_rates(findings.rates.elements()):
+        console.print(warning, highlight=False, soft_wrap=True)
     if not findings.lengths:
         raise DataError(f"nothing in {printable(path)} can be decoded; the first: {'; '.join(findings.bad[:3])}")
     console.print("Train on it:")
@@ -88,8 +88,8 @@ def build(source: str, size: int, out: Path | None, strict: bool) -> None:
     console = Console(stderr=True)
     _list(console, bad, "cannot be decoded and are left out")
     _list(console, notes, "are kept, with a note")
-    if remark := several_rates(video.fps for video in read_index(folder)[1]):
-        console.print(remark, highlight=False, soft_wrap=True)
+    if warning := several_rates(video.fps for video in read_index(folder)[1]):
+        console.print(warning, highlight=False, soft_wrap=True)
     if others := _others(Counter(read_meta(folder)["others"])):
         console.print(f"not videos: {others}", markup=False, highlight=False, soft_wrap=True)
     click.echo(os.fsencode(folder))  # as bytes, because a name need not be UTF-8

@@ -82,7 +82,7 @@ def _show(steps: Iterator[Progress], console: Console) -> None:
     type=click.Choice(["ancestral", "ddim"]),
     default="ancestral",
     show_default=True,
-    help="For a run.",
+    help="Sampler, for a run.",
 )
 @click.option(
     "--steps",

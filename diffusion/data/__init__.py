@@ -1,8 +1,8 @@
 """Cuts clips from videos: `open_clips(DataConfig(source="videos/"), split="train").draw(number, seed)`.
 
 A `source` (a path or a built-in name) has video files, which a layout in `layouts` finds.  `readers` decode them,
-`build` writes the frames into a cache, `cache` opens it as `videos` of one split, and `clips` cuts clips from these.  The
-videos of builtin:mazes are rendered (`maze_videos`, `mazes`, `raycast`) and not decoded.
+`build` writes the frames into a cache, `cache` opens it as `videos` of one split, and `clips` cuts clips from these.
+The videos of builtin:mazes are rendered (`maze_videos`, `mazes`, `raycast`) and not decoded.
 
 Other packages import names of this file, and `diffusion.data.clips.ClipSource`.  Importing this package does not import
 torch, so that configurations and `--help` stay light.

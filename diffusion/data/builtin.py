@@ -7,7 +7,6 @@ from pathlib import Path
 from diffusion.data import DataError
 from temporal_zoo.config import nearest
 
-DOOM_FOLDER = Path(__file__).parent / "doom_mazes"
 BUILTINS = {
     "mazes": "procedural first-person mazes, rendered on demand: any number of videos, no files",
     "doom": "20 recorded walks through Doom-like mazes, 300 frames each; needs PyAV",
@@ -38,7 +37,7 @@ def files_of(source: str) -> Path:
     if name == "mazes":
         raise DataError(f"{source} has no files, its videos are rendered; show some with: zoo data preview {source}")
     if name == "doom":
-        return DOOM_FOLDER
+        return Path(__file__).parent / "doom_mazes"
     try:
         return Path(source).expanduser()
     except RuntimeError as error:

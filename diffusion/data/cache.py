@@ -68,8 +68,8 @@ def cached_videos(source: Path, config: DataConfig, split: Split, *, without: Co
         log.warning("%s holds a single video, which is used for training and for testing", printable(source))
     picked = [videos[index] for index in chosen][: config.videos]
     picked = [video for video in picked if not any(is_video_of(video.name, file) for file in without)]
-    if remark := several_rates(video.fps for video in picked):
-        log.warning("%s: %s", printable(source), remark)
+    if warning := several_rates(video.fps for video in picked):
+        log.warning("%s: %s", printable(source), warning)
     return CachedVideos(folder, picked, size=meta["size"], channels=max(video.channels for video in videos))
 
 

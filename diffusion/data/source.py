@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from diffusion.data.build import is_cache, read_index, read_meta
-from diffusion.data.builtin import DOOM_FOLDER, builtin, files_of
+from diffusion.data.builtin import builtin, files_of
 from diffusion.data.cache import cached_videos
 from diffusion.data.config import DataConfig, Split
 from diffusion.data.files import VideoFile
@@ -95,8 +95,6 @@ class FileSource:
     @property
     def has_splits(self) -> bool:
         """See `Source`."""
-        if self._path == DOOM_FOLDER:
-            return True
         in_cache = [] if self._meta is None else [video.name for video in read_index(self._path)[1]]
         return has_splits(in_cache or [file.name for file in self.files])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from diffusion.data import DataError, layouts
+from diffusion.data import DataConfig, DataError, layouts, open_clips, open_source
 from diffusion.data.layouts import layout_of, search
 from temporal_zoo._support.record import read
 from temporal_zoo.cli.main import zoo
@@ -76,6 +76,20 @@ def test_evaluation_takes_the_test_split_of_a_new_layout(source, toy, videos):
     out = run("evaluate", fake, "--real", source, "--extractor", "plain").stdout
     assert f"against {source}: 2 clips of 2 videos" in out
     assert "reference test" in out
+
+
+def test_a_built_cache_has_the_splits_of_its_layout(source, toy, tmp_path):
+    run("data", "build", source, "--size", 8, "--out", tmp_path / "built")
+    source.rename(tmp_path / "elsewhere")
+    built = open_source(str(tmp_path / "built"))
+    assert (built.decoded_size, built.files, built.has_splits) == (8, [], True)
+    config = DataConfig(source=str(tmp_path / "built"), size=8, frames=3)
+    assert open_clips(config, split="test").videos.names == ["test/04.npy", "test/05.npy"]
+
+
+@pytest.mark.parametrize("name", ["builtin:mazes", "builtin:doom"])
+def test_built_in_sources_have_splits(name):
+    assert open_source(name).has_splits
 
 
 @pytest.mark.parametrize("name", layouts.names())
