@@ -162,8 +162,8 @@ def test_arrays_of_floats(cache, tmp_path):
     ("change", "message"),
     [
         ({"count": 1}, "needs at least 2"),
-        ({"frames": 11}, "clips of 11 frames"),
-        ({"size": 6}, "clips of 6 size"),
+        ({"frames": 11}, "the frames of the clips differ: 11 in"),
+        ({"size": 6}, "the size of the clips differ: 6 in"),
     ],
 )
 def test_sets_that_cannot_be_compared(cache, videos, means, change, message):
