@@ -81,7 +81,7 @@ class Evaluation:
             ours, theirs = getattr(fake, what), getattr(real, what)
             if ours != theirs:
                 raise EvaluationError(
-                    f"the {what} of the clips differ: {ours} in {fake.name}, {theirs} in {real.name}; compare equal ones"
+                    f"the {what} of the clips differ: {ours} in {fake.name}, {theirs} in {real.name}; use equal ones"
                 )
         self.real, self.fake, self.second = real, fake, second
         self.extractor, self.protocol, self.seed = extractor, protocol, seed
