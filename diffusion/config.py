@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from diffusion.data.config import DataConfig
+from diffusion.data import DataConfig
 from temporal_zoo import config as configuration
 from temporal_zoo.config import Config, ConfigError, option
 
