@@ -29,7 +29,10 @@ _SWEEPS = ("quick", "paper", "scaling")
 UNFINISHED = 3
 
 
-@click.command()
+@click.command(
+    short_help="Measures time and memory of mixers at several lengths.",
+    epilog="Exit code 1: a case failed, crashed, timed out or disagrees.  Exit code 3: the time limit ended the command early.",
+)
 @click.option(
     "--layers", default="attn,bimamba", show_default=True, help="Mixers, separated by commas; options after colons."
 )

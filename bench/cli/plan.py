@@ -16,7 +16,10 @@ from temporal_zoo.config import ConfigError
 _CHECKPOINTING = ("none", "mixers", "blocks")
 
 
-@click.command()
+@click.command(
+    short_help="Plans which mixers fit on a GPU, and at how many frames.",
+    epilog="Exit code 1: nothing fits, or a measured peak differs from its plan by more than 10 %.",
+)
 @click.option("--gpu", default="a100-40gb", show_default=True,
               help="A name such as a100-80gb or h200, bytes such as 24GiB, or cpu:16GiB.")  # fmt: skip
 @click.option("--layers", default="attn,flash,bimamba", show_default=True, help="Mixers, separated by commas.")
