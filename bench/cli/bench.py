@@ -31,7 +31,7 @@ UNFINISHED = 3
 
 @click.command(
     short_help="Measures time and memory of mixers at several lengths.",
-    epilog="Exit code 1: a case failed, crashed, timed out or disagrees.  Exit code 3: the time limit ended the command early.",
+    epilog="Exit code 1: a case failed, crashed, timed out or disagrees.  Exit code 3: the time limit was reached.",
 )
 @click.option(
     "--layers", default="attn,bimamba", show_default=True, help="Mixers, separated by commas; options after colons."
