@@ -1,4 +1,4 @@
-"""What the checks of the contract are made of: mixers and clips to probe with, gradients, sweeps, and comparisons."""
+"""Tools of the checks: mixers, clips, training steps, and comparisons with error messages."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Make = Callable[[], Mixer]
 
 Check = Callable[[Make], None]
 
-SAME = 1e-4  # two ways to compute one thing in float32 may differ by this share of the largest value
-FELT = 1e-5  # an input whose change moves no output by more than this share of the largest value has no effect
+TOLERANCE = 1e-4  # largest relative difference of two float32 computations of the same function
+MIN_EFFECT = 1e-5  # smallest relative change of an output that counts as an effect of an input
 
 
 class ContractError(AssertionError):
-    """A mixer breaks the contract; the message says how, and what that would do to an experiment."""
+    """A mixer breaks the contract; the message says how, and what this would mean for an experiment."""
 
 
-def awake(make: Make) -> Mixer:
-    """A new mixer in evaluation mode in which nothing hides behind a gate, bias or table that starts at zero."""
+def with_nonzero_weights(make: Make) -> Mixer:
+    """A new mixer in evaluation mode, with noise on its parameters, because initial zeros would hide bugs."""
     mixer = make().eval()
     with torch.no_grad():
         for parameter in mixer.parameters():
@@ -40,56 +40,59 @@ def ragged(mixer: Mixer) -> tuple[Tensor, Tensor]:
     return x, lengths
 
 
-def trained(
+def training_step(
     mixer: Mixer, x: Tensor, weights: Tensor, lengths: Tensor | None, *, run: Callable[..., Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """One step of training on the loss sum(weights * y): y and its gradients by name, zero where one is missing.
+    """Forward and backward pass of the loss sum(weights * y).
 
-    `run` computes y in place of the mixer, with its parameters.
+    Args:
+        run: a function that computes y instead of the mixer, with its parameters, such as a compiled mixer.
+
+    Returns:
+        "output" -> y, and "gradient of NAME" -> a gradient, zero if autograd has none.
     """
     x = x.detach().requires_grad_()
-    wanted = {"gradient of the input": x}
-    wanted |= {f"gradient of {name}": parameter for name, parameter in mixer.named_parameters()}
+    inputs = {"gradient of the input": x}
+    inputs |= {f"gradient of {name}": parameter for name, parameter in mixer.named_parameters()}
     y = mixer(x, lengths) if run is None else run(x, lengths)
-    found = torch.autograd.grad((y * weights).sum(), list(wanted.values()), allow_unused=True)
-    slopes = (torch.zeros_like(w) if f is None else f for w, f in zip(wanted.values(), found, strict=True))
-    return {"output": y.detach(), **dict(zip(wanted, slopes, strict=True))}
+    gradients = torch.autograd.grad((y * weights).sum(), list(inputs.values()), materialize_grads=True)
+    return {"output": y.detach(), **dict(zip(inputs, gradients, strict=True))}
 
 
 def in_chunks(mixer: Mixer, x: Tensor, weights: Tensor, size: int = 3) -> dict[str, Tensor]:
-    """`trained` over chunks of `size` frames, under names of its own; empty for mixers without chunks."""
+    """`training_step` over chunks of `size` frames, as "NAME in chunks"; empty for mixers without chunks."""
     if not isinstance(mixer, StatefulMixer) or not mixer.passes:
         return {}
     run = lambda x, lengths: torch.cat(over_chunks(mixer, x.split(size, dim=1)), dim=1)
-    return {f"{name} in chunks": tensor for name, tensor in trained(mixer, x, weights, None, run=run).items()}
+    return {f"{name} in chunks": tensor for name, tensor in training_step(mixer, x, weights, None, run=run).items()}
 
 
-def share(got: Tensor, wanted: Tensor) -> float:
-    """The largest difference as a share of the largest value; NaN where anything is."""
-    if not wanted.numel():
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """max |actual - expected| / max |expected|; NaN if a tensor has NaN, 0 for empty tensors."""
+    if not expected.numel():
         return 0.0
-    return float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
+    return float((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
 
 
-def distance(got: Tensor, wanted: Tensor) -> float:
-    """Root mean square of the difference relative to that of the wanted values."""
-    return float((got.float() - wanted).norm() / wanted.norm().clamp(min=1e-6))
+def rms_error(actual: Tensor, expected: Tensor) -> float:
+    """Root mean square of the difference, relative to the root mean square of `expected`."""
+    return float((actual.float() - expected).norm() / expected.norm().clamp(min=1e-6))
 
 
-def require(holds: bool, otherwise: str) -> None:
-    """Raises unless something holds."""
-    if not holds:
-        raise ContractError(otherwise)
+def require(condition: bool, message: str) -> None:
+    """Raises ContractError with the message unless the condition is true."""
+    if not condition:
+        raise ContractError(message)
 
 
-def same(got: Tensor, wanted: Tensor, otherwise: str) -> None:
-    """Raises unless two tensors agree to `SAME`."""
-    difference = share(got.detach(), wanted.detach())
-    # Written so that NaN fails.
-    require(difference <= SAME, f"{otherwise} (off by {difference:.2g} of the largest value)")
+def require_same(actual: Tensor, expected: Tensor, message: str) -> None:
+    """Raises ContractError unless two tensors agree to `TOLERANCE`."""
+    error = relative_error(actual.detach(), expected.detach())
+    # `not (error > TOLERANCE)` would accept NaN.
+    require(error <= TOLERANCE, f"{message} (off by {error:.2g} of the largest value)")
 
 
-def same_training(got: dict[str, Tensor], wanted: dict[str, Tensor], otherwise: str) -> None:
-    """Raises unless two results of `trained` agree to `SAME`; `otherwise` has a place for what differs."""
-    for name, tensor in wanted.items():
-        same(got[name], tensor, otherwise.format(name))
+def require_same_step(actual: dict[str, Tensor], expected: dict[str, Tensor], message: str) -> None:
+    """Raises ContractError unless two results of `training_step` agree; `{}` in the message is the name of a tensor."""
+    for name, tensor in expected.items():
+        require_same(actual[name], tensor, message.format(name))
