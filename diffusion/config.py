@@ -15,8 +15,12 @@ MOST_FRAMES = 2**16
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
-    """The space-time U-Net; the defaults are the paper's (arXiv 2403.07711) except where a line says otherwise."""
+    """The network; the defaults are those of arXiv 2403.07711 except where a line says otherwise.
 
+    A backbone reads the fields that it has a use for; the U-Net reads all.
+    """
+
+    backbone: str = option("unet", "the network: the name of a file in diffusion/model/backbones")
     mixer: str = option("bimamba", 'which mixer in which slot: "bimamba", "flash:heads=4", "bimamba+flash@mid"')
     slots: tuple[str, ...] = option(
         (), "slots that hold a mixer, of stem, down0.., mid, up0..; none listed: all of them"
@@ -48,6 +52,10 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backbone == "unet":
+            self._check_unet()
+
+    def _check_unet(self) -> None:
         if not self.multipliers:
             raise ConfigError("ModelConfig.multipliers is empty; a network has at least one level, such as 1,2,4")
         if self.width % 2:
@@ -119,5 +127,5 @@ class TrainConfig(Config):
 
 
 def fields() -> list[tuple[str, str, str, str]]:
-    """(path, type, default, doc) of every field that `--set` takes, such as ("model.width", "whole number", "64", ...)."""
+    """(path, type, default, doc) of every field that `--set` takes: ("model.width", "whole number", "64", ...)."""
     return configuration.fields(TrainConfig)

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from diffusion.ablations.counting import Counted
-from diffusion.model.slots import assign
+from diffusion.model import backbones
 from temporal_zoo import build, get, registry
 from temporal_zoo.cli.main import zoo
 from temporal_zoo.contract import CHECKS, outcomes
@@ -75,7 +75,7 @@ def no_work(monkeypatch, tmp_path):
     """Commands end where they would begin to work."""
 
     def no_run(config, *_):
-        assign(config.model.mixer, len(config.model.multipliers), config.model.slots)
+        backbones.mixers(config.model)
         raise Understood
 
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))

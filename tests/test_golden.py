@@ -16,7 +16,7 @@ import torch
 
 from diffusion.ablations import catalogue
 from diffusion.ablations.job import Trial
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.model.mixer_text import FLAVOURS, SILENT
 from diffusion.presets import PRESETS, preset
 from temporal_zoo import build, get, names
@@ -52,7 +52,7 @@ def presets():
     for name in PRESETS:
         config = preset(name)
         with torch.device("meta"):
-            state = shapes(Backbone(config.model))
+            state = shapes(build_network(config.model))
         digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
         found[name] = {"config": config.to_dict(), "tensors": len(state), "state_digest": digest}
         found[name] |= {"state": state} if name in SHOWN else {}

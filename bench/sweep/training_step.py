@@ -31,7 +31,7 @@ def training_step(
         dtype: of the arithmetic, see `diffusion.training.step.TrainingStep`.
     """
     from diffusion import presets
-    from diffusion.model.backbone import Backbone
+    from diffusion.model.backbones import build_network
     from diffusion.process.process import Process
     from diffusion.training import step
 
@@ -39,7 +39,7 @@ def training_step(
     model = config.model.override(changes)
     with torch.device(device), torch.random.fork_rng():
         torch.manual_seed(SEED)
-        network = Backbone(model)
+        network = build_network(model)
         clean, noise = (torch.randn(clips, frames, model.channels, model.size, model.size) for _ in range(2))
         drawn = step.Drawn(clean, noise, torch.zeros(clips, dtype=torch.int64), None)
     process = Process.from_config(config.process)
@@ -48,12 +48,12 @@ def training_step(
 
 def paper_model(size: str) -> tuple[str, int, nn.Module]:
     """Mixer, heads and network (on the meta device) of the model of arXiv 2403.07711 that is printed with that size."""
-    from diffusion.model.backbone import Backbone
+    from diffusion.model.backbones import build_network
     from diffusion.presets import model_preset
 
     config = model_preset(f"paper-{size}")
     with torch.device("meta"):
-        return config.mixer, config.heads, Backbone(config)
+        return config.mixer, config.heads, build_network(config)
 
 
 class TrainingStep:

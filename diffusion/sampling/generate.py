@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from diffusion.clip import Clip, ClipBatch
 from diffusion.config import MOST_FRAMES, TrainConfig
 from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.process.process import Process, draw_noise
 from diffusion.process.randomness import generator
 from diffusion.process.samplers import ancestral, ddim, denoiser
@@ -84,7 +85,7 @@ def load_network(path: Path, device: torch.device) -> tuple[Backbone, TrainConfi
     """
     content = checkpoint.load(path, checkpoint.WEIGHTS)
     config = checkpoint.config_of(content, path)
-    network = Backbone(config.model, seed=0)
+    network = build_network(config.model, seed=0)
     checkpoint.fill(network, content["average"], path, {})
     return network.to(device).eval(), config, content["fps"]
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.config import TrainConfig
+from diffusion.model import backbones
 from diffusion.model.mixer_text import short
-from diffusion.model.slots import assign
 from diffusion.training.migrations import FORMAT, migrated
 from temporal_zoo._support.files import written_whole
 from temporal_zoo.config import ConfigError, nearest
@@ -102,7 +102,7 @@ def config_of(content: Mapping[str, Any], path: Path) -> TrainConfig:
     """
     try:
         config = TrainConfig.from_dict(content["config"])
-        assign(config.model.mixer, len(config.model.multipliers), config.model.slots)
+        backbones.mixers(config.model)
         return config
     except InvalidInput as error:
         raise CheckpointError(f"the configuration in {path} cannot be used: {error}") from error

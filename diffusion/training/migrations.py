@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from diffusion.model.backbones import unet
 from diffusion.model.mixer_text import SILENT, as_first_meant
 from diffusion.model.slots import assign
 from temporal_zoo.config import to_text
@@ -23,7 +24,7 @@ def _to_2(content: dict[str, Any]) -> dict[str, Any]:
     model = dict(content["config"]["model"])
     model["mixer"] = as_first_meant(model["mixer"])
     slots: dict[str, str] = {}
-    for slot, spec in assign(model["mixer"], len(model["multipliers"]), tuple(model["slots"])).items():
+    for slot, spec in assign(model["mixer"], unet.slots(len(model["multipliers"])), tuple(model["slots"])).items():
         slots.setdefault(_shared_name_1(spec), slot)
 
     def renamed(name: str) -> str:

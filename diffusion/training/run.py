@@ -23,8 +23,8 @@ from typing import Self
 import torch
 
 from diffusion.config import TrainConfig
+from diffusion.model import backbones
 from diffusion.model.mixer_text import short
-from diffusion.model.slots import assign
 from diffusion.training import checkpoint, circumstances
 from diffusion.training.trainer import Step, Trainer
 from temporal_zoo._support.environment import environment
@@ -72,8 +72,8 @@ class Run:
     def __init__(
         self, config: TrainConfig, folder: Path, device: torch.device, *, beside: Collection[str] = ()
     ) -> None:
-        # A misspelt mixer is told before a folder is made and videos are decoded.
-        assign(config.model.mixer, len(config.model.multipliers), config.model.slots)
+        # Refuses a misspelt mixer before it creates a folder and decodes videos.
+        backbones.mixers(config.model)
         self.folder = folder
         self.stopped_by: int | None = None
         self._lock = FolderLock(folder)

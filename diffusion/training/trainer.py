@@ -18,7 +18,7 @@ from diffusion.clip import Clip, ClipBatch
 from diffusion.config import ProcessConfig, TrainConfig
 from diffusion.data import open_clips
 from diffusion.data.source import ClipSource
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.model.mixer_text import explicit
 from diffusion.process.process import Process, draw_levels, draw_noise
 from diffusion.training import checkpoint
@@ -77,7 +77,7 @@ class Trainer:
         self._held_out = open_clips(config.data, split="test") if config.data.test_share else None
         self.config = config = resolve(config, self.clips)
         self.process = Process.from_config(config.process)
-        self.network = Backbone(config.model, seed=config.seed).to(device)
+        self.network = build_network(config.model, seed=config.seed).to(device)
         self.training_step = TrainingStep(self.network, self.process, config.optimizer, dtype=DTYPES[config.precision])
         assert self.training_step.average is not None
         assert self.training_step.optimizer is not None

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from diffusion.config import ModelConfig
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.model.blocks import GroupNorm, LevelEmbedding
 from temporal_zoo.config import ConfigError
 from temporal_zoo.ops import tracing, use_backend
@@ -20,7 +20,7 @@ SMALL = ModelConfig(
 
 
 def network(seed=0, **changes):
-    return Backbone(SMALL.replace(**changes), seed=seed)
+    return build_network(SMALL.replace(**changes), seed=seed)
 
 
 def clip_batch(rng, clips=2, frames=5):

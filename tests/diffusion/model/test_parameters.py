@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffusion.config import ModelConfig
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.model.blocks import FullAttention, LinearAttention, ResidualBlock
 from diffusion.presets import PAPER, model_preset
 
@@ -40,7 +40,7 @@ def count(module):
 
 def on_meta(config):
     with torch.device("meta"):
-        return Backbone(config)
+        return build_network(config)
 
 
 @pytest.mark.parametrize("size", TOTALS)

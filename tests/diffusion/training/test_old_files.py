@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion.ablations import keys
 from diffusion.ablations.ablation import Ablation, Drawing, Recipe, Scale, crossed
 from diffusion.ablations.grid import laid_out
 from diffusion.config import ModelConfig, OptimizerConfig, ProcessConfig, TrainConfig
@@ -153,7 +154,7 @@ def test_a_new_field_with_a_default_leaves_old_results_where_they_are(tmp_path, 
     plain = ModelConfig.to_dict
     monkeypatch.setattr(ModelConfig, "to_dict", lambda config: plain(config) | {"newer": "as before"})
     assert not any(map(grid(tmp_path / "ablation").is_done, grid(tmp_path / "ablation").trials))
-    monkeypatch.setattr("diffusion.ablations.keys.YOUNGER", {"model.newer": "as before"})
+    monkeypatch.setitem(keys.YOUNGER, "model.newer", "as before")
     found = grid(tmp_path / "ablation")
     assert all(map(found.is_done, found.trials))
 
