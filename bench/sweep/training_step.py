@@ -63,7 +63,6 @@ class TrainingStep:
         self.step = step
         self.drawn = drawn
         self.network = step.network
-        self._number = 0
 
     @property
     def noisy(self) -> Tensor:
@@ -84,8 +83,7 @@ class TrainingStep:
         return self.step.losses(self.drawn).mean()
 
     def __call__(self) -> None:
-        self._number += 1
-        self.step(self.drawn, self._number)
+        self.step(self.drawn)
 
     def pretend_a_step_was_taken(self) -> None:
         """Makes what the first step leaves behind, gradients and the optimizer's state, without a forward pass."""
@@ -104,6 +102,6 @@ class TrainingStep:
             "gradients": [parameter.grad for parameter in parameters if parameter.grad is not None],
             # Without the counts of steps, which are numbers and live on the CPU.
             "optimizer": [value for state in states for value in state.values() if value.ndim],
-            "average": list(average.model.parameters()) if average is not None else [],
+            "average": list(average.module.parameters()) if average is not None else [],
             "batch": [tensor for tensor in self.drawn if tensor is not None],
         }

@@ -202,7 +202,7 @@ class Run:
         except MissingPackage as error:
             log.warning("no pictures: %s", error)
             return False
-        clips = sample_clips(self.trainer.average.model, self.config, PREVIEW_CLIPS, fps=self.trainer.clips.fps)
+        clips = sample_clips(self.trainer.average.module, self.config, PREVIEW_CLIPS, fps=self.trainer.clips.fps)
         sheet, gif, curves = self._pictures(step)
         # The curves first: where the pictures of a step are, the curves go to that step.
         mixer = short(self.config.model.mixer)

@@ -80,8 +80,8 @@ class TrainingStep:
         with autocast(drawn.clean.device.type, self.dtype):
             return loss(self.network if network is None else network, self.process, *drawn)
 
-    def __call__(self, drawn: Drawn, number: int) -> Taken:
-        """Takes step `number`, counted from 1."""
+    def __call__(self, drawn: Drawn) -> Taken:
+        """Takes one step."""
         self.network.train()
         value = self.losses(drawn).mean()
         self.network.zero_grad(set_to_none=True)
@@ -91,7 +91,7 @@ class TrainingStep:
         finite = value.is_meta or bool(torch.isfinite(torch.stack([value.detach(), norm])).all())
         if finite and self.optimizer is not None and self.average is not None:
             self.optimizer.step()
-            self.average.update(self.network, number)
+            self.average.update_parameters(self.network)
         return Taken(value.detach(), norm, finite)
 
     def _backward(self, value: Tensor) -> None:

@@ -100,7 +100,7 @@ class Trainer:
             "step": self.step,
             "fps": self.clips.fps,
             "network": self.network.state_dict(),
-            "average": self.average.model.state_dict(),
+            "average": self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -112,7 +112,8 @@ class Trainer:
         """
         self.step = state["step"]
         checkpoint.fill(self.network, state["network"], path, {})
-        checkpoint.fill(self.average.model, state["average"], path, {})
+        checkpoint.fill(self.average.module, state["average"], path, {})
+        self.average.set_updates(self.step)
         checkpoint.fill_optimizer(self.optimizer, state["optimizer"], path)
         if self.step and not self.optimizer.state:
             raise checkpoint.CheckpointError(f"{path} is damaged: the optimizer has no state after {self.step} steps")
@@ -123,7 +124,7 @@ class Trainer:
             checkpoint.comparable(config)["model"] for config in (self.config, checkpoint.config_of(content, path))
         )
         reasons = checkpoint.differences(ours, theirs, "model.")
-        for network in (self.network, self.average.model):
+        for network in (self.network, self.average.module):
             checkpoint.fill(network, content["average"], path, reasons)
 
     @property
@@ -152,7 +153,7 @@ class Trainer:
         lr = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        taken = self.training_step(self._drawn(clips, config.process, config.seed, "noise", numbers), self.step + 1)
+        taken = self.training_step(self._drawn(clips, config.process, config.seed, "noise", numbers))
         value, norm = taken.loss.item(), taken.gradient_norm.item()
         if not taken.finite:
             raise TrainingFailed(
@@ -178,7 +179,7 @@ class Trainer:
         batch = self.config.batch
         with torch.no_grad():
             parts = [
-                self.training_step.losses(test.part(i, batch), self.average.model)
+                self.training_step.losses(test.part(i, batch), self.average.module)
                 for i in range(0, len(test.clean), batch)
             ]
         return torch.cat(parts).mean().item()

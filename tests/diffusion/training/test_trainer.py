@@ -148,15 +148,16 @@ def test_moving_average():
     plain = MovingAverage(network, decay=0.9, warmup=False)
     warm = MovingAverage(network, decay=0.9, warmup=True)
     torch.nn.init.ones_(network.weight)
-    for step in (1, 2):
-        for average in (plain, warm):
-            average.update(network, step)
-    assert plain.model.weight.item() == pytest.approx(1 - 0.9**2)
-    assert warm.model.weight.item() == pytest.approx(1 - 2 / 11 * 3 / 12)
-    assert not plain.model.weight.requires_grad
-    assert not plain.model.training
-    warm.update(network, 10**6)
-    assert warm.model.weight.item() == pytest.approx(1 - 2 / 11 * 3 / 12 * 0.9)
+    for average in (plain, warm):
+        for _ in range(2):
+            average.update_parameters(network)
+    assert plain.module.weight.item() == pytest.approx(1 - 0.9**2)
+    assert warm.module.weight.item() == pytest.approx(1 - 2 / 11 * 3 / 12)
+    assert not plain.module.weight.requires_grad
+    assert not plain.module.training
+    warm.set_updates(10**6 - 1)
+    warm.update_parameters(network)
+    assert warm.module.weight.item() == pytest.approx(1 - 2 / 11 * 3 / 12 * 0.9)
 
 
 def test_a_run_begins_from_a_checkpoint_s_averaged_weights(small, tmp_path):
@@ -165,8 +166,8 @@ def test_a_run_begins_from_a_checkpoint_s_averaged_weights(small, tmp_path):
     save(tmp_path / "checkpoint.pt", source.state())
     config = small(f"start={tmp_path}", "model.checkpointing=mixers")
     trainer = Trainer(config, CPU)
-    same(trainer.network.state_dict(), source.average.model.state_dict())
-    same(trainer.average.model.state_dict(), source.average.model.state_dict())
+    same(trainer.network.state_dict(), source.average.module.state_dict())
+    same(trainer.average.module.state_dict(), source.average.module.state_dict())
     assert trainer.step == 0
     trainer.advance()
     state = trainer.state()
@@ -210,4 +211,4 @@ def test_the_average_follows_the_weights_from_the_first_step(small):
     trainer.advance()
     now = trainer.network.to_out.weight.detach()
     assert not torch.equal(now, start)
-    torch.testing.assert_close(trainer.average.model.to_out.weight, start.lerp(now, 1 - 2 / 11))
+    torch.testing.assert_close(trainer.average.module.to_out.weight, start.lerp(now, 1 - 2 / 11))
