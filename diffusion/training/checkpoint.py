@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from diffusion.config import TrainConfig
 from diffusion.model import backbones
-from diffusion.model.mixer_text import short
 from diffusion.training.migrations import FORMAT, migrated
+from diffusion.training.resume import listed
 from temporal_zoo._support.files import written_whole
-from temporal_zoo.config import ConfigError, nearest
+from temporal_zoo.config import nearest
 from temporal_zoo.errors import InvalidInput
 
 NAME = "checkpoint.pt"
@@ -195,41 +195,3 @@ def fill_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], p
 
 def _shape(value: Any) -> torch.Size | None:
     return value.shape if isinstance(value, Tensor) else None
-
-
-def comparable(config: TrainConfig) -> dict[str, Any]:
-    """Plain values of a configuration, in which mixers that are the same have the same text."""
-    return config.replace(model=config.model.replace(mixer=short(config.model.mixer))).to_dict()
-
-
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Field ("model.width") -> its two values, for every field in which two configurations differ."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in [*theirs, *(key for key in ours if key not in theirs)]:
-        mine, other = ours.get(key), theirs.get(key)
-        if isinstance(mine, Mapping) and isinstance(other, Mapping):
-            found |= differences(mine, other, f"{prefix}{key}.")
-        elif mine != other:
-            found[f"{prefix}{key}"] = mine, other
-    return found
-
-
-def listed(found: Mapping[str, tuple[Any, Any]]) -> str:
-    """Lines "model.width: 32 in the checkpoint, 64 asked for"."""
-    return "\n".join(
-        f"  {field}: {theirs} in the checkpoint, {ours} asked for" for field, (ours, theirs) in found.items()
-    )
-
-
-def require_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: Path, *, ignore: frozenset[str]) -> None:
-    """Refuses to continue the run in `folder` under another configuration, except for the fields in `ignore`.
-
-    Raises:
-        ConfigError: with every difference.
-    """
-    found = {field: values for field, values in differences(ours, theirs).items() if field not in ignore}
-    if found:
-        raise ConfigError(
-            f"the run in {folder} was started with another configuration:\n{listed(found)}\n"
-            "use the same one, or another folder with --out"
-        )

@@ -25,7 +25,7 @@ import torch
 from diffusion.config import TrainConfig
 from diffusion.model import backbones
 from diffusion.model.mixer_text import short
-from diffusion.training import checkpoint, circumstances
+from diffusion.training import checkpoint, resume
 from diffusion.training.trainer import Step, Trainer
 from temporal_zoo._support.environment import environment
 from temporal_zoo._support.files import written_whole
@@ -37,11 +37,6 @@ from temporal_zoo.ops import tracing
 
 log = logging.getLogger("temporal_zoo.run")
 
-# What may differ when a run is continued: how long it goes on, how often it reports, where decoded videos are kept, and
-# what was read from the data.
-FREE = frozenset({
-    "steps", "save_every", "sample_every", "test_every", "data.cache", "model.channels", "model.size",
-})  # fmt: skip
 WEIGHTS = "weights.pt"
 PREVIEW_CLIPS = 4
 LABEL = 40  # characters of a mixer's text that the picture of the loss has room for
@@ -54,7 +49,7 @@ class Run:
     It holds the folder's lock until `close`, or until it is collected; `with Run(...) as run` closes it.
 
     Args:
-        config: what to train; an existing run must have been started with the same, but for `FREE`.
+        config: what to train; an existing run must have been started with the same, except for `resume.FREE`.
         folder: made if need be.
         device: where to train.
         beside: names of files of the caller that may lie in the folder before the run begins.
@@ -90,22 +85,22 @@ class Run:
         state, path = None, self.folder / checkpoint.NAME
         if path.exists():
             state = checkpoint.load(path, checkpoint.WHOLE)
-            theirs = checkpoint.comparable(checkpoint.config_of(state, path))
-            checkpoint.require_same(checkpoint.comparable(config), theirs, self.folder, ignore=FREE)
+            theirs = resume.comparable(checkpoint.config_of(state, path))
+            resume.require_same(resume.comparable(config), theirs, self.folder)
         self.trainer = Trainer(config, device, state, path)
         self.continued = state is not None
         self.config = self.trainer.config
         here, log = environment(), self.folder / "log.jsonl"
-        found = circumstances.circumstances(self.trainer.clips, device)
+        start = resume.start_record(self.trainer.clips, device)
         self.changed: list[str] = []
         if state is not None:
-            fields = checkpoint.differences(checkpoint.comparable(self.config), theirs)
+            fields = resume.differences(resume.comparable(self.config), theirs)
             self.changed += [f"{name}: {before} before, {now} now" for name, (now, before) in fields.items()]
-            self.changed += circumstances.changes(circumstances.last(log), circumstances.with_versions(found, here))
+            self.changed += resume.changes(resume.last_start(log), resume.with_versions(start, here))
         with written_whole(self.folder / "config.json") as file:
             file.write(json.dumps(self.config.to_dict(), indent=1).encode() + b"\n")
         self._session = Session(log, here)
-        self._session.write(circumstances.KIND, found)
+        self._session.write(resume.KIND, start)
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ from diffusion.data.source import ClipSource
 from diffusion.model.backbones import build_network
 from diffusion.model.mixer_text import explicit
 from diffusion.process.process import Process, draw_levels, draw_noise
-from diffusion.training import checkpoint
+from diffusion.training import checkpoint, resume
 from diffusion.training.step import DTYPES, Drawn, TrainingStep
 from temporal_zoo.errors import UserError
 
@@ -121,9 +121,9 @@ class Trainer:
     def _begin_from(self, path: Path) -> None:
         content = checkpoint.load(path, checkpoint.WEIGHTS)
         ours, theirs = (
-            checkpoint.comparable(config)["model"] for config in (self.config, checkpoint.config_of(content, path))
+            resume.comparable(config)["model"] for config in (self.config, checkpoint.config_of(content, path))
         )
-        reasons = checkpoint.differences(ours, theirs, "model.")
+        reasons = resume.differences(ours, theirs, "model.")
         for network in (self.network, self.average.module):
             checkpoint.fill(network, content["average"], path, reasons)
 

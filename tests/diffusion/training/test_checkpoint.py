@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from diffusion.training import checkpoint
-from diffusion.training.checkpoint import CheckpointError, differences, fill, find, listed, load, require_same, save
-from temporal_zoo.config import ConfigError
+from diffusion.training.checkpoint import CheckpointError, fill, find, load, save
+from diffusion.training.resume import differences
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -115,15 +115,3 @@ def test_weights_of_another_network_are_told_with_what_differs():
         fill(torch.nn.Linear(2, 4), weights, path, {})
     with pytest.raises(CheckpointError, match="network:\n  Missing key"):
         fill(torch.nn.Linear(3, 4), {}, path, {})
-
-
-def test_differences_are_listed_by_their_dotted_names():
-    ours = {"model": {"width": 64, "mixer": "flash", "slots": []}, "batch": 8, "new": 1}
-    theirs = {"model": {"width": 32, "mixer": "flash", "slots": []}, "batch": 8, "old": None}
-    assert differences(ours, theirs) == {"model.width": (64, 32), "new": (1, None)}
-    assert listed({"model.width": (64, 32)}) == "  model.width: 32 in the checkpoint, 64 asked for"
-    require_same(ours, theirs, Path("run"), ignore=frozenset({"model.width", "new"}))
-    with pytest.raises(
-        ConfigError, match=r"run in there was .*\n  model.width: 32 in .*\n.* another folder with --out"
-    ):
-        require_same(ours, theirs, Path("there"), ignore=frozenset({"new", "width"}))
