@@ -41,7 +41,7 @@ def training_step(
         torch.manual_seed(SEED)
         network = build_network(model)
         clean, noise = (torch.randn(clips, frames, model.channels, model.size, model.size) for _ in range(2))
-        drawn = step.Drawn(clean, noise, torch.zeros(clips, dtype=torch.int64), None)
+        drawn = step.TrainingBatch(clean, noise, torch.zeros(clips, dtype=torch.int64), None)
     process = Process.from_config(config.process)
     return TrainingStep(step.TrainingStep(network, process, config.optimizer, dtype=dtype, updates=updates), drawn)
 
@@ -59,7 +59,7 @@ def paper_model(size: str) -> tuple[str, int, nn.Module]:
 class TrainingStep:
     """The trainer's step (`diffusion.training.step.TrainingStep`) with the clips that it takes again and again."""
 
-    def __init__(self, step: step.TrainingStep, drawn: step.Drawn) -> None:
+    def __init__(self, step: step.TrainingStep, drawn: step.TrainingBatch) -> None:
         self.step = step
         self.drawn = drawn
         self.network = step.network

@@ -10,7 +10,7 @@ import torch
 from diffusion.config import TrainConfig
 from diffusion.model.backbones import build_network
 from diffusion.process.process import Process
-from diffusion.training.step import DTYPES, Drawn, TrainingStep
+from diffusion.training.step import DTYPES, TrainingBatch, TrainingStep
 from temporal_zoo._support.stored_bytes import stored_bytes
 from temporal_zoo.ops import Planned, planning
 
@@ -30,7 +30,7 @@ def counted(train: TrainConfig, device: str) -> Counted:
     with torch.device("meta"):
         network = build_network(model)
         clip = torch.empty(1, frames, model.channels, model.size, model.size)
-        drawn = Drawn(clip, clip, torch.zeros(1, dtype=torch.int64), None)
+        drawn = TrainingBatch(clip, clip, torch.zeros(1, dtype=torch.int64), None)
     process = Process.from_config(train.process)
     step = TrainingStep(network, process, train.optimizer, dtype=DTYPES[train.precision], updates=False)
     with planning(Planned(device.partition(":")[0])):

@@ -62,7 +62,7 @@ def test_moving_a_batch_keeps_everything():
         (torch.zeros(0, 3, 4, 4, dtype=torch.uint8), 12.0, r"none of them 0; got \(0, 3, 4, 4\)"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), 0.0, "fps must be positive"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), float("nan"), "fps must be positive"),
-        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8, device="meta"), 12.0, "lives on the CPU"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8, device="meta"), 12.0, "is on the CPU, but"),
     ],
 )
 def test_a_clip_refuses(pixels, fps, message):
@@ -84,7 +84,7 @@ VALUES = torch.zeros(2, 3, 1, 2, 2)
         ((VALUES, torch.tensor([0, 3])), r"must lie in 1\.\.3"),
         ((VALUES, torch.tensor([1.0, 2.0])), "lengths must be int64"),
         ((VALUES, torch.tensor([1])), r"lengths must be int64 of shape \(2,\)"),
-        ((VALUES + 0.5, torch.tensor([1, 3])), "behind a clip's length must be zero"),
+        ((VALUES + 0.5, torch.tensor([1, 3])), "after a clip's length must be zero"),
         ((VALUES, None, torch.tensor([1])), "labels must be int64"),
     ],
 )
@@ -97,7 +97,7 @@ def test_a_batch_refuses(arguments, message):
     ("clips", "message"),
     [
         ([], "at least one clip"),
-        ([clip(2), clip(2, size=4)], "share channels, height and width"),
+        ([clip(2), clip(2, size=4)], "must have equal channels, height and width"),
         ([clip(2, label=1), clip(2)], "1 of 2 clips have a label"),
     ],
 )

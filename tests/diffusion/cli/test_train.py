@@ -74,9 +74,9 @@ def test_from_an_empty_folder_to_clips(empty_folder):
     run = empty_folder / "runs" / "tiny-bimamba-state4"
     assert {path.name for path in (run / "samples").iterdir()} == {"0000004.png", "0000004.gif"}
     again = typed("train --mixer bimamba:state=4").stderr
-    assert again == "runs/tiny-bimamba-state4 is finished: 4 of 4 steps. Train on with --steps 8.\n"
+    assert again == "runs/tiny-bimamba-state4 is finished: 4 of 4 steps. To train longer: --steps 8\n"
     on = typed("train --mixer bimamba:state=4 --steps 5").stderr
-    assert "continuing at step 4: " in on
+    assert "resuming at step 4: " in on
     assert "finished: step 5 of 5" in on
     drawn = typed("sample runs/tiny-bimamba-state4 --count 2")
     assert drawn.stdout.startswith("2 clips of 3 frames: runs/tiny-bimamba-state4/clips/sheet.png, ")
@@ -108,8 +108,8 @@ def test_ctrl_c_stops_and_the_same_command_continues(empty_folder, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "advance", advance)
         stopped = typed("train --out run", code=130).stderr
-    assert "stopped, with a checkpoint; the same command continues: step 1 of 4" in stopped
-    assert "continuing at step 1" in typed("train --out run").stderr
+    assert "stopped, checkpoint saved; run the command again to resume: step 1 of 4" in stopped
+    assert "resuming at step 1" in typed("train --out run").stderr
     typed("train --out whole")
     ends = [checkpoint.load(empty_folder / name / "checkpoint.pt")["network"] for name in ("run", "whole")]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
@@ -153,7 +153,7 @@ def test_a_terminated_run_leaves_a_checkpoint_and_its_exit_code(empty_folder, sm
         child.send_signal(getattr(signal, name))
         told = child.stderr.read()
     assert child.returncode == 128 + getattr(signal, name)
-    assert "stopped, with a checkpoint; the same command continues" in told
+    assert "stopped, checkpoint saved; run the command again to resume" in told
     assert "Traceback" not in told
     steps = [record["step"] for record in history(empty_folder / "run")]
     assert checkpoint.load(empty_folder / "run" / "checkpoint.pt")["step"] == steps[-1]
@@ -221,7 +221,7 @@ def test_kill_minus_nine_loses_at_most_the_steps_since_the_checkpoint(empty_fold
     kept = checkpoint.load(empty_folder / "run" / "checkpoint.pt")["step"]
     assert reached - 2 <= kept <= reached
     told = typed(f"train --out run --steps {kept + 1} --set optimizer.decay=0 --set save_every=2").stderr
-    assert f"continuing at step {kept}: " in told
+    assert f"resuming at step {kept}: " in told
     assert [record["step"] for record in history(empty_folder / "run")] == list(range(1, kept + 2))
     typed(f"train --out whole --steps {kept + 1} --set optimizer.decay=0")
     ends = [checkpoint.load(empty_folder / name / "checkpoint.pt")["average"] for name in ("run", "whole")]
@@ -258,7 +258,7 @@ def test_a_run_of_another_configuration(empty_folder):
         ("--set optimizer.lr=nan", ["OptimizerConfig.lr is nan; it must be"]),
         ("--steps 0", ["--steps"]),
         ("--steps -3", ["--steps"]),
-        ("--device cuda:99", ["there is no device 'cuda:99' here; there is cpu"]),
+        ("--device cuda:99", ["there is no device 'cuda:99' here; choose from cpu"]),
         ("--device tpu", ["there is no device 'tpu' here"]),
         ("--data nowhere", ["no file or folder nowhere; built-in videos are written builtin:mazes"]),
         ("--data builtin:mzes", ['did you mean "mazes"']),
@@ -290,7 +290,7 @@ def test_a_damaged_checkpoint(empty_folder, content):
     typed("train --steps 1 --out run")
     (empty_folder / "run" / "checkpoint.pt").write_bytes(content)
     for command in ("train --out run", "sample run", "train --out other --start run"):
-        refused(command, "checkpoint.pt is not a checkpoint of ours, or is damaged: ")
+        refused(command, "checkpoint.pt is not a checkpoint of zoo train, or is damaged: ")
 
 
 def full(*_):
@@ -312,14 +312,14 @@ def test_a_full_disk_keeps_the_last_checkpoint(empty_folder, monkeypatch):
         (empty_folder / "run" / "log.jsonl").symlink_to("/dev/full")
         refused("train --steps 4 --out run", "No space left on device")
         (empty_folder / "log").replace(empty_folder / "run" / "log.jsonl")
-    assert "continuing at step 2" in typed("train --steps 4 --out run").stderr
+    assert "resuming at step 2" in typed("train --steps 4 --out run").stderr
 
 
 def test_a_loss_that_is_not_finite():
     message = refused(
         "train --out run --set optimizer.lr=1e30 --set optimizer.warmup=0", "training failed at step 2: loss"
     )
-    assert "nothing was updated" in message
+    assert "the step updated nothing" in message
 
 
 @pytest.fixture
@@ -367,7 +367,7 @@ def test_a_finished_run_leaves_its_weights_alone(trained, empty_folder):
 def test_sampler_options(trained):
     assert "1 clips of 7 frames" in typed("sample run --count 1 --frames 7 --steps 2").stdout
     assert "3 clips" in typed("sample run/checkpoint.pt --count 3 --batch 2 --sampler ancestral --out a").stdout
-    refused("sample run --steps 9", "9 sampling steps were asked for; this process has 8 levels")
+    refused("sample run --steps 9", "9 sampling steps are not possible; choose 1 to 8, the number of noise levels")
     refused("sample run --device cuda:99", "there is no device 'cuda:99' here")
     refused("sample run --count 0", "--count")
     refused("sample run --count 1000000000000", "--count")
@@ -388,9 +388,9 @@ def test_memory_that_runs_out_is_told_with_what_takes_less(trained, monkeypatch)
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     monkeypatch.setattr("diffusion.sampling.generate.sample_clips", full)
-    refused("sample run --count 1 --out a", "memory ran out", "fewer --frames")
+    refused("sample run --count 1 --out a", "out of memory", "fewer --frames")
     monkeypatch.setattr("diffusion.training.trainer.Trainer.advance", full)
-    refused("train --out run --steps 9 --set optimizer.decay=0.5", "memory ran out", "--set batch=1")
+    refused("train --out run --steps 9 --set optimizer.decay=0.5", "out of memory", "--set batch=1")
 
 
 def test_other_errors_of_torch_keep_their_traceback(trained, monkeypatch):

@@ -293,7 +293,7 @@ def test_bfloat16_autocast(rng):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"stem": 4}, "stem is 4; a centred kernel has an odd width"),
+        ({"stem": 4}, "stem is 4; it must be odd"),
         ({"width": 9, "groups": 3}, "width is 9; it must be even"),
         ({"width": 10, "groups": 4}, "width 10 is not a multiple of its 4 groups"),
         ({"size": 12, "multipliers": (1, 2, 4, 8)}, "size 12 cannot be halved 3 times"),

@@ -20,7 +20,7 @@ GOLDEN = {
 @pytest.mark.parametrize("name", GOLDEN)
 def test_schedule_with_256_levels(name):
     process = Process.from_config(ProcessConfig())
-    assert process.steps == 256
+    assert process.num_levels == 256
     found = getattr(process, name)[PLACES]
     torch.testing.assert_close(found, torch.tensor(GOLDEN[name]), rtol=1e-6, atol=0)
 

@@ -114,7 +114,7 @@ def test_samplers_wait_for_their_caller(rng):
 @pytest.mark.parametrize("num_steps", [0, 51])
 def test_more_steps_than_levels_are_refused(num_steps):
     process = Process.from_config(ProcessConfig(steps=50))
-    refusal = f"{num_steps} sampling steps were asked for; this process has 50 levels"
+    refusal = f"{num_steps} sampling steps are not possible; choose 1 to 50"
     with pytest.raises(ValueError, match=refusal):
         next(ddim(lambda noisy, levels: noisy, process, torch.zeros(SHAPE), num_steps=num_steps))
     with pytest.raises(ValueError, match=refusal):

@@ -67,10 +67,10 @@ def test_find(tmp_path, monkeypatch):
     assert find(tmp_path / "run") == find(str(tmp_path / "run" / "checkpoint.pt")) == tmp_path / "run" / "checkpoint.pt"
     monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
     assert find("builtin:run") == tmp_path / "run" / "checkpoint.pt"
-    with pytest.raises(CheckpointError, match=r"no checkpoint 'rnu' ships .*did you mean \"run\"\?\); there is run"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint 'rnu' ships .*did you mean \"run\"\?\); choose from run"):
         find("builtin:rnu")
     monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="there is none"):
+    with pytest.raises(CheckpointError, match="choose from none"):
         find("builtin:run")
 
 
@@ -96,7 +96,7 @@ def test_what_is_no_checkpoint_is_told(tmp_path, content):
         path.write_bytes(path.read_bytes()[:2000])
     else:
         torch.save({"class": {"format": 1, "it": Foreign()}, "format": {"format": 99}, "list": [1]}[content], path)
-    expected = "has format" if content in ("format", "list") else "is not a checkpoint of ours, or is damaged: "
+    expected = "has format" if content in ("format", "list") else "is not a checkpoint of zoo train, or is damaged: "
     with pytest.raises(CheckpointError) as caught:
         load(path)
     assert str(caught.value).startswith(f"{path} {expected}")

@@ -80,7 +80,7 @@ def test_new_weights_draw_the_same_clip_when_defaults_have_changed(tmp_path, req
 def test_an_old_run_goes_on_as_it_would_have(old_run):
     folder, config = old_run
     run = Run(config.override(["steps=4"]), folder, CPU)
-    assert run.continued
+    assert run.resumed
     assert any(line.startswith("digest of our source files: ") for line in run.changed)
     losses = [step.loss for step, _ in run.steps()]
     assert losses == pytest.approx(json.loads((OLD / "losses.json").read_text())[2:], rel=1e-5)

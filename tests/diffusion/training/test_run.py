@@ -41,7 +41,7 @@ def test_a_folder_tells_the_whole_run(small, tmp_path):
     config = small("sample_every=3")
     run, steps = finish(config, tmp_path / "run")
     assert run.finished
-    assert not run.continued
+    assert not run.resumed
     assert [(step.step, test_loss is not None) for step, test_loss in steps] == [
         (1, False), (2, True), (3, False), (4, True),
     ]  # fmt: skip
@@ -64,7 +64,7 @@ def test_a_finished_run_goes_on_with_more_steps(small, tmp_path):
     assert again.finished
     assert list(again.steps()) == []
     run, steps = finish(small("steps=4", "optimizer.decay=0", "save_every=1", "test_every=9"), tmp_path)
-    assert run.continued
+    assert run.resumed
     assert [step.step for step, _ in steps] == [3, 4]
     whole = Trainer(small("optimizer.decay=0"), CPU)
     list(whole.steps())
@@ -93,7 +93,7 @@ def test_a_checkpoint_without_a_younger_field_has_its_default(small, tmp_path):
     state = checkpoint.load(tmp_path / "checkpoint.pt")
     del state["format"], state["config"]["model"]["spatial"]
     checkpoint.save(tmp_path / "checkpoint.pt", state)
-    assert Run(small(), tmp_path, CPU).continued
+    assert Run(small(), tmp_path, CPU).resumed
     with pytest.raises(ConfigError, match=r"model\.spatial: everywhere in the checkpoint, none asked for"):
         Run(small("model.spatial=none"), tmp_path, CPU)
 
@@ -226,7 +226,7 @@ def test_a_run_that_cannot_begin_gives_its_folder_back(small, tmp_path, no_pictu
     finish(small("steps=1"), tmp_path)
     with pytest.raises(ConfigError) as caught:
         Run(small("batch=7"), tmp_path, CPU)
-    assert Run(small(), tmp_path, CPU).continued
+    assert Run(small(), tmp_path, CPU).resumed
     assert "batch" in str(caught.value)
 
 
@@ -250,7 +250,7 @@ def test_the_reason_is_shown_when_the_new_folder_holds_decoded_videos(small, tmp
         with pytest.raises(DataError, match="the reason"):
             Run(config, folder, CPU)
     # What was decoded is no obstacle to the same command.
-    assert not Run(config, folder, CPU).continued
+    assert not Run(config, folder, CPU).resumed
 
 
 FOREIGN = {
@@ -269,14 +269,14 @@ def test_a_folder_that_is_not_a_run_is_left_alone(small, tmp_path, name):
     path.write_text(FOREIGN[name])
     (tmp_path / ".checkpoint.pt-00000000.part").write_text("mine, too")
     before = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    with pytest.raises(ConfigError, match=r"is not empty and holds no training run: there is .*another folder"):
+    with pytest.raises(ConfigError, match=r"is not empty and holds no training run, but .*another folder"):
         Run(small(), tmp_path, CPU)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
 
 def test_files_of_the_caller_may_lie_in_a_new_folder(small, tmp_path):
     (tmp_path / "stderr.txt").touch()
-    assert not Run(small(), tmp_path, CPU, beside=["stderr.txt"]).continued
+    assert not Run(small(), tmp_path, CPU, beside=["stderr.txt"]).resumed
 
 
 def test_unfinished_files_of_killed_processes_are_swept(small, tmp_path, no_pictures):
@@ -364,8 +364,8 @@ def test_weights_taken_for_a_checkpoint_are_told(small, tmp_path, no_pictures):
     shutil.copy(tmp_path / "weights.pt", tmp_path / "checkpoint.pt")
     with pytest.raises(checkpoint.CheckpointError) as caught:
         Run(small(), tmp_path, CPU)
-    assert str(caught.value).startswith(f"{tmp_path / 'checkpoint.pt'} is not a whole checkpoint: it lacks network, op")
-    assert "zoo sample and --start take it" in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'checkpoint.pt'} is not a complete checkpoint: it lacks network")
+    assert "zoo sample and --start can use it" in str(caught.value)
 
 
 def _damage(part, value):

@@ -106,7 +106,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(small):
     with pytest.raises(TrainingFailed) as caught:
         trainer.advance()
     told = str(caught.value)
-    assert told.startswith("training failed at step 2: loss nan, gradient norm nan; nothing was updated")
+    assert told.startswith("training failed at step 2: loss nan, gradient norm nan; the step updated nothing")
     assert "below 0.001 (--set optimizer.lr=...)" in told
     assert trainer.step == 1
     for name, value in trainer.network.state_dict().items():
