@@ -113,5 +113,5 @@ def test_it_is_measured_and_planned():
         ("model.slots=fist", "no slot is named 'fist' (did you mean \"first\"?); this network has first, second"),
     ],
 )
-def test_what_is_refused(option, message):
+def test_misspelt_names_are_refused_with_the_nearest_one(option, message):
     assert message in run_zoo(f"train --out run --set {option}", 2).stderr

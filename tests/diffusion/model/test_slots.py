@@ -1,4 +1,4 @@
-"""Which mixer goes where."""
+"""The text that assigns mixers to slots."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_a_backbone_without_groups():
         assign("bimamba@high+flash", slots)
 
 
-def test_specs_come_out_canonical():
+def test_assigned_specs_are_canonical():
     assert set(texts("attn:features=64:heads=2").values()) == {"attn:heads=2"}
 
 
@@ -41,7 +41,7 @@ def test_groups_are_halves_of_the_resolutions():
     assert [slot for slot in odd if odd[slot] == "flash"] == ["down2", "mid", "up0"]
 
 
-def test_sides():
+def test_groups_are_sides():
     sides = texts("mamba@down + s4d@up + identity@mid")
     assert [slot for slot in sides if sides[slot] == "mamba"] == ["stem", "down0", "down1", "down2", "down3"]
     assert sides["mid"] == "identity"
@@ -49,7 +49,7 @@ def test_sides():
 
 
 @pytest.mark.parametrize("text", ["flash@mid+mamba@low+bimamba", "bimamba+mamba@low+flash@mid"])
-def test_a_name_wins_over_a_group_and_a_group_over_the_rest(text):
+def test_a_name_takes_precedence_over_a_group_and_a_group_over_the_rest(text):
     found = texts(text, resolutions=2)
     assert found == {
         "stem": "bimamba", "down0": "bimamba", "down1": "mamba", "mid": "flash", "up0": "mamba", "up1": "bimamba",

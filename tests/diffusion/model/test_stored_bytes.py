@@ -1,4 +1,4 @@
-"""What a training step of the paper's model stores for backward, planned on the meta device."""
+"""Bytes that a training step of the paper's model stores for backward, planned on the meta device."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not at all, found by name, refused with a reason."""
+"""Checkpoint files: complete or not written, found by name, refused with a reason."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from diffusion.training.checkpoint import CheckpointError, fill, find, load, sav
 from diffusion.training.resume import differences
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_load_returns_the_saved_content(tmp_path):
     path = tmp_path / "new" / "checkpoint.pt"
     content = {"step": 3, "config": {"a": [1, None]}, "network": {"w": torch.arange(3.0)}}
     save(path, content)
@@ -53,7 +53,7 @@ except Exception as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
-def test_a_file_that_the_system_cuts_short(tmp_path):
+def test_a_write_beyond_the_size_limit_leaves_the_old_file(tmp_path):
     path = tmp_path / "checkpoint.pt"
     done = subprocess.run([sys.executable, "-c", LIMITED, path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -74,7 +74,7 @@ def test_find(tmp_path, monkeypatch):
         find("builtin:run")
 
 
-def test_a_folder_without_a_checkpoint_is_told(tmp_path):
+def test_the_message_for_a_folder_without_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError) as caught:
         find(tmp_path)
     assert str(caught.value) == f"there is no checkpoint at {tmp_path / 'checkpoint.pt'}"
@@ -87,7 +87,7 @@ class Foreign:
 
 
 @pytest.mark.parametrize("content", ["empty", "text", "torn", "class", "format", "list"])
-def test_what_is_no_checkpoint_is_told(tmp_path, content):
+def test_files_that_are_not_checkpoints_are_refused(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     save(path, {"weights": torch.zeros(1000)})
     if content in ("empty", "text"):
@@ -103,7 +103,7 @@ def test_what_is_no_checkpoint_is_told(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_network_are_told_with_what_differs():
+def test_weights_of_another_network_are_refused_with_the_differences():
     path = Path("there.pt")
     weights = torch.nn.Linear(3, 4).state_dict()
     found = differences({"width": 2, "same": 1}, {"width": 3, "same": 1})
