@@ -94,7 +94,7 @@ def test_options_reach_the_configuration(empty_folder):
     run_zoo(
         "train --mixer identity --data builtin:mazes --steps 1 --seed 3 --out run --set model.width=16 --set batch=1"
     )
-    config = json.loads((empty_folder / "a" / "config.json").read_text())
+    config = json.loads((empty_folder / "run" / "config.json").read_text())
     assert (config["seed"], config["steps"], config["batch"], config["model"]["width"]) == (3, 1, 1, 16)
 
 

@@ -1,8 +1,8 @@
 """The number of parameters of the network of arXiv 2403.07711, on the meta device.
 
 The paper's totals include numbers that its code counts and never trains: with attention the 16 frequencies of the
-rotary embedding, with state space models the table of the relative bias, 32 numbers per head, which only attention uses.  Our
-networks have neither.
+rotary embedding, with state space models the table of the relative bias, 32 numbers per head, which only attention
+uses.  Our networks have neither.
 """
 
 from itertools import pairwise

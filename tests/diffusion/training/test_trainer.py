@@ -1,7 +1,6 @@
 """The training loop: exact resumption, equal inputs for all mixers, failures."""
 
 import math
-import operator
 
 import numpy as np
 import pytest
