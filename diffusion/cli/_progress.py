@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LOG_SECONDS = 30  # between two lines when the console is not a terminal
 
 
-@contextmanager
-def bar(console: Console, *fields: str) -> Iterator[Progress]:
+def bar(console: Console, *fields: str) -> Progress:
     """A progress bar, if the console is a terminal.
 
     Args:
@@ -20,7 +16,5 @@ def bar(console: Console, *fields: str) -> Iterator[Progress]:
     """
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     columns += [TextColumn(f"{{task.fields[{field}]}}") for field in fields]
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as progress:
-        yield progress
+    columns += [TimeElapsedColumn(), TimeRemainingColumn()]
+    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -17,7 +17,9 @@ from diffusion.process.process import Process, draw_noise
 from diffusion.process.randomness import generator
 from diffusion.process.samplers import ancestral, ddim, denoiser
 from diffusion.training import checkpoint
+from diffusion.training.step import DTYPES
 from temporal_zoo.errors import InvalidInput
+from temporal_zoo.ops import autocast
 
 Sampler = Literal["ancestral", "ddim"]
 # The defaults.  In 64 steps of a half-trained network, `ancestral` gives cleaner pictures than `ddim` (decision 13).
@@ -58,7 +60,7 @@ def generate(
 
     # Autocast covers the network alone: around the generator, it would stay active for the caller between estimates.
     def predict(noisy: Tensor, levels: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with autocast(device.type, DTYPES[config.precision]):
             return network(noisy, levels)
 
     def fresh() -> Tensor:

@@ -92,7 +92,8 @@ class Trainer:
 
     def weights(self) -> dict[str, Any]:
         """The part of `state` for sampling, and for runs that start from these weights; it cannot be resumed."""
-        return {key: value for key, value in self.state().items() if key not in ("network", "optimizer")}
+        state = self.state()
+        return {part: state[part] for part in checkpoint.WEIGHTS}
 
     def state(self) -> dict[str, Any]:
         """The state that `restore` reads, on the devices where it is."""

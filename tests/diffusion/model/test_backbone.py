@@ -173,6 +173,21 @@ def test_two_mixers_share_every_other_weight():
     assert not torch.equal(first[stem], network(seed=1).state_dict()[stem])
 
 
+@pytest.mark.parametrize(
+    ("mixer", "name", "expected"),
+    [
+        ("bimamba:state=4", "stem.weight", 21.0470877),
+        ("bimamba:state=4", "to_out.weight", 3.7139250),
+        ("bimamba:state=4", "mid_temporal.mixer.in_proj.weight", 131.9269703),
+        ("attn:heads=2:features=8:relative_bias=yes@mid+s4d:state=4", "stem.weight", 21.0470877),
+        ("attn:heads=2:features=8:relative_bias=yes@mid+s4d:state=4", "shared.mid.table.weight", 44.8825856),
+    ],
+)
+def test_initial_weights_under_a_seed_have_not_changed(mixer, name, expected):
+    weight = network(mixer=mixer).state_dict()[name]
+    assert weight.double().abs().sum().item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_slot_s_weights_do_not_depend_on_other_slots():
     alone, hybrid = network().state_dict(), network(mixer="bimamba:state=4@low+flash@high").state_dict()
     name = "mid_temporal.mixer.in_proj.weight"
