@@ -89,7 +89,7 @@ class ClipBatch:
     def _check_lengths(self, lengths: torch.Tensor) -> None:
         frames = self.values.shape[1]
         if not bool(((lengths >= 1) & (lengths <= frames)).all()):
-            raise InvalidInput(f"lengths must lie in 1..{frames}, the frames of the batch; got {lengths.tolist()}")
+            raise InvalidInput(f"lengths must be in 1..{frames}, the frames of the batch; got {lengths.tolist()}")
         if bool((lengths == frames).all()):
             object.__setattr__(self, "lengths", None)
         elif self.values.device.type == "cpu":

@@ -114,7 +114,7 @@ class TemporalBlocks:
         self._by_spec: dict[MixerSpec, nn.Module | None] = {}
 
     def build(self, slot: str, channels: int, time_width: int) -> TemporalBlock | None:
-        """The block of a slot whose frames have so many channels; None if the slot holds no mixer.
+        """The block of a slot with frames of `channels` channels; None if the slot holds no mixer.
 
         Args:
             time_width: width of the noise-level embedding.

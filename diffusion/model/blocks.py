@@ -48,9 +48,9 @@ class GroupNorm(nn.Module):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         groups = rearrange(wide, "(b t) (g c) h w -> b t g (c h w)", t=norm_frames, g=self.groups)
         real = real.view(-1, norm_frames, 1)
-        weight = real / real.sum(1, keepdim=True).clamp(min=1)
-        mean = (groups.mean(3) * weight).sum(1)[:, None, :, None]
-        variance = ((groups - mean).square().mean(3) * weight).sum(1)[:, None, :, None]
+        frame_weight = real / real.sum(1, keepdim=True).clamp(min=1)
+        mean = (groups.mean(3) * frame_weight).sum(1)[:, None, :, None]
+        variance = ((groups - mean).square().mean(3) * frame_weight).sum(1)[:, None, :, None]
         # Padded frames are set to zero: divided by the variance of real frames, they would grow from block to block.
         normed = (groups - mean) * torch.rsqrt(variance + self.eps) * real[..., None]
         normed = rearrange(normed, "b t g (c h w) -> (b t) (g c) h w", h=x.shape[2], w=x.shape[3])

@@ -29,7 +29,7 @@ class Neighbour:
 def nearest(samples: Sequence[Clip], source: ClipSource) -> list[Neighbour]:
     """The nearest training clip of each sample, mirrored clips included if training mirrored them.
 
-    Of a source with more clips than `MOST_WINDOWS`, it compares so many evenly spaced clips.
+    Of a source with more clips than `MOST_WINDOWS`, it compares `MOST_WINDOWS` evenly spaced clips.
     """
     windows = source.fixed(min(source.num_windows, MOST_WINDOWS))
     flat_samples = torch.stack([_flat(sample.pixels) for sample in samples])

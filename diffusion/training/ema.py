@@ -29,7 +29,7 @@ class MovingAverage(AveragedModel):
         self.set_updates(0)
 
     def set_updates(self, count: int) -> None:
-        """Continues after so many updates."""
+        """Continues after `count` updates."""
         # Not `count`: AveragedModel copies the network's weights over the average while its own count is 0.
         self.n_averaged.fill_(1 + count)
 

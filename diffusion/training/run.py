@@ -3,7 +3,7 @@
 config.json      the resolved configuration; with the code's version it reproduces the run
 log.jsonl        one record per step; if a resumed run repeats steps, the later records count
 checkpoint.pt    the newest checkpoint; the file is always complete
-weights.pt       the averaged weights alone, written at the end, to give to others
+weights.pt       the averaged weights alone, written at the end, for sharing
 samples/         contact sheets and gifs
 loss.png         training and held-out loss so far
 
@@ -46,7 +46,7 @@ _PART = re.compile(r"\..+-[0-9a-f]{8}\.part")  # the names that `written_whole` 
 class Run:
     """A training run in a folder: new, or resumed from its checkpoint.
 
-    It holds the folder's lock until `close`, or until Python deletes it; `with Run(...) as run` closes it.
+    It holds the folder's lock until `close`, or until it is garbage-collected; `with Run(...) as run` closes it.
 
     Args:
         config: what to train; it must equal the configuration of an existing run, except for `resume.FREE`.

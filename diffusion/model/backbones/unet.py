@@ -90,7 +90,7 @@ class Stage(nn.Module):
 
 
 class Network(Backbone):
-    """The U-Net; see the module."""
+    """The U-Net; the docstring of the module describes it."""
 
     @staticmethod
     def slots(config: ModelConfig) -> Slots:
