@@ -14,6 +14,7 @@ from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops._autocast import working_dtype
 from temporal_zoo.ops._lengths import check_lengths
 from temporal_zoo.spec import MixerSpec
+from temporal_zoo.streaming import State
 
 
 class Mixer(nn.Module, abc.ABC):
@@ -165,9 +166,70 @@ class StatefulMixer(Mixer):
     `passes` lists the sweeps over the chunks whose outputs add up to `forward`: `(False,)` is one sweep in time order;
     `(False, True)` adds a second sweep, which visits the chunks and their frames from the last to the first.  It is
     empty when a configuration cannot be evaluated chunk by chunk.  The class declares it for the default options.
+
+    A subclass defines `mix_chunk`, and may define `init_state`.  Callers use `init_state`, `step` and `forward_chunk`,
+    or `temporal_zoo.streaming.over_chunks`.
     """
 
     passes: tuple[bool, ...]
+
+    def init_state(self, rows: int, *, device: Any = None, dtype: torch.dtype | None = None) -> Any:
+        """The state before the first frame of a sweep.
+
+        None is a valid state before the first frame for every mixer, and what this method returns unless a subclass
+        defines it.  The mixers of this package return a `State` of tensors.
+
+        Args:
+            rows: number of rows.
+            device, dtype: of the frames; by default those of the weights.
+        """
+        return None
+
+    @final
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Mixes one more frame.
+
+        Args:
+            x: (rows, dim), the next frame of every row.
+            state: the result of `init_state` or of the previous step; None before the first frame.
+        Returns:
+            (rows, dim), and the state for the next frame.
+        Raises:
+            InvalidInput: the output of this mixer depends on later frames, or x does not fit.
+        """
+        if self.passes != (False,):
+            raise InvalidInput(
+                f"{type(self).__name__} has no step: its output at a frame depends on later frames. Evaluate whole "
+                "clips, or clips in chunks with temporal_zoo.streaming.over_chunks, or choose a causal mixer: "
+                "temporal_zoo.names(causal=True, stateful=True)"
+            )
+        if x.ndim != 2:
+            raise InvalidInput(f"x is {tuple(x.shape)}; step takes one frame of every row, (rows, {self.dim})")
+        y, state = self.forward_chunk(x.unsqueeze(1), state)
+        return y.squeeze(1), state
+
+    @final
+    def forward_chunk(self, x: Tensor, state: Any, *, reverse: bool = False) -> tuple[Tensor, Any]:
+        """Mixes one chunk of frames in one sweep.
+
+        Args:
+            x: (rows, frames, dim), all frames real.
+            state: the result of `init_state` or of the previous chunk of this sweep; None before the first chunk.
+            reverse: the sweep; one of `passes`.
+        Returns:
+            the output of this sweep, (rows, frames, dim) in the dtype of x, and the state for the next chunk.
+        Raises:
+            InvalidInput: no such sweep, another layout or dtype of x, or a state of another number of rows.
+        """
+        if reverse not in self.passes:
+            sweeps = ", ".join(f"reverse={sweep}" for sweep in self.passes) or "none"
+            raise InvalidInput(f"{type(self).__name__} has no sweep with reverse={reverse}; it has {sweeps}")
+        self._check_layout(x)
+        self._check_dtype(x)
+        if isinstance(state, State) and state.rows != x.shape[0]:
+            raise InvalidInput(f"the state has {state.rows} rows and x has {x.shape[0]}; select rows with state[rows]")
+        y, state = self.mix_chunk(x, state, reverse=reverse)
+        return y.to(x.dtype), state
 
     @abc.abstractmethod
     def mix_chunk(self, x: Tensor, state: Any, *, reverse: bool = False) -> tuple[Tensor, Any]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from temporal_zoo.ops import _transforms
 from temporal_zoo.ops._dispatch import REFERENCE, note
 from temporal_zoo.ops._padding import fill_padding
 from temporal_zoo.ops.diagonal_ssm import Modes, diagonal_ssm
+from temporal_zoo.streaming import State, register_state
 
 Init = Literal["lin", "inv"]
 Discretisation = Literal["zoh", "bilinear"]
@@ -99,10 +101,25 @@ def run(x: Tensor, cores: Sequence[Core], reverse: Sequence[bool], lengths: Tens
     return diagonal_ssm(x, modes, sum(core.D for core in cores), lengths=lengths)
 
 
-def run_chunk(x: Tensor, core: Core, reverse: bool, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One core over one chunk of frames, from the state after the previous chunk, (rows, c, n)."""
-    y, (state,) = diagonal_ssm(x, [core.modes(reverse=reverse)], core.D, initial=(state,), return_final=True)
-    return y, state
+@register_state
+@dataclass(frozen=True)
+class DiagonalState(State):
+    """The state of one direction between two chunks."""
+
+    modes: Tensor  # (rows, c, n), complex
+
+
+def init_state(rows: int, core: Core, device: Any, dtype: torch.dtype | None) -> DiagonalState:
+    """Zeros, for frames of `dtype` on `device`; by default those of the weights."""
+    wide = torch.promote_types(dtype or core.D.dtype, torch.float32).to_complex()
+    return DiagonalState(torch.zeros(rows, *core.A_imag.shape, device=device or core.D.device, dtype=wide))
+
+
+def run_chunk(x: Tensor, core: Core, reverse: bool, state: DiagonalState | None) -> tuple[Tensor, DiagonalState]:
+    """Evaluates one core over one chunk of frames."""
+    initial = None if state is None else state.modes
+    y, (modes,) = diagonal_ssm(x, [core.modes(reverse=reverse)], core.D, initial=(initial,), return_final=True)
+    return y, DiagonalState(modes)
 
 
 def _run_in_reals(x: Tensor, cores: Sequence[Core], reverse: Sequence[bool], lengths: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from temporal_zoo.ops.causal_conv import Filter, causal_conv
 from temporal_zoo.ops.causal_conv.reference import surround
 from temporal_zoo.ops.selective_block import Affine, Branch, selective_block
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
+from temporal_zoo.streaming import State, register_state
 
 # Initial step sizes: log-uniform between the first two, at least the floor (arXiv:2312.00752, section 3.6).
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
@@ -148,9 +149,10 @@ class Way(NamedTuple):
         return x.flip(1) if self.reverse else x
 
 
+@register_state
 @dataclass(frozen=True)
-class State:
-    """The state that one chunk passes to the next chunk of the same sweep."""
+class SelectiveState(State):
+    """The state of one direction between two chunks."""
 
     inputs: Tensor  # (rows, conv - 1, e): the last inputs of the convolution
     memory: Tensor  # (rows, e, n): the state of the scan
@@ -185,8 +187,18 @@ def scaled_weight(out_proj: nn.Linear, scale: float) -> Tensor:
     return out_proj.weight if scale == 1 else out_proj.weight * scale
 
 
-def run_chunk(a: Tensor, gate: Tensor, way: Way, state: State | None) -> tuple[Tensor, State]:
-    """One direction, without the projections in and out, for one chunk of frames and the state before it.
+def init_state(
+    rows: int, core: Core, width: int, like: Tensor, device: Any, dtype: torch.dtype | None
+) -> SelectiveState:
+    """Zeros, for frames of `dtype` on `device`; by default those of `like`."""
+    channels, state = core.A_log.shape
+    inputs = torch.zeros(rows, width - 1, channels, device=device or like.device, dtype=dtype or like.dtype)
+    wide = torch.promote_types(inputs.dtype, torch.float32)
+    return SelectiveState(inputs, torch.zeros(rows, channels, state, device=inputs.device, dtype=wide))
+
+
+def run_chunk(a: Tensor, gate: Tensor, way: Way, state: SelectiveState | None) -> tuple[Tensor, SelectiveState]:
+    """One way between the projections, for one chunk of frames and with the state before it.
 
     Args:
         a, gate: (rows, frames, e), the two halves of the projection in.
@@ -194,4 +206,4 @@ def run_chunk(a: Tensor, gate: Tensor, way: Way, state: State | None) -> tuple[T
     inputs, memory = (None, None) if state is None else (state.inputs, (state.memory,))
     direction = way.core.direction(way.convolved(a, inputs, None), reverse=way.reverse)
     y, (memory,) = selective_scan([direction], gate, initial=memory, return_final=True)
-    return y, State(way.following(a, inputs), memory)
+    return y, SelectiveState(way.following(a, inputs), memory)

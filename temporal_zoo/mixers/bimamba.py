@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from temporal_zoo.config import option
@@ -67,9 +68,14 @@ class BiMamba(StatefulMixer):
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return _selective.run(x, self.in_proj, self._ways(), self.out_proj, lengths, scale=self.scale)
 
+    def init_state(
+        self, rows: int, *, device: Any = None, dtype: torch.dtype | None = None
+    ) -> _selective.SelectiveState:
+        return _selective.init_state(rows, self.core, self.config.conv, self.in_proj.weight, device, dtype)
+
     def mix_chunk(
-        self, x: Tensor, state: _selective.State | None, *, reverse: bool = False
-    ) -> tuple[Tensor, _selective.State]:
+        self, x: Tensor, state: _selective.SelectiveState | None, *, reverse: bool = False
+    ) -> tuple[Tensor, _selective.SelectiveState]:
         if not plain(self.out_proj):
             raise InvalidInput(
                 "bimamba.mix_chunk adds its two sweeps and needs a plain nn.Linear as out_proj; this is a "

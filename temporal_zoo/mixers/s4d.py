@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,12 @@ class S4D(StatefulMixer):
         ys = [self._gated(_diagonal.run(x, [core], [reverse], lengths), glu) for core, glu, reverse in ways]
         return self.mlp(torch.cat(ys, dim=-1) if self.config.merge == "concat" else sum(ys))
 
-    def mix_chunk(self, x: Tensor, state: Tensor | None, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
+    def init_state(self, rows: int, *, device: Any = None, dtype: torch.dtype | None = None) -> _diagonal.DiagonalState:
+        return _diagonal.init_state(rows, self.core, device, dtype)
+
+    def mix_chunk(
+        self, x: Tensor, state: _diagonal.DiagonalState | None, *, reverse: bool = False
+    ) -> tuple[Tensor, _diagonal.DiagonalState]:
         core, glu, _ = self._ways()[reverse]
         y, state = _diagonal.run_chunk(x, core, reverse, state)
         return self.mlp(self._gated(y, glu)), state

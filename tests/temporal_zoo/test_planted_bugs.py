@@ -231,6 +231,14 @@ BUGS = [
         pinned={"selective_scan": "reference"},
     ),
     Bug(
+        what="gradients stop at the borders of chunks: mamba's",
+        function="mixers._selective:run_chunk",
+        old="(state.memory,)",
+        new="(state.memory.detach(),)",
+        spec="mamba",
+        caught_by=("chunk_gradients",),
+    ),
+    Bug(
         what="carried state ignored: the scan's",
         function="mixers._selective:run_chunk",
         old="initial=memory",
@@ -258,7 +266,7 @@ BUGS = [
     Bug(
         what="carried state ignored: s4d's",
         function="mixers._diagonal:run_chunk",
-        old="initial=(state,)",
+        old="initial=(initial,)",
         new="initial=None",
         spec="s4d",
         caught_by=("chunks",),
