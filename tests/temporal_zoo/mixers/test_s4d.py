@@ -41,7 +41,7 @@ def test_parameter_counts_are_the_published_ones(spec, expected):
         ("s4d:flavour=v1:mlp=0:bidirectional=no", 55_599_875),
     ],
 )
-def test_layers_of_the_first_versions_make_up_the_published_totals(spec, total):
+def test_layers_of_the_first_versions_add_up_to_the_published_totals(spec, total):
     without_mixers = 52_085_507
     assert sum(count(spec, dim) for dim in SLOTS) == total - without_mixers
 
