@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from diffusion.config import ModelConfig
 from diffusion.model import mixer_text
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network, unet
 from diffusion.model.slots import assign
 from diffusion.sampling.generate import load_network
 from temporal_zoo import Mixer, register, registry
@@ -43,13 +43,14 @@ def test_an_old_text_names_the_renamed_mixer():
     old = "echo:lag=2@high+identity@low"
     assert mixer_text.explicit(old) == "delay:frames=2@high+identity@low"
     assert mixer_text.short(old) == "delay:frames=2@high+identity@low"
-    assert assign(old, 2) == assign("delay:frames=2@high+identity@low", 2)
+    slots = unet.slots(2)
+    assert assign(old, slots) == assign("delay:frames=2@high+identity@low", slots)
 
 
 @pytest.mark.filterwarnings("ignore:.* is now called:DeprecationWarning")
 def test_an_old_configuration_builds_the_renamed_mixer():
     config = ModelConfig.from_dict({"mixer": "echo:lag=2", "width": 8, "groups": 2, "multipliers": [1]})
-    mixers = [block.mixer for block in Backbone(config).temporal_blocks().values()]
+    mixers = [block.mixer for block in build_network(config).temporal_blocks().values()]
     assert {str(mixer.spec) for mixer in mixers} == {"delay:frames=2"}
 
 
