@@ -1,8 +1,8 @@
-"""The network of arXiv 2403.07711, to the parameter, on the meta device.
+"""The number of parameters of the network of arXiv 2403.07711, on the meta device.
 
-The paper's totals count what its code counts and never trains: beside attention the 16 frequencies of the rotary
-embedding, beside state space models the table of the relative bias, 32 numbers for each head, which only attention
-uses.  Ours hold neither.
+The paper's totals include numbers that its code counts and never trains: with attention the 16 frequencies of the
+rotary embedding, with state space models the table of the relative bias, 32 numbers per head, which only attention
+uses.  Our networks have neither.
 """
 
 from itertools import pairwise
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffusion.config import ModelConfig
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.model.blocks import FullAttention, LinearAttention, ResidualBlock
 from diffusion.presets import PAPER, model_preset
 
@@ -40,7 +40,7 @@ def count(module):
 
 def on_meta(config):
     with torch.device("meta"):
-        return Backbone(config)
+        return build_network(config)
 
 
 @pytest.mark.parametrize("size", TOTALS)
@@ -56,7 +56,7 @@ def test_every_row_of_the_paper_is_a_preset():
     assert list(PAPER) == list(TOTALS)
 
 
-# The same backbone at width 64 with what the paper's code, or an earlier version of it, offers besides.
+# The same backbone at width 64 with other mixers of the paper's code, or of an earlier version of it.
 OTHERS = {
     "s4d:bidirectional=no": 53_568_259,
     "s4d": 55_051_011,
@@ -94,7 +94,7 @@ ATTENTION = [131_072 * c for c in (1, 1, 2, 4, 8, 8, 4, 2, 1, 1)]
 
 
 @pytest.mark.parametrize(("size", "expected"), [("57.5M", BIMAMBA), ("56.3M", ATTENTION)])
-def test_mixers_slot_by_slot(size, expected):
+def test_parameters_of_the_mixer_in_each_slot(size, expected):
     blocks = on_meta(model_preset(f"paper-{size}")).temporal_blocks()
     assert list(blocks) == SLOTS
     assert [count(block.mixer) for block in blocks.values()] == expected
@@ -136,7 +136,7 @@ def test_parts_of_the_backbone():
     assert sum(parts.values()) == count(network)
 
 
-def test_parts_level_by_level():
+def test_parts_of_each_resolution():
     network = on_meta(model_preset("paper-57.5M"))
     assert [[count(block) for block in level.blocks] for level in network.down] == [
         [336_384, 336_384],
@@ -157,7 +157,7 @@ def test_parts_level_by_level():
     assert [count(level.resample) for level in network.up] == [1_048_832, 262_272, 65_600, 0]
 
 
-def test_what_the_paper_leaves_out_adds_parameters_only_where_asked():
+def test_options_that_the_paper_lacks_add_parameters():
     plain = on_meta(ModelConfig(mixer="identity"))
     assert count(on_meta(ModelConfig(mixer="identity", zero_init=True))) == count(plain) + 2_048
     widths = [64, 64, 128, 256, 512, 512, 256, 128, 64, 64]
