@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # Width of tables in files and pipes, which have none of their own.
 _WIDTH_OF_FILES = 160
 
+# Interval of the lines that a long command prints instead of a progress bar, if the console is not a terminal.
+LOG_SECONDS = 30
+
 # 128 + SIGPIPE: the exit code of a program whose reader closed the pipe.
 PIPE_CLOSED = 141
 _PLAIN_ERRORS = "temporal_zoo.plain"
@@ -109,6 +112,28 @@ def progress() -> Progress:
     from rich.progress import Progress
 
     return Progress(console=Console(stderr=True), transient=True)
+
+
+def progress_bar(console: Console, *fields: str, transient: bool = False) -> Progress:
+    """A progress bar with counts and times, if the console is a terminal.
+
+    Args:
+        fields: names of task fields whose text the bar shows beside the count, such as "loss".
+        transient: removes the bar at the end.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn(f"{{task.fields[{field}]}}") for field in fields]
+    columns += [TimeElapsedColumn(), TimeRemainingColumn()]
+    return Progress(*columns, console=console, transient=transient, disable=not console.is_terminal)
 
 
 def messages() -> Console:

@@ -63,5 +63,5 @@ def test_a_process_of_the_bench_sets_them():
     from bench.sweep import subprocess
     from bench.sweep.case import expand
 
-    found, _ = subprocess.examine(expand(layers="identity", lengths="4", level="mixer", mode="forward"))
-    assert found["arithmetic"] == SETTINGS
+    facts, _ = subprocess.examine(expand(layers="identity", lengths="4", level="mixer", mode="forward"))
+    assert facts["arithmetic"] == SETTINGS
