@@ -193,23 +193,22 @@ def _refuse_options(context: click.Context, suite: str | None) -> None:
 def _kernels(
     lengths: str, peers: Path | None, repetitions: int | None, out: Path, as_json: bool, dry_run: bool
 ) -> None:
-    from bench.kernels import report as kernels_report
-    from bench.kernels import suite as kernels
-    from bench.kernels.problems import SUBJECTS
+    from bench.kernels import report, suite
+    from bench.kernels.subjects import SUBJECTS
 
-    plan = kernels.Plan(tuple(parse_lengths(lengths)), repetitions or _REPETITIONS, peers)
+    options = suite.SuiteOptions(tuple(parse_lengths(lengths)), repetitions or _REPETITIONS, peers)
     if dry_run:
-        for subject, frames, here in plan.comparisons():
+        for subject, frames, here in options.comparisons():
             known = ", ".join(each.name if each.run else f"{each.name} (missing)" for each in here)
             click.echo(f"{SUBJECTS[subject].title}, {frames} frames: {known}")
         return
     record, picture, page = (out / f"kernels.{ending}" for ending in ("jsonl", "png", "md"))
     # The digests in the record name the sources; where they lay on this machine helps nobody.
-    command = f"zoo bench --suite kernels --lengths {lengths} --repetitions {plan.repetitions}"
+    command = f"zoo bench --suite kernels --lengths {lengths} --repetitions {options.repetitions}"
     command += " --peers FOLDER" if peers else ""
-    rows = kernels.run(plan, record, command, lambda line: click.echo(line, err=True))
-    kernels_report.plot(rows, picture)
-    write_text(page, kernels_report.page(read(record), record.name, picture.name))
+    rows = suite.run(options, record, command, lambda line: click.echo(line, err=True))
+    report.plot(rows, picture)
+    write_text(page, report.page(read(record), record.name, picture.name))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
@@ -224,10 +223,10 @@ def _print_kernels(rows: list[dict[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
 
-    from bench.kernels import report as kernels_report
+    from bench.kernels import report
 
     console = terminal.output(highlight=False)
-    for table in kernels_report.tables(rows):
+    for table in report.tables(rows):
         shown = Table(*table.columns, title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for row in table.rows:
             shown.add_row(*row)

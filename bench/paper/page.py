@@ -26,7 +26,9 @@ def page(result: Reproduction, measured: Sequence[dict[str, Any]]) -> str:
         "Memory of training": _memory(result),
         "Seconds for one sample": _seconds(measured),
         "The control": _control(result, measured),
-        "Contradictions in the paper": (f"{number}. {text}" for number, text in enumerate(facts.CONTRADICTIONS, start=1)),
+        "Contradictions in the paper": (
+            f"{number}. {text}" for number, text in enumerate(facts.CONTRADICTIONS, start=1)
+        ),
     }
     lines = [
         f"# arXiv {facts.ARXIV}: sizes and memory recounted",
