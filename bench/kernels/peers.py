@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from temporal_zoo.convert.vim import to_vim
 from temporal_zoo.errors import InvalidInput
-from temporal_zoo.mixers.bimamba import to_vim
 
 from . import peer_algorithms
 from .subjects import Implementation, Inputs, Outputs
