@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from temporal_zoo.ops._autocast import working_dtype
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops._planning import capability
 from temporal_zoo.ops._register import backend_module, register
 
@@ -87,11 +88,8 @@ def _slices(q: Tensor, lengths: Tensor | None) -> Iterator[tuple[slice, Tensor |
 
 
 def _filled(lengths: Tensor | None, *tensors: Tensor) -> list[Tensor]:
-    """The tensors with zero at padded frames: a kernel gives these weight zero, which would not stop NaN."""
-    if lengths is None:
-        return list(tensors)
-    padding = torch.arange(tensors[0].shape[1], device=lengths.device) >= lengths[:, None]
-    return [x.masked_fill(padding[:, :, None, None], 0) for x in tensors]
+    """The tensors with zero at padded frames.  Kernels give these weight zero, but zero times NaN is NaN."""
+    return [fill_padding(x, lengths) for x in tensors]
 
 
 def _joined(pieces: list[Tensor], empty: Tensor) -> Tensor:
