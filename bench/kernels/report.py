@@ -15,33 +15,12 @@ from matplotlib.ticker import NullLocator
 from bench.analysis.tables import number, size
 from temporal_zoo._support.files import written_whole
 from temporal_zoo._support.record import Reading, RecordError
+from temporal_zoo._support.statistics import Interval, paired_ratio
 
 Row = Mapping[str, Any]
 
 _MODES = {"forward": "forward", "train": "forward and backward"}
 _ENDS = {"missing": "missing", "unsupported": "unsupported", "disagrees": "disagrees, not timed", "failed": "failed"}
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times a base fits into something: median, least and most of paired turns, and how many turns."""
-
-    median: float
-    least: float
-    most: float
-    turns: int
-
-    @classmethod
-    def of(cls, values: Sequence[float], base: Sequence[float]) -> Ratio:
-        """Pairs the turns of one round; a value of a single turn is paired with every turn of the base."""
-        turns = len(values)
-        values = list(values) * (len(base) if len(values) == 1 else 1)
-        found = [value / below for value, below in zip(values, base, strict=False)]
-        return cls(statistics.median(found), min(found), max(found), turns)
-
-    def __str__(self) -> str:
-        once = " *" if self.turns == 1 else ""
-        return f"{number(self.median)}x ({number(self.least)} to {number(self.most)}){once}"
 
 
 @dataclass(frozen=True)
@@ -130,12 +109,12 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             continue
         lengths = sorted({row["frames"] for row in here if row["role"] != "ours"})
         for name in dict.fromkeys(row["contender"] for row in here):
-            points = {frames: ratio for frames in lengths if (ratio := _ratio(here, name, bases[0], frames))}
+            points = {frames: turns[0] for frames in lengths if (turns := _ratio(here, name, bases[0], frames))}
             if name == bases[0] or not points:
                 continue
-            middle = [ratio.median for ratio in points.values()]
-            below = [ratio.median - ratio.least for ratio in points.values()]
-            above = [ratio.most - ratio.median for ratio in points.values()]
+            middle = [ratio.value for ratio in points.values()]
+            below = [ratio.value - ratio.low for ratio in points.values()]
+            above = [ratio.high - ratio.value for ratio in points.values()]
             axes.errorbar(list(points), middle, (below, above), label=name, marker="o", markersize=4, capsize=2)
         axes.axhline(1, color="grey", linewidth=0.8)
         axes.set_xscale("log", base=2)
@@ -226,15 +205,21 @@ def _ratios(subject: str, mode: str, base: str, rows: Sequence[Row]) -> Table:
     cells = []
     for name in dict.fromkeys(row["contender"] for row in rows if row["contender"] != base):
         ratios = [_ratio(rows, name, base, frames) for frames in lengths]
-        cells.append((name, *("-" if ratio is None else str(ratio) for ratio in ratios)))
+        cells.append((name, *("-" if ratio is None else _text(*ratio) for ratio in ratios)))
     columns = ("who", *(f"{frames} frames" for frames in lengths))
     remarks = ("Below 1x: faster than ours.",)
     return Table(f"{subject}, {_MODES[mode]}: times the processor time of `{base}`", columns, tuple(cells), remarks)
 
 
-def _ratio(rows: Iterable[Row], name: str, base: str, frames: int) -> Ratio | None:
+def _ratio(rows: Iterable[Row], name: str, base: str, frames: int) -> tuple[Interval, int] | None:
+    """Median, smallest and largest ratio of paired turns, and the number of turns of `name`."""
     found = {row["contender"]: row["seconds"] for row in rows if row["frames"] == frames}
-    return Ratio.of(found[name], found[base]) if name in found and base in found else None
+    return (paired_ratio(found[name], found[base]), len(found[name])) if name in found and base in found else None
+
+
+def _text(ratio: Interval, turns: int) -> str:
+    once = " *" if turns == 1 else ""
+    return f"{number(ratio.value)}x ({number(ratio.low)} to {number(ratio.high)}){once}"
 
 
 def _memory(rows: Sequence[Row]) -> list[Table]:
@@ -268,7 +253,8 @@ def _threads(rows: Sequence[Row]) -> list[Table]:
             taken = {row["threads"]: row["wall_seconds"] for row in here if row["outcome"] == "ok"}
             if taken:
                 medians = (number(1000 * statistics.median(taken[threads])) for threads in (1, 2))
-                cells.append((_MODES[mode], str(frames), *medians, str(Ratio.of(taken[1], taken[2]))))
+                gain = _text(paired_ratio(taken[1], taken[2]), len(taken[1]))
+                cells.append((_MODES[mode], str(frames), *medians, gain))
             elif here:
                 cells.append((_MODES[mode], str(frames), "-", "-", here[0]["reason"]))
     columns = ("pass", "frames", "one thread (ms)", "two threads (ms)", "gain")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.sweep.training_step import TrainingStep
+from bench.sweep.training_step import FixedBatchStep
 from temporal_zoo._support.stored_bytes import stored_bytes
 from temporal_zoo.ops.selective_block import rehearsals
 
@@ -87,7 +87,7 @@ class Ledger(TorchDispatchMode):
         return result
 
 
-def account(step: TrainingStep, device: str, *, gradients_before: bool = True) -> Bytes:
+def account(step: FixedBatchStep, device: str, *, gradients_before: bool = True) -> Bytes:
     """The bytes of a step that lives on the meta device, as on `device` ("cuda" or "cpu"): not of the first one, but
     when the optimizer has its state and, with `gradients_before`, the gradients of the step before are there.
 
