@@ -60,7 +60,7 @@ def ended(pid, within_s=60):
 
 
 def killed(tmp_path, source):
-    """Runs a program that prints the process id of its child, kills the program, and returns whether the child ended."""
+    """Runs a program that prints the process id of its child, kills it, and returns whether the child ended."""
     path = tmp_path / "program.py"
     path.write_text(source)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
