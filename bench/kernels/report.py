@@ -15,6 +15,7 @@ from matplotlib.ticker import NullLocator
 from bench.analysis.tables import number, size
 from temporal_zoo._support.files import written_whole
 from temporal_zoo._support.record import Reading, RecordError
+from temporal_zoo._support.statistics import Interval, paired_ratio
 
 KernelRecord = Mapping[str, Any]
 
@@ -25,28 +26,6 @@ _OUTCOMES = {
     "disagrees": "disagrees, not timed",
     "failed": "failed",
 }
-
-
-@dataclass(frozen=True)
-class TurnRatio:
-    """A time divided by the time of a base: median, least and most over paired turns, and the number of turns."""
-
-    median: float
-    least: float
-    most: float
-    turns: int
-
-    @classmethod
-    def of(cls, values: Sequence[float], base: Sequence[float]) -> TurnRatio:
-        """Pairs the turns of each round; pairs a single turn with every turn of the base."""
-        turns = len(values)
-        values = list(values) * (len(base) if len(values) == 1 else 1)
-        ratios = [value / below for value, below in zip(values, base, strict=False)]
-        return cls(statistics.median(ratios), min(ratios), max(ratios), turns)
-
-    def __str__(self) -> str:
-        once = " *" if self.turns == 1 else ""
-        return f"{number(self.median)}x ({number(self.least)} to {number(self.most)}){once}"
 
 
 @dataclass(frozen=True)
@@ -135,12 +114,12 @@ def plot(rows: Sequence[KernelRecord], path: Path) -> None:
             continue
         lengths = sorted({row["frames"] for row in here if row["role"] != "ours"})
         for name in dict.fromkeys(row["contender"] for row in here):
-            points = {frames: ratio for frames in lengths if (ratio := _ratio(here, name, bases[0], frames))}
+            points = {frames: turns[0] for frames in lengths if (turns := _ratio(here, name, bases[0], frames))}
             if name == bases[0] or not points:
                 continue
-            middle = [ratio.median for ratio in points.values()]
-            below = [ratio.median - ratio.least for ratio in points.values()]
-            above = [ratio.most - ratio.median for ratio in points.values()]
+            middle = [ratio.value for ratio in points.values()]
+            below = [ratio.value - ratio.low for ratio in points.values()]
+            above = [ratio.high - ratio.value for ratio in points.values()]
             axes.errorbar(list(points), middle, (below, above), label=name, marker="o", markersize=4, capsize=2)
         axes.axhline(1, color="grey", linewidth=0.8)
         axes.set_xscale("log", base=2)
@@ -231,7 +210,7 @@ def _ratios(subject: str, mode: str, base: str, rows: Sequence[KernelRecord]) ->
     cells = []
     for name in dict.fromkeys(row["contender"] for row in rows if row["contender"] != base):
         ratios = [_ratio(rows, name, base, frames) for frames in lengths]
-        cells.append((name, *("-" if ratio is None else str(ratio) for ratio in ratios)))
+        cells.append((name, *("-" if ratio is None else _text(*ratio) for ratio in ratios)))
     columns = ("implementation", *(f"{frames} frames" for frames in lengths))
     remarks = ("Below 1x: faster than ours.",)
     return KernelTable(
@@ -239,9 +218,19 @@ def _ratios(subject: str, mode: str, base: str, rows: Sequence[KernelRecord]) ->
     )
 
 
-def _ratio(rows: Iterable[KernelRecord], name: str, base: str, frames: int) -> TurnRatio | None:
+def _ratio(rows: Iterable[KernelRecord], name: str, base: str, frames: int) -> tuple[Interval, int] | None:
+    """Median, smallest and largest ratio of paired turns, and the number of turns of `name`."""
     seconds = {row["contender"]: row["seconds"] for row in rows if row["frames"] == frames}
-    return TurnRatio.of(seconds[name], seconds[base]) if name in seconds and base in seconds else None
+    return (
+        (paired_ratio(seconds[name], seconds[base]), len(seconds[name]))
+        if name in seconds and base in seconds
+        else None
+    )
+
+
+def _text(ratio: Interval, turns: int) -> str:
+    once = " *" if turns == 1 else ""
+    return f"{number(ratio.value)}x ({number(ratio.low)} to {number(ratio.high)}){once}"
 
 
 def _memory(rows: Sequence[KernelRecord]) -> list[KernelTable]:
@@ -275,7 +264,8 @@ def _threads(rows: Sequence[KernelRecord]) -> list[KernelTable]:
             taken = {row["threads"]: row["wall_seconds"] for row in here if row["outcome"] == "ok"}
             if taken:
                 medians = (number(1000 * statistics.median(taken[threads])) for threads in (1, 2))
-                cells.append((_MODES[mode], str(frames), *medians, str(TurnRatio.of(taken[1], taken[2]))))
+                gain = _text(paired_ratio(taken[1], taken[2]), len(taken[1]))
+                cells.append((_MODES[mode], str(frames), *medians, gain))
             elif here:
                 cells.append((_MODES[mode], str(frames), "-", "-", here[0]["reason"]))
     columns = ("pass", "frames", "one thread (ms)", "two threads (ms)", "gain")

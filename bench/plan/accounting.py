@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.sweep.training_step import TrainingStep
+from bench.sweep.training_step import FixedBatchStep
 from temporal_zoo._support.stored_bytes import stored_bytes
 from temporal_zoo.ops.selective_block import rehearsals
 
@@ -91,7 +91,7 @@ class ByteCounter(TorchDispatchMode):
         return result
 
 
-def account(step: TrainingStep, device: str, *, gradients_before: bool = True) -> Bytes:
+def account(step: FixedBatchStep, device: str, *, gradients_before: bool = True) -> Bytes:
     """The bytes of a step that is not the first step of a training, so that the state of the optimizer exists.
 
     Call it inside `temporal_zoo.ops.planning`, so that ops choose backends for the device.

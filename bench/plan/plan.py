@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bench.sweep.case import MOST_PLANNED, check_pixels
-from bench.sweep.training_step import TrainingStep, training_step
+from bench.sweep.training_step import FixedBatchStep, training_step
 from temporal_zoo.config import Config, ConfigError, nearest, option
 from temporal_zoo.ops import Planned, ops, planning, tracing, use_backend
 from temporal_zoo.ops.attention.sdpa import kernel as sdpa_kernel
@@ -56,7 +56,7 @@ class Setup(Config):
         """Op -> its pinned backend."""
         return dict(pin.split("=") for pin in self.backends)
 
-    def step(self, device: torch.device) -> TrainingStep:
+    def step(self, device: torch.device) -> FixedBatchStep:
         """Builds a training step of this setup."""
         changes = (f"mixer={self.mixer}", f"checkpointing={self.checkpointing}", f"size={self.size}")
         dtype = getattr(torch, self.dtype)

@@ -1,4 +1,4 @@
-"""Before anything is timed: the backends that will run must agree with the reference, values and gradients."""
+"""Compares the backends of a case with the reference, values and gradients, before the case is timed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .outcome import Agreement
 from .training_step import SEED
 from .workloads import precision
 
-# Small, and no length is a multiple of a block.
+# A small input whose length is not a multiple of any block size.
 _ROWS, _FRAMES = 3, 37
 _REFERENCE = "reference"
 
@@ -26,10 +26,10 @@ class GateError(RuntimeError):
 
 
 def check(case: Case) -> Agreement:
-    """Compares the mixer of a case, run as the case says, with the same mixer on reference backends; on a small input.
+    """Compares the mixer of a case with the same mixer on reference backends, on a small input.
 
     Raises:
-        GateError: they differ by more than rounding explains.
+        GateError: the error is larger than the tolerance of the precision.
         BackendError: a pinned backend cannot run.
     """
     return _check(case.replace(level="mixer", mode="train", frames=_FRAMES, rows=_ROWS, total=None,
@@ -42,8 +42,8 @@ def _check(case: Case) -> Agreement:
     if backends <= {f"{name}={_REFERENCE}" for name in ops()}:
         return Agreement()
     with use_backend(**dict.fromkeys(ops(), _REFERENCE)):
-        reference, stubborn = _run(case)
-    unchecked = {backend for backend in stubborn if not backend.endswith(f"={_REFERENCE}")}
+        reference, not_replaced = _run(case)
+    unchecked = {backend for backend in not_replaced if not backend.endswith(f"={_REFERENCE}")}
     if unchecked == backends:
         return Agreement(unchecked=tuple(sorted(unchecked)))
     result = compare(fast, reference, getattr(torch, case.dtype))

@@ -7,11 +7,11 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from bench.analysis import plot
-from bench.analysis import tables as report
-from bench.analysis.curves import STORED, TIME, Result, growth, panels
+from bench.analysis import plot, tables
+from bench.analysis.curves import STORED, TIME, growth, panels
 from bench.sweep.case import Case, expand
 from bench.sweep.outcome import Memory, Outcome, Times
+from bench.sweep.results import CaseResult
 from temporal_zoo._support import units
 
 MIB = 2**20
@@ -37,13 +37,13 @@ def results():
         **{("bimamba", n): outcome(n**2, n**2 * MIB, steady=n != 8) for n in (4, 8, 16)},
         ("bimamba", 64): Outcome("out_of_memory", "cannot allocate 3 bytes"),
     }
-    return [Result(case, ends[case.mixer, case.frames]) for case in cases]
+    return [CaseResult(case, ends[case.mixer, case.frames]) for case in cases]
 
 
 def text(panel):
     console = Console(file=io.StringIO(), width=160)
-    for sheet in report.tables(panel):
-        console.print(report.rich_table(sheet))
+    for sheet in tables.tables(panel):
+        console.print(tables.rich_table(sheet))
     return console.file.getvalue()
 
 
@@ -81,22 +81,22 @@ def test_the_fit_of_stored_bytes_and_the_share_of_its_quadratic_term(results):
 
 def test_remarks_compare_where_both_were_measured_and_name_what_was_not(results):
     (panel,) = panels(results)
-    said = report.remarks(panel)
+    said = tables.remarks(panel)
     assert "At 16 frames bimamba takes 8.00 times as long as identity." in said
     assert "At 16 frames bimamba stores 16.0 times the bytes of identity." in said
     assert "bimamba at 64 frames: out of memory: cannot allocate 3 bytes" in said
-    assert any(line.startswith("bimamba at 8 frames: the clock did not settle in 5 rounds") for line in said)
-    assert any("attention=reference" in line for line in report.notes(panel))
+    assert any(line.startswith("bimamba at 8 frames: the median did not settle in 5 rounds") for line in said)
+    assert any("attention=reference" in line for line in tables.notes(panel))
 
 
 def test_processor_time_is_shown_where_the_clock_cannot_be_trusted(results):
     assert "processor time" not in text(panels(results)[0])
     busy = Outcome("ok", time_ms=Times(9, 10, 11, 5, 2, True, processor=2))
-    (panel,) = panels([Result(result.case, busy) for result in results])
+    (panel,) = panels([CaseResult(result.case, busy) for result in results])
     assert (
         rows(panel, "processor time of one forward and backward pass, all threads, mean (ms)")["bimamba"][0] == "2.00"
     )
-    assert any("waited" in line for line in report.notes(panel))
+    assert any("waited" in line for line in tables.notes(panel))
 
 
 def test_growth_as_plain_values(results):
@@ -110,7 +110,7 @@ def test_growth_as_plain_values(results):
 
 def test_levels_and_modes_are_not_mixed():
     cases = expand(layers="identity", lengths="4,8")
-    found = panels([Result(case, outcome(1, 1)) for case in cases])
+    found = panels([CaseResult(case, outcome(1, 1)) for case in cases])
     places = [("mixer", "forward"), ("mixer", "train"), ("model", "forward"), ("model", "train")]
     assert [(p.case.level, p.case.mode) for p in found] == places
     assert all(p.lengths == [4, 8] for p in found)
@@ -118,7 +118,7 @@ def test_levels_and_modes_are_not_mixed():
 
 def test_nothing_measured_still_makes_a_table():
     case = Case(mixer="identity", level="mixer", mode="train", frames=4, rows=1, dim=1)
-    (panel,) = panels([Result(case, Outcome("failed", "ValueError: no"))])
+    (panel,) = panels([CaseResult(case, Outcome("failed", "ValueError: no"))])
     assert "failed" in text(panel)
 
 
@@ -134,7 +134,7 @@ def test_the_plot_holds_the_points_and_marks_what_ran_out(results, tmp_path):
 
 
 def test_the_plot_is_a_png_even_when_nothing_is_stored(results, tmp_path):
-    none = [Result(r.case.replace(level="mixer"), outcome(1, 0)) for r in results if r.case.mixer == "identity"]
+    none = [CaseResult(r.case.replace(level="mixer"), outcome(1, 0)) for r in results if r.case.mixer == "identity"]
     for name, some in (("all.png", results), ("zero.png", none)):
         plot.save(panels(some), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -177,9 +177,9 @@ def test_steps_take_turns_in_rounds_and_slow_steps_have_fewer_turns(monkeypatch)
 
 
 def test_ratios_pair_the_turns_of_each_round():
-    ratio = report.TurnRatio.of([2.0, 6.0, 9.0], [1.0, 2.0, 3.0, 4.0])
-    assert (ratio.median, ratio.least, ratio.most, ratio.turns) == (3.0, 2.0, 3.0, 3)
-    assert str(report.TurnRatio.of([8.0], [1.0, 2.0, 4.0])) == "4.00x (2.00 to 8.00) *"
+    ratio = report.paired_ratio([2.0, 6.0, 9.0], [1.0, 2.0, 3.0, 4.0])
+    assert (ratio.value, ratio.low, ratio.high) == (3.0, 2.0, 3.0)
+    assert report._text(report.paired_ratio([8.0], [1.0, 2.0, 4.0]), 1) == "4.00x (2.00 to 8.00) *"
 
 
 def test_memory_is_measured_in_a_fresh_process(quick, tmp_path, monkeypatch):
@@ -225,8 +225,8 @@ def test_a_dry_run_lists_the_implementations(without_packages, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--suite", "kernels", "--layers", "attn"), "takes no --layers"),
-        (("--peers", "."), "--peers belongs to `--suite kernels`"),
+        (("--suite", "kernels", "--layers", "attn"), "does not accept --layers"),
+        (("--peers", "."), "--peers is for `--suite kernels` only"),
         (("--suite", "kernel"), "'kernel' is not one of 'quick', 'paper', 'scaling', 'kernels'"),
         (("--suite", "kernels", "--repetitions", "0"), "--repetitions"),
         (("--suite", "kernels", "--peers", "nowhere"), "nowhere"),
