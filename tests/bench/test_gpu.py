@@ -46,7 +46,7 @@ class NoProcesses:
 
     def start(self):
         if self.device == "cuda:7":
-            raise QuarterError("nothing can be measured on cuda:7: torch sees no CUDA device here")
+            raise QuarterError("cannot measure on cuda:7: torch 2.13 finds no CUDA device")
         return NoProcess(), {"outcome": "ok", "environment": ENVIRONMENT, "backends": BACKENDS}
 
 
@@ -70,8 +70,8 @@ class NoPlans:
 @pytest.fixture
 def quarter(monkeypatch, tmp_path):
     """Calls the command with processes that are none."""
-    monkeypatch.setattr(process, "Processes", NoProcesses)
-    monkeypatch.setattr(plans, "Plans", NoPlans)
+    monkeypatch.setattr(process, "ChildProcesses", NoProcesses)
+    monkeypatch.setattr(plans, "BackgroundPlans", NoPlans)
     return lambda *words: CliRunner().invoke(gpu.gpu, ["quarter", "--out", str(tmp_path), *words])
 
 
@@ -89,13 +89,13 @@ def test_exit_code_3_says_that_there_is_more_to_do(quarter, monkeypatch):
     monkeypatch.setattr(NoProcess, "ask", lambda self, job, limit_s: {"outcome": "cut_off", "reason": "the end"})
     done = quarter()
     assert done.exit_code == gpu.UNFINISHED
-    assert "the same command goes on" in done.stderr
+    assert "run the command again to resume" in done.stderr
 
 
 def test_no_device_is_one_message(quarter):
     done = quarter("--device", "cuda:7")
     assert done.exit_code == 1
-    assert "torch sees no CUDA device here" in done.stderr
+    assert "finds no CUDA device" in done.stderr
     assert done.exception is None or isinstance(done.exception, SystemExit)
 
 
@@ -119,7 +119,7 @@ def test_a_file_that_is_no_record_is_one_message(tmp_path):
     (tmp_path / "other.jsonl").write_text("{}\n")
     done = CliRunner().invoke(gpu.gpu, ["page", str(tmp_path / "other.jsonl")])
     assert done.exit_code == 1
-    assert "no file of records" in done.stderr
+    assert "is not a file of records" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_only_the_packages_that_it_needs_are_imported():
         "import bench.gpu, bench.quarter.child, bench.quarter.page, bench.quarter.plans, bench.quarter.loop\n"
         "import bench.quarter.compare, bench.quarter.kernels, bench.quarter.steps\n"
         "from bench.quarter.selection import REHEARSAL, groups\n"
-        "from bench.quarter.plans import planned\n"
+        "from bench.quarter.plans import plan_summary\n"
         "(case, *_) = groups({'attention': ['sdpa']}, REHEARSAL)[2].cases(set())\n"
-        "assert planned('24GiB', case.what['setup'])['fit'] == 'yes'\n"
+        "assert plan_summary('24GiB', case.what['setup'])['fit'] == 'yes'\n"
         "answer = bench.quarter.steps.training_step(case.what, 'cpu', print, ())\n"
         "assert answer['outcome'] == 'ok', answer\n"
     )

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bench.quarter.cases import Case, Group
-from bench.quarter.loop import Quarter
-from bench.quarter.results import RECORD, Book
+from bench.quarter.cases import GpuCase, Group
+from bench.quarter.loop import BudgetedRun
+from bench.quarter.results import RECORD, GpuResults
 from temporal_zoo._support.record import read
 
 ENVIRONMENT = {
@@ -21,14 +21,14 @@ ENVIRONMENT = {
 
 def agreement(name, estimate_s=10.0):
     """A case of the smallest kind."""
-    return Case(
+    return GpuCase(
         "agreement", {"op": "attention", "backend": name, "dtype": "float32", "shapes": [[3, 1, 64]]}, estimate_s
     )
 
 
 def training(name, estimate_s=10.0):
     """A case that has a plan."""
-    return Case("training_step", {"row": name, "setup": {"frames": 16, "dtype": "float32"}}, estimate_s)
+    return GpuCase("training_step", {"row": name, "setup": {"frames": 16, "dtype": "float32"}}, estimate_s)
 
 
 def name_of(what):
@@ -106,9 +106,11 @@ def call(world, tmp_path):
     """Runs a quarter of some minutes over groups; calls share the records, unless their environments differ."""
 
     def run(*groups, minutes=8.0, environment=ENVIRONMENT, device="cuda"):
-        book = Book(tmp_path / RECORD, environment, device)
+        results = GpuResults(tmp_path / RECORD, environment, device)
         until = world.time + 60 * minutes
-        return Quarter(groups, book, world.start, world, until=until, now=world.now, talk=world.lines.append).run()
+        return BudgetedRun(
+            groups, results, world.start, world, until=until, now=world.now, report=world.lines.append
+        ).run()
 
     return run
 
@@ -279,14 +281,14 @@ def test_what_agrees_in_all_shapes_is_handed_to_the_groups_behind(call, world):
 def test_backends_that_agreed_are_pinned_and_recorded(call, world, tmp_path):
     case = training("a")
     case.what["setup"]["backends"] = ["attention=reference"]
-    pinned = Case(case.kind, case.what, 10.0, pins=("causal_conv=triton",))
+    pinned = GpuCase(case.kind, case.what, 10.0, pins=("causal_conv=triton",))
     assert call(group("all", pinned))
     job, _ = world.jobs[-1]
     assert job["what"]["setup"]["backends"] == ["attention=reference", "causal_conv=triton"]
     (line,) = read(tmp_path / RECORD).of("training_step")
     assert line["case"] == case.what
     assert line["pins"] == ["causal_conv=triton"]
-    assert call(group("all", Case(case.kind, case.what, 10.0, pins=("causal_conv=torch",))))
+    assert call(group("all", GpuCase(case.kind, case.what, 10.0, pins=("causal_conv=torch",))))
     assert len(world.jobs) == 1
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.quarter import process
-from bench.quarter.process import Process, Processes, QuarterError
+from bench.quarter.process import ChildProcess, ChildProcesses, QuarterError
 
 # Speaks as `bench.quarter.child` does, without torch.
 FAKE = """
@@ -39,7 +39,7 @@ def fake(monkeypatch):
     def start(greeting="ok"):
         source = FAKE.replace("GREETING", repr(greeting))
         monkeypatch.setattr(process, "_MAIN", f"exec({source!r})")
-        begun.append(Process())
+        begun.append(ChildProcess())
         begun[-1].greet("cpu")
         return begun[-1]
 
@@ -90,13 +90,13 @@ def test_a_process_that_cannot_end_itself_is_ended(fake, monkeypatch):
 
 
 def test_no_device_is_said_in_words(fake):
-    with pytest.raises(QuarterError, match="nothing can be measured on cpu: there is none"):
+    with pytest.raises(QuarterError, match="cannot measure on cpu: there is none"):
         fake("failed")
 
 
 def test_the_next_process_starts_while_the_first_measures(fake, monkeypatch):
     fake()
-    with Processes("cpu") as processes:
+    with ChildProcesses("cpu") as processes:
         first, _ = processes.start()
         waiting = processes._next
         second, _ = processes.start()
@@ -109,7 +109,7 @@ def test_the_next_process_starts_while_the_first_measures(fake, monkeypatch):
 
 
 def test_the_true_process_compares_a_backend(monkeypatch):
-    child = Process()
+    child = ChildProcess()
     try:
         greeting = child.greet("cpu")
         assert "sdpa" in greeting["backends"]["attention"]

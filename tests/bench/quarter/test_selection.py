@@ -7,15 +7,15 @@ import pytest
 from bench.paper.control import COLUMNS
 from bench.plan.plan import Setup
 from bench.quarter.cases import DTYPES, key
-from bench.quarter.plans import Plans, planned
+from bench.quarter.plans import BackgroundPlans, plan_summary
 from bench.quarter.selection import FULL, REHEARSAL, TRAINING, groups
 from temporal_zoo.ops import ops
 
 BACKENDS = {name: list(op.backends) for name, op in ops().items()}
 
 
-def made(name, agreed=frozenset(), scale=FULL):
-    (found,) = [group for group in groups(BACKENDS, scale) if group.name == name]
+def made(name, agreed=frozenset(), sizes=FULL):
+    (found,) = [group for group in groups(BACKENDS, sizes) if group.name == name]
     return found.cases(agreed)
 
 
@@ -35,9 +35,9 @@ def test_every_backend_of_every_op_is_compared_kernels_of_ours_first():
     assert found[0][2] == "float32"
 
 
-@pytest.mark.parametrize("scale", [FULL, REHEARSAL])
-def test_cases_differ_and_are_plain_values(scale):
-    found = [case for group in groups(BACKENDS, scale) for case in group.cases(frozenset())]
+@pytest.mark.parametrize("sizes", [FULL, REHEARSAL])
+def test_cases_differ_and_are_plain_values(sizes):
+    found = [case for group in groups(BACKENDS, sizes) for case in group.cases(frozenset())]
     assert len({case.key for case in found}) == len(found)
     for case in found:
         assert key(case.kind, json.loads(json.dumps(case.what))) == case.key
@@ -64,7 +64,7 @@ def test_setups_are_those_of_the_planner():
 
 
 def pins(row, dtype, agreed):
-    setups = [case.asked["setup"] for case in made("control", agreed) if case.what["row"] == row]
+    setups = [case.request["setup"] for case in made("control", agreed) if case.what["row"] == row]
     (setup,) = [setup for setup in setups if (setup["frames"], setup["dtype"]) == (64, dtype)]
     return setup["backends"]
 
@@ -90,20 +90,20 @@ def test_attention_that_holds_its_weights_stays_so():
 
 
 def test_a_plan_has_bytes_and_says_whether_they_fit():
-    (case, *_) = made("control", scale=REHEARSAL)
-    plan = planned("24GiB", case.what["setup"])
+    (case, *_) = made("control", sizes=REHEARSAL)
+    plan = plan_summary("24GiB", case.what["setup"])
     assert plan["fit"] == "yes"
     assert 0 < plan["stored"] < plan["peak"] < 2**30
 
 
 def test_what_cannot_be_planned_says_why():
-    assert "ConfigError" in planned("24GiB", {"preset": "nobody's"})["error"]
+    assert "ConfigError" in plan_summary("24GiB", {"preset": "nobody's"})["error"]
 
 
 @pytest.mark.slow
 def test_plans_come_from_other_processes():
-    few = made("control", {("attention", "sdpa", "bfloat16")}, scale=REHEARSAL)[:2]
-    with Plans("24GiB") as plans:
+    few = made("control", {("attention", "sdpa", "bfloat16")}, sizes=REHEARSAL)[:2]
+    with BackgroundPlans("24GiB") as plans:
         plans.expect(few)
         assert [plans.of(case)["fit"] for case in few] == ["yes", "yes"]
         assert plans.of(made("agreement")[0]) is None

@@ -140,7 +140,7 @@ def test_a_contender_without_memory_ends_alone(monkeypatch):
 
 
 def test_contenders_of_attention_are_ours_and_the_kernels_of_torch():
-    names = [each.name for each in kernels.contenders("attention", compiled=False)]
+    names = [each.name for each in kernels.implementations("attention", compiled=False)]
     assert {"sdpa", "triton", "SDPA, flash", "SDPA, cuDNN", "SDPA, efficient"} <= set(names)
 
 
@@ -156,7 +156,7 @@ def test_steps_have_a_time_a_peak_and_backends(task):
     assert answer["time_ms"]["p50"] > 0
     assert answer["memory_bytes"]["peak"] > 0
     assert answer["backends"] == {"attention": ["blocked"]}
-    assert notes == ["making the network", "timing", "the peak of memory"]
+    assert notes == ["building the network", "timing", "measuring the peak of memory"]
 
 
 @pytest.mark.parametrize("chip", [80, 90])
