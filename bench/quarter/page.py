@@ -121,7 +121,7 @@ def _kernels(records: Records) -> Iterator[str]:
     yield (
         "Median milliseconds at rows x frames x channels. The number in brackets is the time divided by the larger of "
         "two floors: the time to move the bytes at the speed of a copy, and the time to compute the exponentials. "
-        "Implementations take turns in rounds, and the L2 cache is overwritten before every round. ± is half of the "
+        "Implementations take turns, and the L2 cache is overwritten before every turn. ± is half of the "
         f"10 to 90 % range.{measured}"
     )
     for op in dict.fromkeys(record["case"]["op"] for record in records):

@@ -1,4 +1,4 @@
-"""What is measured, in which order, and with which backends."""
+"""The cases of a GPU run: their order and their backends."""
 
 import json
 
@@ -7,7 +7,6 @@ import pytest
 from bench.paper.control import COLUMNS
 from bench.plan.plan import Setup
 from bench.quarter.cases import DTYPES, key
-from bench.quarter.plans import BackgroundPlans, plan_summary
 from bench.quarter.selection import FULL, REHEARSAL, TRAINING, groups
 from temporal_zoo.ops import ops
 
@@ -87,23 +86,3 @@ def test_attention_that_holds_its_weights_stays_so():
     agreed = {("attention", "sdpa", "float32")}
     assert pins("attention with bias, weights held", "float32", agreed) == ["attention=reference"]
     assert pins("attention, fused", "float32", agreed) == ["attention=sdpa"]
-
-
-def test_a_plan_has_bytes_and_says_whether_they_fit():
-    (case, *_) = made("control", sizes=REHEARSAL)
-    plan = plan_summary("24GiB", case.what["setup"])
-    assert plan["fit"] == "yes"
-    assert 0 < plan["stored"] < plan["peak"] < 2**30
-
-
-def test_what_cannot_be_planned_says_why():
-    assert "ConfigError" in plan_summary("24GiB", {"preset": "nobody's"})["error"]
-
-
-@pytest.mark.slow
-def test_plans_come_from_other_processes():
-    few = made("control", {("attention", "sdpa", "bfloat16")}, sizes=REHEARSAL)[:2]
-    with BackgroundPlans("24GiB") as plans:
-        plans.expect(few)
-        assert [plans.of(case)["fit"] for case in few] == ["yes", "yes"]
-        assert plans.of(made("agreement")[0]) is None
