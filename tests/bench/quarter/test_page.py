@@ -1,4 +1,4 @@
-"""The page of a quarter: every kind of line, and every end."""
+"""The page of a GPU run: every kind of record, and every outcome."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def kernels(results, contenders, frames=16):
     results.write(GpuCase("kernels", what, 1.0), answer, 1.0, 1.0)
 
 
-def test_agreement_comes_first_with_errors_and_refusals(results, drawn):
+def test_the_page_starts_with_agreement_errors_and_refusals(results, drawn):
     step(results, "bimamba", 16)
     compared(results, "sdpa", error=3e-7, agrees=True, worst="3 rows")
     compared(results, "triton", error=0.5, agrees=False, worst="3 rows, 1 frames")
@@ -67,7 +67,7 @@ def test_agreement_comes_first_with_errors_and_refusals(results, drawn):
     assert "commit abcdef012345" in text
 
 
-def test_kernels_stand_beside_their_larger_floor(results, drawn):
+def test_kernels_are_compared_with_the_larger_floor(results, drawn):
     kernels(results, {
         "sdpa": {"role": "ours", "outcome": "ok", "forward_ms": TIMES, "train_ms": TIMES},
         "triton": {"role": "ours", "outcome": "unsupported", "reason": "takes at most 64 frames"},
@@ -82,7 +82,7 @@ def test_kernels_stand_beside_their_larger_floor(results, drawn):
     assert "SDPA, cuDNN: differs from the reference by 1.0e-01" in text
 
 
-def test_measured_and_planned_peaks_stand_beside_each_other(results, drawn):
+def test_the_page_shows_measured_and_planned_peaks(results, drawn):
     step(results, "bimamba", 16, planned={"peak": 9 * GIB, "fit": "yes"})
     step(results, "bimamba", 1024, outcome="too_large", planned={"peak": 200 * GIB, "fit": "no"})
     step(results, "bimamba", 512, outcome="out_of_memory", reason="CUDA out of memory", planned={"peak": 79 * GIB})
@@ -92,13 +92,13 @@ def test_measured_and_planned_peaks_stand_beside_each_other(results, drawn):
     assert "| bimamba | 10.0 ±10 % | out of memory | does not fit |" in text
 
 
-def test_sampling_has_its_table(results, drawn):
+def test_the_page_has_a_table_of_sampling_steps(results, drawn):
     step(results, "flash", 256, kind="sampling_step")
     assert "### A sampling step" in drawn()
     assert "| flash | 10.0 ±10 % |" in drawn()
 
 
-def test_what_failed_is_named_with_what_ran(results, drawn):
+def test_a_failed_case_is_listed_with_the_part_that_ran(results, drawn):
     compared(results, "triton", outcome="crashed", reason="illegal memory access", during="3 rows, 1 frames")
     text = drawn()
     assert "### Without an answer" in text
@@ -107,7 +107,7 @@ def test_what_failed_is_named_with_what_ran(results, drawn):
     assert "### Without an answer" not in drawn()  # the last line of a case counts
 
 
-def test_each_device_has_its_part_and_old_sources_have_none(tmp_path, drawn):
+def test_each_device_has_a_section_and_old_sources_have_none(tmp_path, drawn):
     for sources, device in (("old", "NVIDIA H200"), ("ours", "NVIDIA H200"), ("ours", "NVIDIA A100")):
         code = ENVIRONMENT["code"] | {"sources": sources}
         environment = ENVIRONMENT | {"id": f"{sources} {device}", "code": code, "devices": [{"name": device}]}
@@ -118,7 +118,7 @@ def test_each_device_has_its_part_and_old_sources_have_none(tmp_path, drawn):
     assert "old row" not in text
 
 
-def test_a_file_without_measurements_is_refused(tmp_path, drawn):
+def test_a_file_without_measurements_raises(tmp_path, drawn):
     Session(tmp_path / RECORD, ENVIRONMENT)
     with pytest.raises(RecordError, match="has no measurement"):
         drawn()

@@ -21,7 +21,7 @@ def test_a_plan_has_bytes_and_says_whether_they_fit():
     assert 0 < plan["stored"] < plan["peak"] < 2**30
 
 
-def test_what_cannot_be_planned_says_why():
+def test_a_setup_without_a_plan_says_why():
     assert "ConfigError" in plan_summary("24GiB", {"preset": "nobody's"})["error"]
 
 

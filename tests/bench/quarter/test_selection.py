@@ -18,12 +18,12 @@ def made(name, agreed=frozenset(), sizes=FULL):
     return found.cases(agreed)
 
 
-def test_groups_are_in_the_order_of_their_value():
+def test_the_most_valuable_groups_come_first():
     names = ["agreement", "kernels", "control", "long clips", "sampling", "compiled"]
     assert [group.name for group in groups(BACKENDS, FULL)] == names
 
 
-def test_every_backend_of_every_op_is_compared_kernels_of_ours_first():
+def test_every_backend_of_every_op_is_compared_our_kernels_first():
     found = [(case.what["op"], case.what["backend"], case.what["dtype"]) for case in made("agreement")]
     wanted = {
         (op, name, dtype) for op, names in BACKENDS.items() for name in names if name != "cpu" for dtype in DTYPES
@@ -43,19 +43,19 @@ def test_cases_differ_and_are_plain_values(sizes):
         assert case.estimate_s > 0
 
 
-def test_what_is_most_valuable_fits_into_eight_minutes_and_the_rest_into_a_second_call():
+def test_the_first_groups_fit_into_eight_minutes_and_the_next_groups_into_a_second_call():
     assert sum(case.estimate_s for name in ("agreement", "kernels", "control") for case in made(name)) < 7 * 60
     assert sum(case.estimate_s for name in ("long clips", "sampling") for case in made(name)) < 6 * 60
 
 
-def test_the_control_has_every_row_at_every_length_and_dtype():
+def test_the_control_has_every_column_at_every_length_and_dtype():
     found = {(case.what["row"], case.what["setup"]["frames"], case.what["setup"]["dtype"]) for case in made("control")}
     rows = [column for column in COLUMNS if column.name in TRAINING]
     assert len(rows) == len(TRAINING)
     assert found == {(row.name, frames, dtype) for row in rows for frames in (16, 64, 256) for dtype in row.dtypes}
 
 
-def test_setups_are_those_of_the_planner():
+def test_the_planner_reads_the_setups():
     for case in made("control") + made("long clips") + made("sampling"):
         setup = Setup.from_dict(case.what["setup"])
         assert setup.preset == "paper-57.5M"
@@ -68,7 +68,7 @@ def pins(row, dtype, agreed):
     return setup["backends"]
 
 
-def test_the_first_backend_that_agrees_is_pinned_and_no_other():
+def test_only_the_first_backend_that_agrees_is_pinned():
     assert pins("bimamba", "bfloat16", frozenset()) == []
     agreed = {("selective_scan", name, "bfloat16") for name in ("torch", "triton", "reference")}
     assert pins("bimamba", "bfloat16", agreed) == ["selective_scan=triton"]
@@ -76,13 +76,13 @@ def test_the_first_backend_that_agrees_is_pinned_and_no_other():
     assert pins("bimamba", "float32", agreed) == []
 
 
-def test_what_agrees_makes_no_other_case():
+def test_pins_do_not_change_the_identity_of_a_case():
     agreed = {("selective_scan", "triton", dtype) for dtype in DTYPES}
     for name in ("control", "long clips", "sampling"):
         assert [case.key for case in made(name)] == [case.key for case in made(name, agreed)]
 
 
-def test_attention_that_holds_its_weights_stays_so():
+def test_a_pin_of_a_column_has_priority():
     agreed = {("attention", "sdpa", "float32")}
     assert pins("attention with bias, weights held", "float32", agreed) == ["attention=reference"]
     assert pins("attention, fused", "float32", agreed) == ["attention=sdpa"]
