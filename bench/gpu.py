@@ -104,10 +104,10 @@ def _planned_as(environment: dict[str, Any], device: str) -> str:
 
 
 def _write_page(records: Path) -> Path:
-    from .quarter.page import page as text
+    from .quarter import page
 
     path = records.with_name(results.PAGE) if records.name == results.RECORD else records.with_suffix(".md")
-    path.write_text(text(records), encoding="utf-8")
+    path.write_text(page.page(records), encoding="utf-8")
     return path
 
 

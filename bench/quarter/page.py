@@ -18,8 +18,6 @@ _MODES = {"forward": "forward", "train": "with backward"}
 _OUTCOMES = {"out_of_memory": "out of memory", "too_large": "does not fit", "unsupported": "-",
              "timed_out": "timed out", "cut_off": "not finished", "disagrees": "disagrees, not timed"}  # fmt: skip
 Records = Sequence[GpuRecord]
-# A cell of a table with one column for each number of frames.
-Cell = Callable[[GpuRecord], str]
 
 
 def page(path: Path) -> str:
@@ -186,7 +184,7 @@ def _sampling(records: Records) -> Iterator[str]:
     yield from _by_frames(records, {"milliseconds": _milliseconds})
 
 
-def _by_frames(records: Records, cells: Mapping[str, Cell]) -> Iterator[str]:
+def _by_frames(records: Records, cells: Mapping[str, Callable[[GpuRecord], str]]) -> Iterator[str]:
     """Tables with one column for each number of frames: for each dtype, and each kind of cell."""
     for dtype in DTYPES:
         selected = [record for record in records if record["case"]["setup"]["dtype"] == dtype]
