@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from temporal_zoo.ops._autocast import working_dtype
-from temporal_zoo.ops._planning import planned
+from temporal_zoo.ops._planning import plan_of
 from temporal_zoo.ops.attention import _operator
 from temporal_zoo.ops.attention.sdpa import by_head, scale
 
@@ -40,9 +40,9 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
         reasons.append(f"it takes multiples of 8 features up to {_MOST_FEATURES}, not {q.shape[-1]}")
     if q.shape[1] == 1:
         reasons.append("it takes at least two frames")
-    if not _operator.is_ampere(q.device):
+    if not _operator.is_ampere(q):
         reasons.append("it needs a GPU of compute capability 8.0")
-    if planned() is None and not torch.backends.cudnn.is_available():
+    if plan_of(q) is None and not torch.backends.cudnn.is_available():
         reasons.append("torch was built without cuDNN")
     return reasons
 

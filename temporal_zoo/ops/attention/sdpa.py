@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from temporal_zoo.ops._autocast import working_dtype
 from temporal_zoo.ops._lengths import padding
-from temporal_zoo.ops._planning import device_type, planned
+from temporal_zoo.ops._planning import device_type, plan_of
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = None
@@ -40,7 +40,7 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
         dtype = working_dtype(q)
         if dtype == torch.float64:
             reasons.append("its CUDA kernels take no float64")
-        if dtype == torch.bfloat16 and not _operator.is_ampere(q.device):
+        if dtype == torch.bfloat16 and not _operator.is_ampere(q):
             reasons.append("bfloat16 needs a GPU of compute capability 8.0")
         if q.shape[-1] % 8:
             reasons.append(f"its CUDA kernels take multiples of 8 features, not {q.shape[-1]}")
@@ -76,9 +76,9 @@ def kernel(q: Tensor, lengths: Tensor | None) -> Literal["cpu", "flash", "effici
     if device_type(q) == "cpu":
         return "cpu"
     # A plan does not depend on how torch was built here.
-    built = planned() is not None or torch.backends.cuda.is_flash_attention_available()
+    built = plan_of(q) is not None or torch.backends.cuda.is_flash_attention_available()
     halves = q.dtype in (torch.bfloat16, torch.float16)
-    if built and halves and lengths is None and q.shape[-1] <= 256 and _operator.is_ampere(q.device):
+    if built and halves and lengths is None and q.shape[-1] <= 256 and _operator.is_ampere(q):
         return "flash"
     return "efficient"
 

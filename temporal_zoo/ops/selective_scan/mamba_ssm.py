@@ -15,6 +15,7 @@ from torch.nn.functional import silu
 
 from temporal_zoo.ops._dispatch import why_absent
 from temporal_zoo.ops._lengths import fill_padding
+from temporal_zoo.ops._planning import plan_of
 from temporal_zoo.ops.selective_scan import Direction
 from temporal_zoo.ops.selective_scan._operator import Filled, scan
 
@@ -40,7 +41,7 @@ def refuses(
     reasons = []
     if u.device.type != "cuda":
         reasons.append(f"it runs on CUDA only, and u is on {u.device}")
-    if absent := why_absent("selective_scan_cuda"):
+    if plan_of(u) is None and (absent := why_absent("selective_scan_cuda")):
         reasons.append(f"{absent}; mamba_ssm was built without the kernel of Mamba 1 (MAMBA_KEEP_CUDA_BUILD=TRUE)")
     if u.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         reasons.append(f"it has no {u.dtype}")
