@@ -34,8 +34,6 @@ _SDPA = {"flash": SDPBackend.FLASH_ATTENTION, "cuDNN": SDPBackend.CUDNN_ATTENTIO
          "efficient": SDPBackend.EFFICIENT_ATTENTION}  # fmt: skip
 # What a RuntimeError says when the kernel that was asked for does not take the inputs.
 _NO_KERNEL = ("No available kernel", "No viable backend")
-# References that loop over the frames: they are the definition, and no contender.
-_LOOPS = ("selective_scan", "diagonal_ssm")
 
 
 @dataclass(frozen=True)
@@ -76,12 +74,12 @@ def kernels(
 
 def contenders(op: str, *, compiled: bool) -> Iterator[Contender]:
     """All that compute an op: our backends in the order that the library tries, then what torch offers."""
+    reference = import_module(f"temporal_zoo.ops.{op}.reference")
     if compiled:
-        reference = import_module(f"temporal_zoo.ops.{op}.reference").run
-        yield Contender("reference, compiled", "compiled", torch.compile(reference, dynamic=False))
+        yield Contender("reference, compiled", "compiled", torch.compile(reference.run, dynamic=False))
         return
     for name in ops()[op].backends:
-        if not (name == "reference" and op in _LOOPS):
+        if not (name == "reference" and getattr(reference, "LOOPS", False)):
             yield Contender(name, "ours", call_of(op, name))
     if op == "attention":
         for name, kernel in _SDPA.items():

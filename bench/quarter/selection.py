@@ -105,7 +105,7 @@ def groups(backends: Backends, scale: Scale) -> list[Group]:
     """
     return [
         Group("agreement", lambda agreed: list(_agreement(backends, scale)), most_s=90),
-        Group("kernels", lambda agreed: list(_kernels(scale)), most_s=150),
+        Group("kernels", lambda agreed: list(_kernels(backends, scale)), most_s=150),
         Group("control", lambda agreed: list(_training(backends, scale, scale.control, agreed))),
         Group("long clips", lambda agreed: list(_training(backends, scale, scale.long, agreed))),
         Group("sampling", lambda agreed: list(_sampling(backends, scale, agreed))),
@@ -126,8 +126,9 @@ def _agreement(backends: Backends, scale: Scale) -> Iterator[Case]:
             yield Case("agreement", what, scale.seconds * (10.0 if "triton" in backend else 0.7))
 
 
-def _kernels(scale: Scale) -> Iterator[Case]:
-    ops = ("selective_scan", "attention", "causal_conv", "diagonal_ssm")
+def _kernels(backends: Backends, scale: Scale) -> Iterator[Case]:
+    first = ("selective_scan", "attention", "causal_conv")
+    ops = [*first, *sorted(backends.keys() - set(first))]
     for dtype, shape, op in itertools.product(DTYPES, scale.kernels, ops):
         yield Case("kernels", _call(op, shape, dtype), 4.0 * scale.seconds)
 
