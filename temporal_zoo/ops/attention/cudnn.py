@@ -47,24 +47,14 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
     return reasons
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: None) -> tuple[Tensor, Tensor]:
+def forward(q, k, v, bias, lengths):
     """See `_operator` for what a backend takes and returns."""
     out, lse, *_ = aten._scaled_dot_product_cudnn_attention(*by_head(q, k, v), None, True, scale=scale(q))
     # Newer versions of torch give the log-sums one axis more, of size one.
     return out.transpose(1, 2), lse.view(q.shape[0], q.shape[2], q.shape[1])
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: None,
-    lengths: None,
-    out: Tensor,
-    lse: Tensor,
-    bias_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, None]:
+def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
     """See `_operator` for what a backend takes and returns."""
     frames = q.shape[1]
     # Without dropout the kernel draws no random numbers, and reads no seed.

@@ -47,24 +47,14 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
     return reasons
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+def forward(q, k, v, bias, lengths):
     """See `_operator` for what a backend takes and returns."""
     run_forward, _ = _KERNELS[kernel(q, lengths)]
     out, lse = run_forward(*by_head(q, k, v), lengths)
     return out.transpose(1, 2), lse
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    bias_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, None]:
+def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
     """See `_operator` for what a backend takes and returns."""
     _, run_backward = _KERNELS[kernel(q, lengths)]
     grads = run_backward(*by_head(grad, q, k, v, out), lse, lengths)

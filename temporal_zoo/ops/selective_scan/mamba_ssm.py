@@ -59,15 +59,7 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
     return []
 
 
-def forward(
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    *,
-    return_final: bool,
-    keep: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def forward(directions, gate, lengths, initial, *, return_final, keep):
     """See `_operator` for what a backend takes and returns."""
     total = torch.stack([_restore(each, _call(*_arguments(each, lengths))).float() for each in directions]).sum(0)
     if gate is not None:
@@ -75,15 +67,7 @@ def forward(
     return total.to(directions[0].u.dtype), [], []
 
 
-def backward(
-    grad_y: Tensor,
-    grad_finals: list[Tensor],
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    kept: list[Tensor],
-) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
+def backward(grad_y, grad_finals, directions, gate, lengths, initial, kept):
     """See `_operator` for what a backend takes and returns."""
     grad_y = grad_sum = fill_padding(grad_y.float(), lengths)
     if gate is not None:
