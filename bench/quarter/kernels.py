@@ -37,8 +37,6 @@ _SDPA = {"flash": SDPBackend.FLASH_ATTENTION, "cuDNN": SDPBackend.CUDNN_ATTENTIO
          "efficient": SDPBackend.EFFICIENT_ATTENTION}  # fmt: skip
 # Parts of the message of a RuntimeError if the selected kernel does not support the inputs.
 _NO_KERNEL = ("No available kernel", "No viable backend")
-# These references loop over the frames, so they are not timed.
-_LOOPS = ("selective_scan", "diagonal_ssm")
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,13 @@ def kernels(
 
 def implementations(op: str, *, compiled: bool) -> Iterator[TimedCall]:
     """All implementations of an op: our backends in the order that `auto` tries, then torch's own kernels."""
+    reference = import_module(f"temporal_zoo.ops.{op}.reference")
     if compiled:
-        reference = import_module(f"temporal_zoo.ops.{op}.reference").run
-        yield TimedCall("reference, compiled", "compiled", torch.compile(reference, dynamic=False))
+        yield TimedCall("reference, compiled", "compiled", torch.compile(reference.run, dynamic=False))
         return
     for name in ops()[op].backends:
-        if not (name == "reference" and op in _LOOPS):
+        # A reference that loops over the frames is not timed.
+        if not (name == "reference" and getattr(reference, "LOOPS", False)):
             yield TimedCall(name, "ours", call_of(op, name))
     if op == "attention":
         for name, kernel in _SDPA.items():

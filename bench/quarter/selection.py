@@ -106,7 +106,7 @@ def groups(backends: Backends, sizes: RunSizes) -> list[Group]:
     """
     return [
         Group("agreement", lambda agreed: list(_agreement(backends, sizes)), most_s=90),
-        Group("kernels", lambda agreed: list(_kernels(sizes)), most_s=150),
+        Group("kernels", lambda agreed: list(_kernels(backends, sizes)), most_s=150),
         Group("control", lambda agreed: list(_training(backends, sizes, sizes.control, agreed))),
         Group("long clips", lambda agreed: list(_training(backends, sizes, sizes.long, agreed))),
         Group("sampling", lambda agreed: list(_sampling(backends, sizes, agreed))),
@@ -127,8 +127,9 @@ def _agreement(backends: Backends, sizes: RunSizes) -> Iterator[GpuCase]:
             yield GpuCase("agreement", what, sizes.seconds * (10.0 if "triton" in backend else 0.7))
 
 
-def _kernels(sizes: RunSizes) -> Iterator[GpuCase]:
-    ops = ("selective_scan", "attention", "causal_conv", "diagonal_ssm")
+def _kernels(backends: Backends, sizes: RunSizes) -> Iterator[GpuCase]:
+    first = ("selective_scan", "attention", "causal_conv")
+    ops = [*first, *sorted(backends.keys() - set(first))]
     for dtype, shape, op in itertools.product(DTYPES, sizes.kernels, ops):
         yield GpuCase("kernels", _call(op, shape, dtype), 4.0 * sizes.seconds)
 

@@ -66,7 +66,7 @@ def working_dtype(x: Tensor) -> torch.dtype:
     """That of x, or what autocast makes of it for products of matrices."""
     if x.dtype == torch.float64:
         return x.dtype
-    if (dtype := _planned()) is not None:
+    if _planning.plan_of(x) is not None and (dtype := _planned()) is not None:
         return dtype
     device = x.device.type
     return torch.get_autocast_dtype(device) if _available(device) and torch.is_autocast_enabled(device) else x.dtype

@@ -21,13 +21,14 @@ import functools
 import logging
 import os
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import Any
 
 import torch
 
@@ -81,60 +82,70 @@ class Op:
                 table = self._table(*args, **kwargs)
                 raise BackendError(f"{self.name}: the backend {asked!r} cannot run these inputs\n{table}")
             return asked
-        device = _device(args)
-        for name in self.tried(device):
-            if _planning.comes_along(self.package(name)) and not self.reasons(name, *args, **kwargs):
-                if name == REFERENCE and device == "cuda":
-                    if _strict.get():
-                        raise BackendError(
-                            f"{self.name}: only the slow reference can run these inputs on CUDA; "
-                            f"--allow-reference runs it all the same\n{self._table(*args, **kwargs)}"
-                        )
-                    _warn_reference(self.name)
-                if name == REFERENCE:
-                    _transforms.tell(self.name)
-                elif self.confirmed(name, device) is None and not _planning.assumed():
-                    _warn_unconfirmed(self.name, name)
+        plan, device = _plan_and_device(args)
+        for name in self._order(device, plan):
+            if plan is not None and not plan.considers(self.package(name)):
+                continue
+            if not self._reasons(name, plan, args, kwargs):
+                self._warn(name, device, plan, args, kwargs)
                 return name
         raise BackendError(f"{self.name}: no backend can run these inputs\n{self._table(*args, **kwargs)}")
 
     def reasons(self, backend: str, *args, **kwargs) -> list[str]:
         """Why `backend` cannot run these inputs; empty when it can."""
-        module = self._load(backend)
-        if module.NEEDS is not None and (absent := why_absent(module.NEEDS)):
-            return [absent]
-        if backend != REFERENCE and (why := _transforms.why_not(self.name)) is not None:
-            return [why]
-        if _planning.planned() is not None:
-            args, kwargs = _planning.presented(args), _planning.presented(kwargs)
-        return module.refuses(*args, **kwargs)
+        return self._reasons(backend, _plan_and_device(args)[0], args, kwargs)
 
     def explain(self, *args, **kwargs) -> dict[str, list[str]]:
         """Backend -> why it cannot run these inputs, in the order that `auto` tries."""
-        return {name: self.reasons(name, *args, **kwargs) for name in self.tried(_device(args))}
+        plan, device = _plan_and_device(args)
+        return {name: self._reasons(name, plan, args, kwargs) for name in self._order(device, plan)}
 
     def tried(self, device: str) -> tuple[str, ...]:
         """The backends in the order that `auto` tries: confirmed ones, then those that are not, and the reference last.
 
         Args:
             device: type of the device, such as "cuda".
-
-        A plan for a GPU that is not here keeps the order of `backends`: it asks what would run if all of them were
-        right.
         """
-        if _planning.assumed():
-            return self.backends
         return tuple(sorted(self.backends, key=lambda name: (name == REFERENCE, self.confirmed(name, device) is None)))
 
     def confirmed(self, backend: str, device: str) -> str | None:
         """What confirms a backend on a type of device: "torch", "tests", the path of a record, or None."""
         stated = getattr(self._load(backend), "CONFIRMED", None)
-        # Tensors without values lie nowhere; what is asked of them is mostly asked for a CPU.
+        # Outside of a plan, tensors on the meta device count as on a CPU.
         return stated.get("cpu" if device == "meta" else device) if isinstance(stated, dict) else stated
 
     def package(self, backend: str) -> str | None:
         """The optional package that a backend needs, or None."""
         return self._load(backend).NEEDS
+
+    def _order(self, device: str, plan: _planning.Planned | None) -> tuple[str, ...]:
+        """As `tried`; a plan for a GPU takes the order of `backends`, as if all were confirmed."""
+        return self.backends if plan is not None and plan.assumes_packages else self.tried(device)
+
+    def _reasons(self, backend: str, plan: _planning.Planned | None, args: tuple, kwargs: dict) -> list[str]:
+        module = self._load(backend)
+        assumed = plan is not None and plan.assumes_packages
+        if module.NEEDS is not None and not assumed and (absent := why_absent(module.NEEDS)):
+            return [absent]
+        if backend != REFERENCE and (why := _transforms.why_not(self.name)) is not None:
+            return [why]
+        if plan is not None:
+            args, kwargs = _planning.present(args, plan), _planning.present(kwargs, plan)
+        return module.refuses(*args, **kwargs)
+
+    def _warn(self, name: str, device: str, plan: _planning.Planned | None, args: tuple, kwargs: dict) -> None:
+        """Says once what a user should know about the choice of `auto`; refuses a reference where it is not allowed."""
+        if name == REFERENCE:
+            if device == "cuda" and _strict.get():
+                raise BackendError(
+                    f"{self.name}: only the slow reference can run these inputs on CUDA; --allow-reference allows it\n"
+                    f"{self._table(*args, **kwargs)}"
+                )
+            if device == "cuda":
+                _warn_reference(self.name)
+            _transforms.tell(self.name)
+        elif self.confirmed(name, device) is None and not (plan is not None and plan.assumes_packages):
+            _warn_unconfirmed(self.name, name)
 
     def _load(self, backend: str) -> ModuleType:
         if backend not in self._modules:
@@ -251,11 +262,8 @@ def note(op_name: str, backend: str) -> None:
 
 @torch.compiler.assume_constant_result
 def why_absent(package: str) -> str | None:
-    """Why an optional package cannot be used, or None when it can: missing and broken are told apart.
-
-    While a plan is made for a GPU, all of them can be used (`_planning`).
-    """
-    return None if _planning.assumed() else _why_absent(package)
+    """Why an optional package cannot be used, or None when it can; a missing and a broken package get other reasons."""
+    return _why_absent(package)
 
 
 # The cache is inside: Dynamo would look through a cache outside, and trace the import.
@@ -267,23 +275,34 @@ def _why_absent(package: str) -> str | None:
         if error.name == package.partition(".")[0]:
             return f"{package} is not installed"
         return f"{package} is installed but broken: {error}"
-    # An ABI mismatch raises OSError, ImportError, RuntimeError, ..., and some packages leave when they see no GPU.
+    # An ABI mismatch raises OSError, ImportError, RuntimeError, ..., and some packages exit when they see no GPU.
     except (Exception, SystemExit) as error:
-        told = f"{type(error).__name__}: {error}".strip(": \n").partition("\n")[0]
-        return f"{package} is installed but broken: {told}"
+        reason = f"{type(error).__name__}: {error}".strip(": \n").partition("\n")[0]
+        return f"{package} is installed but broken: {reason}"
     return None
 
 
-def _device(args: tuple) -> str:
+def _plan_and_device(args: tuple) -> tuple[_planning.Planned | None, str]:
+    """The plan that a call belongs to, or None, and the type of the device that it runs on.
+
+    Only a call with meta tensors asks for the plan.
+    """
+    first = _first_tensor(args)
+    if first is None:
+        return None, "cpu"
+    plan = _planning.planned() if first.is_meta else None
+    return plan, first.device.type if plan is None else plan.type
+
+
+def _first_tensor(args: Iterable[Any]) -> torch.Tensor | None:
+    """The first tensor of a call, in lists and in dataclasses too."""
     for value in args:
         if isinstance(value, torch.Tensor):
-            return _planning.device_type(value)
+            return value
         if isinstance(value, (tuple, list)) and value:
             first = value[0]
-            return _device(
-                tuple(getattr(first, f.name) for f in fields(first)) if is_dataclass(first) else tuple(value)
-            )
-    return "cpu"
+            return _first_tensor([getattr(first, f.name) for f in fields(first)] if is_dataclass(first) else value)
+    return None
 
 
 @torch.compiler.assume_constant_result

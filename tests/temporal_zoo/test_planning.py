@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from temporal_zoo.ops import BackendError, Planned, planning, tracing, use_backend
-from temporal_zoo.ops._planning import presented
+from temporal_zoo.ops import BackendError, Planned, _planning, planning, tracing, use_backend
+from temporal_zoo.ops._planning import present
 from temporal_zoo.ops.attention import attention
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
 from temporal_zoo.registry import build
@@ -23,8 +23,7 @@ def heads(dtype=torch.float32):
 
 def test_a_backend_is_asked_with_tensors_that_lie_on_the_planned_device():
     (before,) = directions()
-    with planning(A100):
-        (after,), lengths = presented(([before], None))
+    (after,), lengths = present(([before], None), A100)
     assert lengths is None
     assert (after.u.device.type, after.u.shape, after.u.dtype, after.u.stride()) == (
         "cuda", before.u.shape, before.u.dtype, before.u.stride(),
@@ -32,7 +31,7 @@ def test_a_backend_is_asked_with_tensors_that_lie_on_the_planned_device():
     assert not after.reverse
     with pytest.raises(RuntimeError, match="may look at shapes only"):
         after.u + 1
-    assert presented(before) is before
+    assert present(torch.ones(1), A100).tolist() == [1.0]  # tensors with values stay
 
 
 def test_what_comes_with_torch_is_chosen_and_what_is_pinned_need_not_be_here():
@@ -56,6 +55,20 @@ def test_a_backend_that_the_planned_device_cannot_run_is_refused_with_its_reason
 def test_outside_a_plan_nothing_is_assumed():
     with pytest.raises(BackendError, match="mamba_ssm"):
         selective_scan(directions(), backend="mamba_ssm")
+
+
+def test_calls_on_a_cpu_do_not_ask_for_the_plan(monkeypatch):
+    def fail():
+        raise AssertionError("a call with values asked for the plan")
+
+    monkeypatch.setattr(_planning, "planned", fail)
+    mixers = [build(name, 16) for name in ("bimamba", "flash", "s4d")]
+    for mixer in mixers:
+        for dtype in (torch.float32, torch.bfloat16):
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                mixer(torch.randn(2, 5, 16)).sum().backward()
+    with pytest.raises(AssertionError, match="asked for the plan"):
+        mixers[0].to("meta")(torch.empty(2, 5, 16, device="meta"))
 
 
 def stored(mixer, frames, **pins):

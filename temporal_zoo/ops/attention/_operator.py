@@ -37,9 +37,9 @@ def run(
     return _forward(q.to(dtype), k.to(dtype), v.to(dtype), bias, lengths, backend)[0].to(q.dtype)
 
 
-def is_ampere(device: torch.device) -> bool:
-    """Whether a CUDA device has what bfloat16 and the flash kernels need."""
-    return capability(device) >= (8, 0)
+def is_ampere(q: Tensor) -> bool:
+    """Whether the GPU of q has what bfloat16 and the flash kernels need."""
+    return capability(q) >= (8, 0)
 
 
 def _compute(

@@ -31,7 +31,7 @@ def refuses(*args, **kwargs) -> list[str]:
     return []
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+def forward(q, k, v, bias, lengths):
     """See `_operator` for what a backend takes and returns."""
     rows, frames, heads, _ = q.shape
     wide = torch.promote_types(q.dtype, torch.float32)
@@ -45,17 +45,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tenso
     return out, lse
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    bias_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
     """See `_operator` for what a backend takes and returns."""
     scale = q.shape[-1] ** -0.5
     dq = q.new_empty(q.shape)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from temporal_zoo.ops._autocast import working_dtype
-from temporal_zoo.ops._planning import planned
+from temporal_zoo.ops._planning import plan_of
 from temporal_zoo.ops.attention import _operator
 from temporal_zoo.ops.attention.sdpa import by_head, scale
 
@@ -40,31 +40,21 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
         reasons.append(f"it takes multiples of 8 features up to {_MOST_FEATURES}, not {q.shape[-1]}")
     if q.shape[1] == 1:
         reasons.append("it takes at least two frames")
-    if not _operator.is_ampere(q.device):
+    if not _operator.is_ampere(q):
         reasons.append("it needs a GPU of compute capability 8.0")
-    if planned() is None and not torch.backends.cudnn.is_available():
+    if plan_of(q) is None and not torch.backends.cudnn.is_available():
         reasons.append("torch was built without cuDNN")
     return reasons
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: None) -> tuple[Tensor, Tensor]:
+def forward(q, k, v, bias, lengths):
     """See `_operator` for what a backend takes and returns."""
     out, lse, *_ = aten._scaled_dot_product_cudnn_attention(*by_head(q, k, v), None, True, scale=scale(q))
     # Newer versions of torch give the log-sums one axis more, of size one.
     return out.transpose(1, 2), lse.view(q.shape[0], q.shape[2], q.shape[1])
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: None,
-    lengths: None,
-    out: Tensor,
-    lse: Tensor,
-    bias_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, None]:
+def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
     """See `_operator` for what a backend takes and returns."""
     frames = q.shape[1]
     # Without dropout the kernel draws no random numbers, and reads no seed.

@@ -21,7 +21,7 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
     dtype = working_dtype(q)
     if q.device.type != "cuda":
         reasons.append(f"it runs on cuda, not on {q.device.type}")
-    elif not _operator.is_ampere(q.device):
+    elif not _operator.is_ampere(q):
         reasons.append("it needs a GPU of compute capability 8.0")
     if dtype not in (torch.float16, torch.bfloat16):
         reasons.append(f"it takes float16 and bfloat16, not {dtype}")

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from temporal_zoo.ops._autocast import working_dtype
 from temporal_zoo.ops._lengths import padding
-from temporal_zoo.ops._planning import device_type, planned
+from temporal_zoo.ops._planning import device_type, plan_of
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = None
@@ -40,31 +40,21 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
         dtype = working_dtype(q)
         if dtype == torch.float64:
             reasons.append("its CUDA kernels take no float64")
-        if dtype == torch.bfloat16 and not _operator.is_ampere(q.device):
+        if dtype == torch.bfloat16 and not _operator.is_ampere(q):
             reasons.append("bfloat16 needs a GPU of compute capability 8.0")
         if q.shape[-1] % 8:
             reasons.append(f"its CUDA kernels take multiples of 8 features, not {q.shape[-1]}")
     return reasons
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+def forward(q, k, v, bias, lengths):
     """See `_operator` for what a backend takes and returns."""
     run_forward, _ = _KERNELS[kernel(q, lengths)]
     out, lse = run_forward(*by_head(q, k, v), lengths)
     return out.transpose(1, 2), lse
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    bias_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, None]:
+def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
     """See `_operator` for what a backend takes and returns."""
     _, run_backward = _KERNELS[kernel(q, lengths)]
     grads = run_backward(*by_head(grad, q, k, v, out), lse, lengths)
@@ -76,9 +66,9 @@ def kernel(q: Tensor, lengths: Tensor | None) -> Literal["cpu", "flash", "effici
     if device_type(q) == "cpu":
         return "cpu"
     # A plan does not depend on how torch was built here.
-    built = planned() is not None or torch.backends.cuda.is_flash_attention_available()
+    built = plan_of(q) is not None or torch.backends.cuda.is_flash_attention_available()
     halves = q.dtype in (torch.bfloat16, torch.float16)
-    if built and halves and lengths is None and q.shape[-1] <= 256 and _operator.is_ampere(q.device):
+    if built and halves and lengths is None and q.shape[-1] <= 256 and _operator.is_ampere(q):
         return "flash"
     return "efficient"
 

@@ -45,7 +45,7 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
     return reasons
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+def forward(q, k, v, bias, lengths):
     """See `_operator` for what a backend takes and returns."""
     rows, frames, heads, _ = q.shape
     out, lse = q.new_empty(q.shape), q.new_empty((rows, heads, frames), dtype=torch.float32)
@@ -54,17 +54,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: Tensor | None)
     return out, lse
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: None,
-    lengths: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    bias_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, None]:
+def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
     """See `_operator` for what a backend takes and returns."""
     dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))
     inputs = [x.contiguous() for x in (grad, q, k, v, out, lse)]

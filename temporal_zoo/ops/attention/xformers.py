@@ -32,7 +32,7 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
     return reasons
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: None) -> tuple[Tensor, Tensor]:
+def forward(q, k, v, bias, lengths):
     """See `_operator` for what a backend takes and returns."""
     from xformers.ops import memory_efficient_attention_forward_requires_grad
 

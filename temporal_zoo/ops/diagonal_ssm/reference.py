@@ -12,6 +12,8 @@ from temporal_zoo.ops.diagonal_ssm import Modes
 
 NEEDS = None
 CONFIRMED = "torch"
+# It loops over the frames in Python: too slow to be timed beside other backends.
+LOOPS = True
 
 
 def refuses(*args, **kwargs) -> list[str]:

@@ -58,15 +58,7 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
     return [u.new_empty(rows, between, size, dtype=torch.float32) for size in sizes] if between else []
 
 
-def forward(
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: Sequence[Tensor],
-    *,
-    return_final: bool,
-    keep: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def forward(directions, gate, lengths, initial, *, return_final, keep):
     """See `_operator` for what a backend takes and returns."""
     u = directions[0].u
     y = _native.empty(*u.shape)
@@ -77,15 +69,7 @@ def forward(
     return y.to(u.dtype), finals, kept
 
 
-def backward(
-    grad_y: Tensor,
-    grad_finals: Sequence[Tensor],
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: Sequence[Tensor],
-    kept: Sequence[Tensor],
-) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
+def backward(grad_y, grad_finals, directions, gate, lengths, initial, kept):
     """See `_operator` for what a backend takes and returns."""
     u = directions[0].u
     groups = len(_native.groups(u.shape[0]))

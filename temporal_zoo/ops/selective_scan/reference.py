@@ -13,6 +13,8 @@ from temporal_zoo.ops.selective_scan import Direction
 
 NEEDS = None
 CONFIRMED = "torch"
+# It loops over the frames in Python: too slow to be timed beside other backends.
+LOOPS = True
 
 
 def refuses(*args, **kwargs) -> list[str]:

@@ -38,15 +38,7 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
     return [] if gate is None else [u.new_empty(u.shape)]
 
 
-def forward(
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    *,
-    return_final: bool,
-    keep: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def forward(directions, gate, lengths, initial, *, return_final, keep):
     """See `_operator` for what a backend takes and returns."""
     u = directions[0].u
     y = u.new_empty(u.shape)
@@ -73,15 +65,7 @@ def forward(
     return y, finals, kept
 
 
-def backward(
-    grad_y: Tensor,
-    grad_finals: list[Tensor],
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    kept: list[Tensor],
-) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
+def backward(grad_y, grad_finals, directions, gate, lengths, initial, kept):
     """See `_operator` for what a backend takes and returns."""
     gradients = [Gradients(sweep) for sweep in _sweeps(directions, num_buffers=3)]
     grad_gate = None if gate is None else gate.new_empty(gate.shape)

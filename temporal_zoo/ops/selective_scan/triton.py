@@ -41,15 +41,7 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
     return []
 
 
-def forward(
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    *,
-    return_final: bool,
-    keep: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def forward(directions, gate, lengths, initial, *, return_final, keep):
     """See `_operator` for what a backend takes and returns."""
     kernels = _kernels()
     u = directions[0].u
@@ -64,15 +56,7 @@ def forward(
     return y, [final.mT.contiguous() for final in finals], []
 
 
-def backward(
-    grad_y: Tensor,
-    grad_finals: list[Tensor],
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    kept: list[Tensor],
-) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
+def backward(grad_y, grad_finals, directions, gate, lengths, initial, kept):
     """See `_operator` for what a backend takes and returns."""
     kernels = _kernels()
     u = directions[0].u
