@@ -64,8 +64,8 @@ def _maps(found: Sequence[Panel]) -> Html:
             parts += [element("h2", setting), element("div", *map(_map, maps), class_="maps")]
     if not parts:
         return Html()
-    legend = [element("span", text, class_=kind) for kind, text in _LEGEND]
-    return element("section", *parts, element("p", *legend, class_="legend"), class_="map")
+    legend = element("p", *(element("span", text, class_=kind) for kind, text in _LEGEND), class_="legend")
+    return element("section", legend, *parts, class_="map")
 
 
 def _map(each: ReferenceMap) -> Html:

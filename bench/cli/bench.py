@@ -196,19 +196,19 @@ def _kernels(
     lengths: str, peers: Path | None, repetitions: int | None, out: Path, as_json: bool, dry_run: bool
 ) -> None:
     from bench.kernels import report, suite
-    from bench.kernels.problems import SUBJECTS
+    from bench.kernels.subjects import SUBJECTS
 
-    plan = suite.Plan(tuple(parse_lengths(lengths)), repetitions or _REPETITIONS, peers)
+    options = suite.SuiteOptions(tuple(parse_lengths(lengths)), repetitions or _REPETITIONS, peers)
     if dry_run:
-        for subject, frames, here in plan.comparisons():
+        for subject, frames, here in options.comparisons():
             known = ", ".join(each.name if each.run else f"{each.name} (missing)" for each in here)
             click.echo(f"{SUBJECTS[subject].title}, {frames} frames: {known}")
         return
     record, picture, page = (out / f"kernels.{ending}" for ending in ("jsonl", "png", "md"))
     # The record names the sources by digest; their folder means nothing on other machines.
-    command = f"zoo bench --suite kernels --lengths {lengths} --repetitions {plan.repetitions}"
+    command = f"zoo bench --suite kernels --lengths {lengths} --repetitions {options.repetitions}"
     command += " --peers FOLDER" if peers else ""
-    rows = suite.run(plan, record, command, lambda line: click.echo(line, err=True))
+    rows = suite.run(options, record, command, lambda line: click.echo(line, err=True))
     report.plot(rows, picture)
     write_text(page, report.page(read(record), record.name, picture.name))
     if as_json:

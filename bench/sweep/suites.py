@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench.paper.facts import BIMAMBA_64, MODELS, TABLE_2
 from temporal_zoo.registry import names
 
 from .case import Case, expand
@@ -17,10 +18,6 @@ from .case import Case, expand
 ON_GPU = 3
 # Rows x frames: enough to fill a GPU, and few enough for minutes on two CPU cores.
 _ON_GPU, _ON_CPU = 2**20, 2**13
-# Networks of Table 2 by number of frames, as `preset` names them with SSM layers: the same width with attention.
-TABLE_2 = {16: ("57.5M", "913M"), 64: ("14.5M", "57.5M", "229M", "913M"), 256: ("14.5M", "57.5M", "175M")}
-# Of the one network that Table 2 has at every length: Figure 6, and what a fair comparison adds to it.
-WIDTH_64, HEADS = "57.5M", {"14.5M": 4, "57.5M": 8, "229M": 16, "913M": 32}
 
 
 def quick(device: str, dtype: str) -> list[Case]:
@@ -43,7 +40,7 @@ def paper(device: str, dtype: str) -> list[Case]:
         for frames, sizes in TABLE_2.items():
             for size in sizes:
                 mixers = ["bimamba"] if size == "175M" else [attention(size), "bimamba"]
-                if size == WIDTH_64:
+                if size == BIMAMBA_64:
                     mixers += ["flash:heads=8"] + ["mamba"] * (frames == 256)
                 cases += _around(size, mixers, str(frames), mode, device, dtype)
             if frames == 256:
@@ -59,13 +56,13 @@ def scaling(device: str, dtype: str) -> list[Case]:
                   device=device, dtype=dtype)  # fmt: skip
     if device == "cpu":
         return bare
-    mixers = [attention(WIDTH_64), "flash:heads=8", "mamba", "bimamba"]
-    return bare + _around(WIDTH_64, mixers, ",".join(map(str, lengths[:7])), "train", device, dtype)
+    mixers = [attention(BIMAMBA_64), "flash:heads=8", "mamba", "bimamba"]
+    return bare + _around(BIMAMBA_64, mixers, ",".join(map(str, lengths[:7])), "train", device, dtype)
 
 
 def attention(size: str) -> str:
     """The spec of the paper's attention layers in the network that has this size with SSM layers."""
-    return f"attn:heads={HEADS[size]}:relative_bias=yes"
+    return f"attn:heads={MODELS[size].heads}:relative_bias=yes"
 
 
 def _around(size: str, mixers: list[str], lengths: str, mode: str, device: str, dtype: str) -> list[Case]:

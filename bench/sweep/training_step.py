@@ -46,14 +46,14 @@ def training_step(
     return FixedBatchStep(step.TrainingStep(network, process, config.optimizer, dtype=dtype, updates=updates), drawn)
 
 
-def paper_model(size: str) -> tuple[str, int, nn.Module]:
-    """Mixer, heads and network (on the meta device) of the model of arXiv 2403.07711 that is printed with that size."""
+def paper_model(size: str) -> tuple[str, nn.Module]:
+    """Mixer and network, on the meta device, of the model of arXiv 2403.07711 with that printed size."""
     from diffusion.model.backbone import Backbone
     from diffusion.presets import model_preset
 
     config = model_preset(f"paper-{size}")
     with torch.device("meta"):
-        return config.mixer, config.heads, Backbone(config)
+        return config.mixer, Backbone(config)
 
 
 class FixedBatchStep:
