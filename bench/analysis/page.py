@@ -18,9 +18,9 @@ from .tables import Sheet
 
 _TITLE = "What temporal mixers cost"
 _LEGEND = (
-    ("less2", "▼ less than the reference"),
+    ("less2", "▼ faster or smaller than the reference"),
     ("same", "≈ no difference within the intervals"),
-    ("more2", "▲ more than the reference"),
+    ("more2", "▲ slower or larger than the reference"),
 )
 
 # Definitions of the numbers, in the order of the page.
