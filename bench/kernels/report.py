@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from bench.analysis.tables import number, size
+from temporal_zoo._support import markdown
 from temporal_zoo._support.files import written_whole
 from temporal_zoo._support.record import Reading, RecordError
 from temporal_zoo._support.statistics import paired_ratio
@@ -94,7 +95,13 @@ def page(reading: Reading, record: str, picture: str) -> str:
         f"![ratios]({picture})",
     ]
     for table in tables(rows):
-        lines += ["", f"## {table.title}", "", _markdown(table), *(f"\n{remark}" for remark in table.remarks)]
+        lines += [
+            "",
+            f"## {table.title}",
+            "",
+            markdown.table(table.columns, table.rows),
+            *(f"\n{remark}" for remark in table.remarks),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -269,8 +276,3 @@ def _threads(rows: Sequence[KernelRecord]) -> list[KernelTable]:
                 cells.append((_MODES[mode], str(frames), "-", "-", here[0]["reason"]))
     columns = ("pass", "frames", "one thread (ms)", "two threads (ms)", "gain")
     return [KernelTable("selective_scan, `cpu`: wall time with one and two threads", columns, tuple(cells))]
-
-
-def _markdown(table: KernelTable) -> str:
-    cells = [table.columns, ("---",) * len(table.columns), *table.rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)

@@ -18,11 +18,11 @@ from typing import Any, Literal
 import torch
 
 from bench.sweep import host_memory
-from bench.sweep.gate import relative_error
 from temporal_zoo._support.arithmetic import set_arithmetic
 from temporal_zoo._support.environment import environment
 from temporal_zoo._support.record import Session
 from temporal_zoo.ops import BackendError
+from temporal_zoo.ops.agreement import compare
 
 from . import peers
 from .subjects import SUBJECTS, Implementation, Outputs, PreparedCall, SubjectSize, ours, reference_results
@@ -31,8 +31,6 @@ Report = Callable[[str], object]
 Mode = Literal["forward", "train"]
 MODES: tuple[Mode, ...] = ("forward", "train")
 
-# Far above the rounding errors of float32, far below the error of a wrong implementation.
-TOLERANCE = 1e-4
 # The backends that can be linear in frames are also measured at this length, for their time per frame.
 LONG, LINEAR = 7200, ("cpu", "torch")
 # Peak memory is measured for our backends and for the two scans that packages use without CUDA.
@@ -152,11 +150,12 @@ def gate(implementation: Implementation, size: SubjectSize) -> dict[str, Any]:
         return {"outcome": "unsupported", "reason": _own_reason(error, implementation.name), "error": None}
     except Exception as error:
         return {"outcome": "failed", "reason": _first_line(error), "error": None}
-    off = max(_error(*pair) for pair in zip(found, reference_results(implementation.subject, few), strict=True))
-    if off > TOLERANCE:
-        reason = f"off by {off:.1e} from the reference in float64; {TOLERANCE:g} is allowed"
+    result = compare(_named(found), _named(reference_results(implementation.subject, few)), torch.float32)
+    if not result.agrees:
+        off = result.error
+        reason = f"off by {off:.1e} from the reference in float64; {result.tolerance:g} is allowed"
         return {"outcome": "disagrees", "reason": reason, "error": off if math.isfinite(off) else None}
-    return {"outcome": "ok", "reason": "", "error": off}
+    return {"outcome": "ok", "reason": "", "error": result.error}
 
 
 def interleaved(
@@ -263,10 +262,10 @@ def _seconds(step: Callable[[], object], times: int, clock: Callable[[], float])
     return (clock() - start) / times
 
 
-def _error(found: Outputs, wanted: Outputs) -> float:
-    # A gradient that is zero except for rounding is compared with the largest value of all tensors.
-    floor = 1e-3 * max(float(each.abs().max()) for each in wanted)
-    return max(relative_error(a.double(), b, floor) for a, b in zip(found, wanted, strict=True))
+def _named(computed: tuple[Outputs, Outputs]) -> dict[str, torch.Tensor]:
+    """Outputs and gradients by name."""
+    kinds = zip(("output", "gradient"), computed, strict=True)
+    return {f"{kind} {index}": tensor for kind, tensors in kinds for index, tensor in enumerate(tensors)}
 
 
 def _first_line(error: Exception) -> str:

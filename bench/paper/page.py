@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.plan.devices import GIB
+from temporal_zoo._support import markdown
 from temporal_zoo._support.files import written_whole
 
 from . import control, facts
@@ -87,11 +88,11 @@ def _sizes(result: Reproduction) -> Iterator[str]:
         f"with attention, and {facts.BIAS_BUCKETS} numbers per head in models with state space layers."
     )
     yield ""
-    yield "| printed | mixer | ours | never trained | official classes | agrees |"
-    yield "| --- | --- | ---: | ---: | ---: | --- |"
-    for row in result.sizes:
-        agrees = "yes" if row.agrees else "**no**"
-        yield f"| {row.size} | {row.mixer} | {row.ours:,} | {row.besides} | {row.paper:,} | {agrees} |"
+    rows = [
+        (row.size, row.mixer, f"{row.ours:,}", row.besides, f"{row.paper:,}", "yes" if row.agrees else "**no**")
+        for row in result.sizes
+    ]
+    yield markdown.table(("printed", "mixer", "ours", "never trained", "official classes", "agrees"), rows, "llrrrl")
 
 
 def _memory(result: Reproduction) -> Iterator[str]:
@@ -115,9 +116,8 @@ def _memory(result: Reproduction) -> Iterator[str]:
         f"{len(others)} entries that the constant was not fitted to."
     )
     yield ""
-    yield "| table | frames | model | mixer | printed, GB | stored x 8 | counted | predicted, GiB | error |"
-    yield "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: |"
-    yield from (_entry(row, result.constant) for row in result.memory)
+    columns = ("table", "frames", "model", "mixer", "printed, GB", "stored x 8", "counted", "predicted, GiB", "error")
+    yield markdown.table(columns, [_entry(row, result.constant) for row in result.memory], "lrllrrrrr")
     yield ""
     yield "![predicted against printed](reproduce.png)"
     yield ""
@@ -129,28 +129,27 @@ def _memory(result: Reproduction) -> Iterator[str]:
     )
 
 
-def _entry(row: CountedMemory, constant: float) -> str:
+def _entry(row: CountedMemory, constant: float) -> tuple[object, ...]:
     entry, error = row.entry, row.error(constant)
     mark = "*" if entry in facts.FITTED else ""
     marked = f"{100 * error:+.1f} %" if abs(error) <= WITHIN else f"**{100 * error:+.1f} %**"
-    return (
-        f"| {entry.table} | {entry.frames} | {entry.size}{mark} | {_NAMES[row.mixer]} | {entry.memory_gb:g} | "
-        f"{row.stored / GIB:.1f} | {row.counted / GIB:.1f} | {row.predicted(constant) / GIB:.1f} | {marked} |"
-    )
+    sizes = (f"{size / GIB:.1f}" for size in (row.stored, row.counted, row.predicted(constant)))
+    return entry.table, entry.frames, f"{entry.size}{mark}", _NAMES[row.mixer], f"{entry.memory_gb:g}", *sizes, marked
 
 
 def _seconds(measured: Sequence[dict[str, Any]]) -> Iterator[str]:
     finished = [row for row in measured if row["outcome"] == "ok" and _dtype(row) == "float32"]
     times = {(row["column"], row["setup"]["frames"]): row for row in finished}
-    yield "| frames | attention | state space model | ratio in the paper | ratio measured |"
-    yield "| ---: | --- | --- | ---: | ---: |"
+    rows = []
     for frames, pairs in facts.SECONDS.items():
         for (first, slow), (second, fast) in pairs:
             ratio = "not yet measured" if first == facts.ATTENTION_64 else "-"
             ours = [times.get((column.name, frames)) for column in (control.PUBLISHED, control.PROPOSED)]
             if (first, second) == (facts.ATTENTION_64, facts.BIMAMBA_64) and all(ours):
                 ratio = f"{ours[0]['sample_ms'] / ours[1]['sample_ms']:.2f} ({ours[0]['gpu']})"  # type: ignore[index]
-            yield f"| {frames} | {first}: {slow:g} s | {second}: {fast:g} s | {slow / fast:.2f} | {ratio} |"
+            rows.append((frames, f"{first}: {slow:g} s", f"{second}: {fast:g} s", f"{slow / fast:.2f}", ratio))
+    columns = ("frames", "attention", "state space model", "ratio in the paper", "ratio measured")
+    yield markdown.table(columns, rows, "rllrr")
     yield ""
     yield (
         f"We measure one pass of the denoiser of width 64 ({facts.ATTENTION_64} and {facts.BIMAMBA_64}); the seconds "
@@ -167,12 +166,15 @@ def _control(result: Reproduction, measured: Sequence[dict[str, Any]]) -> Iterat
         "Longest is the longest clip on an A100 of 40 GB, in frames."
     )
     yield ""
-    yield "| temporal layers | float32: stored, GiB | peak, GiB | longest | bf16: stored, GiB | peak, GiB | longest |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     plans = {(plan.column, plan.dtype): plan for plan in result.control}
-    for column in control.COLUMNS:
-        cells = [_sizes_of(plans.get((column.name, dtype))) for dtype in control.DTYPES]
-        yield f"| {column.name} | {' | '.join(cells)} |"
+    rows = [
+        (column.name, *(cell for dtype in control.DTYPES for cell in _sizes_of(plans.get((column.name, dtype)))))
+        for column in control.COLUMNS
+    ]
+    sizes = ("stored, GiB", "peak, GiB", "longest")
+    yield markdown.table(
+        ("temporal layers", f"float32: {sizes[0]}", *sizes[1:], f"bf16: {sizes[0]}", *sizes[1:]), rows, "lrrrrrr"
+    )
     yield ""
     yield from _advantage(result.control)
     yield ""
@@ -185,9 +187,11 @@ def _control(result: Reproduction, measured: Sequence[dict[str, Any]]) -> Iterat
     yield from _measured(measured)
 
 
-def _sizes_of(plan: control.PlannedColumn | None) -> str:
+def _sizes_of(plan: control.PlannedColumn | None) -> tuple[str, str, str]:
     """Three cells of the control's table."""
-    return "- | - | -" if plan is None else f"{plan.stored / GIB:.1f} | {plan.peak / GIB:.1f} | {plan.longest:,}"
+    if plan is None:
+        return "-", "-", "-"
+    return f"{plan.stored / GIB:.1f}", f"{plan.peak / GIB:.1f}", f"{plan.longest:,}"
 
 
 def _advantage(plans: Sequence[control.PlannedColumn]) -> Iterator[str]:
@@ -200,11 +204,15 @@ def _advantage(plans: Sequence[control.PlannedColumn]) -> Iterator[str]:
         f"{ends[0]:.1f} GiB and {control.PROPOSED.name} {ends[1]:.1f} GiB, a difference of {ends[0] - ends[1]:.1f} GiB."
     )
     yield ""
-    yield "| change | peak before, GiB | peak after, GiB | saves, GiB |"
-    yield "| --- | ---: | ---: | ---: |"
-    for (change, saved), (_, before, after) in zip(control.advantage(plans), control.STEPS, strict=True):
-        yield f"| {change} | {peaks[before.name] / GIB:.1f} | {peaks[after.name] / GIB:.1f} | {saved / GIB:.1f} |"
-    yield f"| all three | {ends[0]:.1f} | {ends[1]:.1f} | {ends[0] - ends[1]:.1f} |"
+    changes = [
+        (change, peaks[before.name] / GIB, peaks[after.name] / GIB, saved / GIB)
+        for (change, saved), (_, before, after) in zip(control.advantage(plans), control.STEPS, strict=True)
+    ]
+    rows = [
+        (change, *(f"{size:.1f}" for size in sizes))
+        for change, *sizes in (*changes, ("all three", *ends, ends[0] - ends[1]))
+    ]
+    yield markdown.table(("change", "peak before, GiB", "peak after, GiB", "saves, GiB"), rows, "lrrr")
 
 
 def _measured(measured: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -213,15 +221,14 @@ def _measured(measured: Sequence[dict[str, Any]]) -> Iterator[str]:
         return
     yield f"On {', '.join(sorted({row['gpu'] for row in measured}))}; width 64, one clip."
     yield ""
-    yield "| temporal layers | dtype | frames | training step, ms | denoiser pass, ms | peak of training, GiB |"
-    yield "| --- | --- | ---: | ---: | ---: | ---: |"
+    rows = []
     for row in measured:
-        frames = row["setup"]["frames"]
+        numbers = (row["outcome"], "-", "-")
         if row["outcome"] == "ok":
-            numbers = f"{row['train_ms']:.4g} | {row['sample_ms']:.4g} | {row['peak_bytes'] / GIB:.2f}"
-        else:
-            numbers = f"{row['outcome']} | - | -"
-        yield f"| {row['column']} | {_dtype(row)} | {frames} | {numbers} |"
+            numbers = (f"{row['train_ms']:.4g}", f"{row['sample_ms']:.4g}", f"{row['peak_bytes'] / GIB:.2f}")
+        rows.append((row["column"], _dtype(row), row["setup"]["frames"], *numbers))
+    columns = ("temporal layers", "dtype", "frames", "training step, ms", "denoiser pass, ms", "peak of training, GiB")
+    yield markdown.table(columns, rows, "llrrrr")
 
 
 def _dtype(row: dict[str, Any]) -> str:

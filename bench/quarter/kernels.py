@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from temporal_zoo.ops import BackendError, ops
-from temporal_zoo.ops.agreement import TOLERANCE, Call, Case, Example, call_of, error, example
+from temporal_zoo.ops.agreement import Call, Case, Example, call_of, check, example
 
 from . import ceilings
 from .trouble import context_error, first_line
@@ -103,12 +103,12 @@ def _checked(each: Contender, op: str, case: Case, made: Example, crashed: bool)
     # Another number of rows would be compiled anew.
     rows = case.rows if each.role == "compiled" else min(case.rows, _CHECKED_ROWS)
     try:
-        off = error(op, each.call, case._replace(rows=rows))
+        result = check(op, each.call, case._replace(rows=rows))
     except Exception as problem:
         return _trouble(problem, case.device)
-    if off >= TOLERANCE[case.dtype]:
-        return {"outcome": "disagrees", "reason": f"differs from the reference by {off:.1e}"}
-    return {"outcome": "ok", "error": off}
+    if not result.agrees:
+        return {"outcome": "disagrees", "reason": f"differs from the reference by {result.error:.1e}"}
+    return {"outcome": "ok", "error": result.error}
 
 
 def _trouble(problem: Exception, device: str) -> dict[str, Any]:

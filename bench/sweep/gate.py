@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import torch
 from torch import Tensor
 
 from temporal_zoo.ops import ops, tracing, use_backend
+from temporal_zoo.ops.agreement import compare
 from temporal_zoo.registry import build
 
 from .case import DIM, Case
@@ -18,8 +18,6 @@ from .workloads import precision
 
 # A small input whose length is not a multiple of any block size.
 _ROWS, _FRAMES = 3, 37
-# Far above rounding errors, far below the effect of a bug.
-_TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
 _REFERENCE = "reference"
 
 
@@ -48,16 +46,13 @@ def _check(case: Case) -> Agreement:
     unchecked = {backend for backend in not_replaced if not backend.endswith(f"={_REFERENCE}")}
     if unchecked == backends:
         return Agreement(unchecked=tuple(sorted(unchecked)))
-    # Some gradients are zero up to rounding (an attention's key bias); the largest gradient sets their scale.
-    floor = 1e-3 * max(float(tensor.abs().max()) for name, tensor in reference.items() if name != "output")
-    errors = {name: relative_error(fast.get(name), tensor, floor) for name, tensor in reference.items()}
-    worst = max(errors, key=lambda name: errors[name])
-    if errors[worst] > _TOLERANCES[case.dtype]:
+    result = compare(fast, reference, getattr(torch, case.dtype))
+    if not result.agrees:
         raise GateError(
-            f"not timed: {', '.join(sorted(backends))} differs from the reference by {errors[worst]:.2g} "
-            f"(relative, largest in {worst}; {_TOLERANCES[case.dtype]:g} is allowed)"
+            f"not timed: {', '.join(sorted(backends))} differs from the reference by {result.error:.2g} "
+            f"(relative, largest in {result.worst}; {result.tolerance:g} is allowed)"
         )
-    return Agreement(errors[worst], tuple(sorted(backends - unchecked)), tuple(sorted(unchecked)))
+    return Agreement(result.error, tuple(sorted(backends - unchecked)), tuple(sorted(unchecked)))
 
 
 def _run(case: Case) -> tuple[dict[str, Tensor], set[str]]:
@@ -77,10 +72,3 @@ def _run(case: Case) -> tuple[dict[str, Tensor], set[str]]:
     found |= {f"gradient of {name}": parameter.grad for name, parameter in mixer.named_parameters()}
     backends = {f"{op}={backend}" for op, names in ran.items() for backend in names}
     return {name: tensor.double() for name, tensor in found.items() if tensor is not None}, backends
-
-
-def relative_error(found: Tensor | None, wanted: Tensor, floor: float) -> float:
-    """Largest difference relative to the largest expected entry or `floor`; infinite if a value is missing or NaN."""
-    if found is None or not found.isfinite().all():
-        return math.inf
-    return float((found - wanted).abs().max() / max(float(wanted.abs().max()), floor))

@@ -160,15 +160,17 @@ def op(*backends: str) -> Callable[[Callable[..., None]], Op]:
 
 def ops() -> dict[str, Op]:
     """All ops by name: the folders beside this file."""
-    _import_all()
+    folders()
     return dict(_ops)
 
 
 @functools.cache  # reading the folder takes longer than a small step of a fast backend
-def _import_all() -> None:
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.ispkg:
-            import_module(f"temporal_zoo.ops.{module.name}")
+def folders() -> tuple[str, ...]:
+    """The folders beside this file, imported: ops, and functions that are composed of ops."""
+    names = tuple(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.ispkg)
+    for name in names:
+        import_module(f"temporal_zoo.ops.{name}")
+    return names
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from temporal_zoo.ops._lengths import padding
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = None
@@ -93,6 +94,5 @@ def _logits(
     if bias is not None:
         logits += bias[:, query]
     if lengths is not None:
-        padding = torch.arange(keys.shape[1], device=keys.device) >= lengths[row, None]
-        logits.masked_fill_(padding[:, None, None, :], float("-inf"))
+        logits.masked_fill_(padding(keys.shape[1], lengths[row])[:, None, None, :], float("-inf"))
     return logits

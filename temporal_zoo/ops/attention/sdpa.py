@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from temporal_zoo.ops._autocast import working_dtype
+from temporal_zoo.ops._lengths import padding
 from temporal_zoo.ops._planning import device_type, planned
 from temporal_zoo.ops.attention import _operator
 
@@ -143,8 +144,8 @@ def _mask(q: Tensor, lengths: Tensor | None) -> Tensor | None:
     """(rows, 1, 1, frames): minus infinity at padded keys, else zero."""
     if lengths is None:
         return None
-    padding = torch.arange(q.shape[2], device=q.device) >= lengths[:, None]
-    return torch.zeros_like(padding, dtype=q.dtype).masked_fill_(padding, float("-inf"))[:, None, None, :]
+    padded = padding(q.shape[2], lengths)
+    return torch.zeros_like(padded, dtype=q.dtype).masked_fill_(padded, float("-inf"))[:, None, None, :]
 
 
 def _wide_mask(q: Tensor, lengths: Tensor | None) -> Tensor | None:

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from temporal_zoo.ops._padding import fill_padding
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops.causal_conv import _operator
 from temporal_zoo.ops.causal_conv.reference import after_last, in_order_of_time, summing_dtype, surround
 

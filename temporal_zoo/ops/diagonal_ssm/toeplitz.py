@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from temporal_zoo.ops._padding import fill_padding
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops.diagonal_ssm import _kernel, _operator
 from temporal_zoo.ops.diagonal_ssm.reference import precision
 

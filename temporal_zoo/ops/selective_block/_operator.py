@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn.functional import linear, silu
 
 from temporal_zoo.ops._autocast import working_dtype
-from temporal_zoo.ops._derivatives import batch_by_loop, check_gradients, refuse_twice
 from temporal_zoo.ops._dispatch import note
 from temporal_zoo.ops._planning import device_type
+from temporal_zoo.ops._register import register
 from temporal_zoo.ops.causal_conv import causal_conv
 from temporal_zoo.ops.selective_block import Affine, Branch
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
@@ -133,8 +133,7 @@ class _Layer:
         return a, weights, biases, [], lengths, reverse, True
 
 
-@torch.library.custom_op("temporal_zoo::selective_block", mutates_args=())
-def _forward(
+def _compute(
     x: Tensor,
     parameters: list[Tensor],
     reverse: list[bool],
@@ -146,22 +145,19 @@ def _forward(
     layer = _Layer.make(parameters, reverse, conv, scan)
     y = _new_output(x, layer)
     kept = layer.keeps(x) if keep else []
-    with torch.autocast(x.device.type, enabled=False):
-        for rows in layer.blocks(x):
-            y[rows], parts = _forward_block(layer, x[rows], None if lengths is None else lengths[rows], keep)
-            for whole, part in zip(kept, parts, strict=True):
-                whole[rows] = part
+    for rows in layer.blocks(x):
+        y[rows], parts = _forward_block(layer, x[rows], None if lengths is None else lengths[rows], keep)
+        for whole, part in zip(kept, parts, strict=True):
+            whole[rows] = part
     return y, kept
 
 
-@_forward.register_fake
-def _(x, parameters, reverse, lengths, conv, scan, keep):
+def _fake(x, parameters, reverse, lengths, conv, scan, keep):
     layer = _Layer.make(parameters, reverse, conv, scan)
     return _new_output(x, layer), layer.keeps(x) if keep else []
 
 
-@torch.library.custom_op("temporal_zoo::selective_block_backward", mutates_args=())
-def _backward(
+def _gradients(
     dy: Tensor,
     x: Tensor,
     parameters: list[Tensor],
@@ -174,18 +170,12 @@ def _backward(
     layer = _Layer.make(parameters, reverse, conv, scan)
     dx = x.new_empty(x.shape)
     totals = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
-    with torch.autocast(x.device.type, enabled=False):
-        for rows in layer.blocks(x):
-            real = None if lengths is None else lengths[rows]
-            dx[rows], grads = _backward_block(layer, dy[rows], x[rows], real, [whole[rows] for whole in kept])
-            for total, grad in zip(totals, grads, strict=True):
-                total += grad
+    for rows in layer.blocks(x):
+        real = None if lengths is None else lengths[rows]
+        dx[rows], grads = _backward_block(layer, dy[rows], x[rows], real, [whole[rows] for whole in kept])
+        for total, grad in zip(totals, grads, strict=True):
+            total += grad
     return [dx, *(total.to(p.dtype) for total, p in zip(totals, parameters, strict=True))]
-
-
-@_backward.register_fake
-def _(dy, x, parameters, reverse, lengths, conv, scan, kept):
-    return [tensor.new_empty(tensor.shape) for tensor in (x, *parameters)]
 
 
 def _forward_block(layer: _Layer, x: Tensor, lengths: Tensor | None, keep: bool) -> tuple[Tensor, list[Tensor]]:
@@ -250,20 +240,12 @@ def _new_output(x: Tensor, layer: _Layer) -> Tensor:
     return x.new_empty(*x.shape[:2], layer.out_proj.weight.shape[0])
 
 
-def _save(ctx, inputs, output) -> None:
-    x, parameters, ctx.reverse, lengths, ctx.conv, ctx.scan, _ = inputs
-    ctx.size = len(parameters)
-    ctx.save_for_backward(x, lengths, *parameters, *output[1])
-
-
-def _differentiate(ctx, dy, _):
-    check_gradients("selective_block", [dy])
-    x, lengths, *rest = ctx.saved_tensors
-    parameters, kept = rest[: ctx.size], rest[ctx.size :]
-    dx, *grads = _backward(dy, x, parameters, ctx.reverse, lengths, ctx.conv, ctx.scan, kept)
-    return dx, grads, None, None, None, None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(refuse_twice("selective_block", "causal_conv", "selective_scan"))
-batch_by_loop(_backward)
+_forward, _ = register(
+    _compute,
+    _gradients,
+    fake=_fake,
+    outputs=("y", "kept"),
+    gradients={"dy": "y"},
+    differentiable=("x", "parameters"),
+    references=("causal_conv", "selective_scan"),
+)

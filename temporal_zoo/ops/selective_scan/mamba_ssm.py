@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from temporal_zoo.ops._dispatch import why_absent
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops.selective_scan import Direction
 from temporal_zoo.ops.selective_scan._operator import Filled, scan
 
@@ -67,10 +68,9 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """See `_operator` for what a backend takes and returns."""
-    padding = _padding(directions[0].u, lengths)
-    total = torch.stack([_restore(each, _call(*_arguments(each, padding))).float() for each in directions]).sum(0)
+    total = torch.stack([_restore(each, _call(*_arguments(each, lengths))).float() for each in directions]).sum(0)
     if gate is not None:
-        total *= silu(_fill(gate.float(), padding))
+        total *= silu(fill_padding(gate.float(), lengths))
     return total.to(directions[0].u.dtype), [], []
 
 
@@ -84,14 +84,13 @@ def backward(
     kept: list[Tensor],
 ) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
     """See `_operator` for what a backend takes and returns."""
-    padding = _padding(directions[0].u, lengths)
-    grad_y = grad_sum = _fill(grad_y.float(), padding)
+    grad_y = grad_sum = fill_padding(grad_y.float(), lengths)
     if gate is not None:
-        z = _fill(gate.float(), padding)
+        z = fill_padding(gate.float(), lengths)
         grad_sum = grad_y * silu(z)
     total, gradients = torch.zeros_like(grad_y), []
     for each in directions:
-        arguments = [x.detach().requires_grad_() for x in _arguments(each, padding)]
+        arguments = [x.detach().requires_grad_() for x in _arguments(each, lengths)]
         # Inside an operator autograd records nothing but a custom function, and the kernel is one.
         with torch.enable_grad():
             y = _call(*arguments)
@@ -112,10 +111,10 @@ def _call(*arguments: Tensor) -> Tensor:
     return selective_scan_fn(u, dt, A, B, C, D=skip, delta_bias=dt_bias, delta_softplus=True)
 
 
-def _arguments(direction: Filled, padding: Tensor | None) -> list[Tensor]:
+def _arguments(direction: Filled, lengths: Tensor | None) -> list[Tensor]:
     dtype = direction.u.dtype
-    u, B, C = (_lay_out(direction, _fill(x, padding), dtype) for x in (direction.u, direction.B, direction.C))
-    dt = _lay_out(direction, _fill(direction.dt, padding, _NO_STEP), dtype)
+    u, B, C = (_lay_out(direction, fill_padding(x, lengths), dtype) for x in (direction.u, direction.B, direction.C))
+    dt = _lay_out(direction, fill_padding(direction.dt, lengths, _NO_STEP), dtype)
     A, skip, dt_bias = (x.float().contiguous() for x in (direction.A, direction.skip, direction.dt_bias))
     return [u, dt, A, B, C, skip, dt_bias]
 
@@ -141,11 +140,3 @@ def _lay_out(direction: Filled, x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _restore(direction: Filled, x: Tensor) -> Tensor:
     return (x.flip(2) if direction.reverse else x).mT.contiguous()
-
-
-def _padding(u: Tensor, lengths: Tensor | None) -> Tensor | None:
-    return None if lengths is None else (torch.arange(u.shape[1], device=u.device) >= lengths[:, None]).unsqueeze(-1)
-
-
-def _fill(x: Tensor, padding: Tensor | None, value: float = 0) -> Tensor:
-    return x if padding is None else x.masked_fill(padding, value)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops.selective_scan import Direction
 
 NEEDS = None
@@ -30,29 +31,24 @@ def run(
     """The op itself, in plain torch."""
     first = directions[0].u
     dtype = torch.promote_types(first.dtype, torch.float32)
-    if lengths is None:
-        padding = None
-    else:
-        padding = torch.arange(first.shape[1], device=first.device)[:, None] >= lengths[:, None, None]
     starts = [None] * len(directions) if initial is None else initial
-    sweeps = [_sweep(each, start, padding, dtype) for each, start in zip(directions, starts, strict=True)]
+    sweeps = [_sweep(each, start, lengths, dtype) for each, start in zip(directions, starts, strict=True)]
     y = torch.stack([y for y, _ in sweeps]).sum(0)
     if gate is not None:
-        y = y * silu(_real(gate, padding, dtype))
+        y = y * silu(fill_padding(gate.to(dtype), lengths))
     # Zero already, but the gradient that arrives at a padded frame must not pass.
-    y = _real(y, padding, dtype).to(first.dtype)
+    y = fill_padding(y, lengths).to(first.dtype)
     return (y, tuple(final for _, final in sweeps)) if return_final else y
 
 
 def _sweep(
-    direction: Direction, start: Tensor | None, padding: Tensor | None, dtype: torch.dtype
+    direction: Direction, start: Tensor | None, lengths: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    u, dt, B, C = (_real(x, padding, dtype) for x in (direction.u, direction.dt, direction.B, direction.C))
+    u, dt, B, C = (fill_padding(x.to(dtype), lengths) for x in (direction.u, direction.dt, direction.B, direction.C))
     A = direction.A.to(dtype)
     delta = softplus(dt if direction.dt_bias is None else dt + direction.dt_bias.to(dtype))
-    if padding is not None:
-        # A step of length zero: the state stays, nothing comes in.
-        delta = delta.masked_fill(padding, 0)
+    # A step of length zero: the state stays, nothing comes in.
+    delta = fill_padding(delta, lengths)
     h = u.new_zeros(u.shape[0], *A.shape) if start is None else start.to(dtype)
     # Unbound and not indexed: the gradient of each index would fill a whole tensor with zeros, frames times over.
     steps = list(zip(u.unbind(1), delta.unbind(1), B.unbind(1), C.unbind(1), strict=True))
@@ -62,9 +58,3 @@ def _sweep(
         ys.append((h * C_t[:, None, :]).sum(-1))
     y = torch.stack(ys[::-1] if direction.reverse else ys, 1)
     return (y if direction.skip is None else y + direction.skip.to(dtype) * u), h
-
-
-def _real(x: Tensor, padding: Tensor | None, dtype: torch.dtype) -> Tensor:
-    # Filling and not multiplying: what is behind the last real frame may be NaN.
-    x = x.to(dtype)
-    return x if padding is None else x.masked_fill(padding, 0)

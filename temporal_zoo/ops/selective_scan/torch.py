@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from temporal_zoo.ops._lengths import padding
 from temporal_zoo.ops.selective_scan import Direction
 from temporal_zoo.ops.selective_scan._operator import Filled, scan, state_dtype
 from temporal_zoo.ops.selective_scan._sweep import Gradients, Sweep, read, weigh_states
@@ -52,12 +53,12 @@ def forward(
     finals = [u.new_empty(u.shape[0], *each.A.shape, dtype=state_dtype(u)) for each in directions if return_final]
     kept = keeps(directions, gate) if keep else []
     sweeps = _sweeps(directions, num_buffers=2)
-    for rows, padding, total in _blocks(directions, lengths):
+    for rows, padded, total in _blocks(directions, lengths):
         total.zero_()
         for place, sweep in enumerate(sweeps):
             state = initial[place][rows].mT if initial else None
             for frames in sweep.chunks:
-                chunk = sweep.read(rows, frames, padding)
+                chunk = sweep.read(rows, frames, padded)
                 scratch = sweep.states(chunk, state)
                 total[frames] += weigh_states(chunk.C, scratch.after).addcmul_(chunk.u, sweep.skip)
                 state = scratch.leaving
@@ -67,7 +68,7 @@ def forward(
             kept[0][rows] = total.transpose(0, 1)
         if gate is not None:
             for frames in sweeps[0].chunks:
-                total[frames] *= silu(read(gate, rows, frames, padding, total.dtype))
+                total[frames] *= silu(read(gate, rows, frames, padded, total.dtype))
         y[rows] = total.transpose(0, 1)
     return y, finals, kept
 
@@ -85,20 +86,20 @@ def backward(
     gradients = [Gradients(sweep) for sweep in _sweeps(directions, num_buffers=3)]
     grad_gate = None if gate is None else gate.new_empty(gate.shape)
     grad_initial = [start.new_empty(start.shape) for start in initial]
-    for rows, padding, grad_sum in _blocks(directions, lengths):
+    for rows, padded, grad_sum in _blocks(directions, lengths):
         for frames in gradients[0].sweep.chunks:
-            grad_sum[frames] = read(grad_y, rows, frames, padding, grad_sum.dtype)
+            grad_sum[frames] = read(grad_y, rows, frames, padded, grad_sum.dtype)
             if gate is not None and grad_gate is not None:
-                z, total = (read(x, rows, frames, padding, grad_sum.dtype) for x in (gate, kept[0]))
+                z, total = (read(x, rows, frames, padded, grad_sum.dtype) for x in (gate, kept[0]))
                 sigmoid = torch.sigmoid(z)
                 slope = (1 - sigmoid).mul_(z).add_(1).mul_(sigmoid)
                 grad_gate[rows, frames] = slope.mul_(total).mul_(grad_sum[frames]).transpose(0, 1)
                 grad_sum[frames] *= sigmoid.mul_(z)
         for place, each in enumerate(gradients):
             grad_state = grad_finals[place][rows].mT if grad_finals else None
-            starts = each.sweep.starts(rows, padding, initial[place][rows].mT if initial else None)
+            starts = each.sweep.starts(rows, padded, initial[place][rows].mT if initial else None)
             for frames, start in zip(each.sweep.chunks[::-1], starts[::-1], strict=True):
-                grad_state = each.add(rows, frames, padding, start, grad_sum[frames], grad_state)
+                grad_state = each.add(rows, frames, padded, start, grad_sum[frames], grad_state)
             if initial and grad_state is not None:
                 grad_initial[place][rows] = grad_state.mT
     return [each.finish() for each in gradients], grad_gate, grad_initial
@@ -132,8 +133,7 @@ def _blocks(directions: Sequence[Filled], lengths: Tensor | None) -> Iterator[tu
     num_rows, num_frames, channels = u.shape
     size = _block_size(directions)
     buffer = u.new_empty(num_frames, size, channels, dtype=state_dtype(u))
-    frames = torch.arange(num_frames, device=u.device)[:, None]
     for start in range(0, num_rows, size):
         rows = slice(start, min(num_rows, start + size))
-        padding = None if lengths is None else (frames >= lengths[rows]).unsqueeze(-1)
-        yield rows, padding, buffer[:, : rows.stop - rows.start]
+        padded = None if lengths is None else padding(num_frames, lengths[rows]).mT.unsqueeze(-1)
+        yield rows, padded, buffer[:, : rows.stop - rows.start]

@@ -11,6 +11,7 @@ from bench.kernels import peers, report, subjects, suite
 from temporal_zoo._support.record import read
 from temporal_zoo.cli.main import zoo
 from temporal_zoo.ops import ops
+from temporal_zoo.ops.agreement import LIMITS
 
 TINY = subjects.SubjectSize(rows=2, frames=5, width=16, state=4)
 PACKAGES = ("mambapy", "transformers")
@@ -203,7 +204,7 @@ def test_the_command_writes_tables_a_record_a_plot_and_a_page(quick, tmp_path, m
     assert head["plan"]["repetitions"] == 2
     timed = [row for row in rows if row["measured"] == "time" and row["outcome"] == "ok"]
     assert {row["subject"] for row in timed} == set(subjects.SUBJECTS)
-    assert all(len(row["seconds"]) == 2 and row["error"] < suite.TOLERANCE for row in timed)
+    assert all(len(row["seconds"]) == 2 and row["error"] < LIMITS[torch.float32].tolerance for row in timed)
     assert (out / "kernels.png").stat().st_size
     page = (out / "kernels.md").read_text()
     assert page == report.page(reading, "kernels.jsonl", "kernels.png")

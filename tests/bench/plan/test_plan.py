@@ -1,4 +1,4 @@
-"""Plans: devices, what a step takes, the longest clip that fits, the command, and plans against measurements."""
+"""Plans: devices, the bytes of a step, the longest clip that fits, the command, and the verification."""
 
 import contextlib
 import json
@@ -14,13 +14,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bench.plan import pool as pool_of_planners
-from bench.plan import verify
-from bench.plan.accounting import Ledger
+from bench.plan import pool, verify
+from bench.plan.accounting import ByteCounter
 from bench.plan.allocator import CachingAllocator
 from bench.plan.devices import GIB, GPUS, device
 from bench.plan.plan import CHECKPOINTING, MOST_FRAMES, Planner, Setup, largest, plans_of
-from bench.plan.pool import planners
 from temporal_zoo.cli.main import zoo
 from temporal_zoo.config import ConfigError
 
@@ -36,22 +34,22 @@ def test_devices_by_name_and_by_bytes():
 
 
 @pytest.mark.parametrize("text", ["a100", "40", "24 parsecs", "cpu:", "tpu:16GiB", ""])
-def test_what_is_no_device_is_refused_with_what_is(text):
+def test_an_unknown_device_raises_with_the_known_devices(text):
     with pytest.raises(ConfigError, match="a100-40gb"):
         device(text)
 
 
-def test_a_ledger_counts_from_making_to_end():
-    ledger = Ledger(CachingAllocator())
-    with ledger:
+def test_bytes_count_from_allocation_to_release():
+    counter = ByteCounter(CachingAllocator())
+    with counter:
         a = torch.empty(256, device="meta")
         b = a + 1
         view = b[:3]
-        assert ledger.alive == 2048
+        assert counter.allocated == 2048
         del a, b
-        assert ledger.alive == 1024
+        assert counter.allocated == 1024
         del view
-        assert (ledger.alive, ledger.peak) == (0, 2048)
+        assert (counter.allocated, counter.peak) == (0, 2048)
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +57,15 @@ def planner():
     return Planner(device("a100-40gb"))
 
 
-def test_what_a_step_takes(planner):
-    found = planner.plan(TINY)
-    sizes = found.bytes
+def test_parts_of_a_step(planner):
+    plan = planner.plan(TINY)
+    sizes = plan.bytes
     assert sizes.parameters == sizes.gradients == sizes.average == sizes.optimizer // 2
     assert sizes.stored > 0
     assert sizes.transient > 0
     assert sizes.peak <= sizes.reserved
-    assert found.fit == "yes"
-    assert found.backends["selective_scan"] == ["triton"]
+    assert plan.fit == "yes"
+    assert plan.backends["selective_scan"] == ["triton"]
     assert Planner(device("cpu:4GiB")).plan(TINY).bytes.reserved is None
 
 
@@ -93,32 +91,32 @@ def test_checkpointing_and_pins_and_clips_change_the_plan(planner):
 
 @pytest.mark.parametrize("law", [(3e9, 2e6, 0), (1e9, 80e6, 2e5), (1e9, 39e6, 0), (1e9, 4e9, 5e8)])
 def test_the_longest_clip_fits_and_a_longer_one_does_not(law):
-    asked = []
+    lengths = []
 
     def peak(frames):
-        asked.append(frames)
+        lengths.append(frames)
         return int(law[0] + law[1] * frames + law[2] * frames**2)
 
     limit = 40 * 10**9
     known = {frames: peak(frames) for frames in (64, 256, 1024)}
-    found = largest(peak, limit, known)
-    assert peak(found) <= limit
-    assert peak(found + max(1, math.ceil(0.011 * found))) > limit
-    assert len(asked) < 20
+    longest = largest(peak, limit, known)
+    assert peak(longest) <= limit
+    assert peak(longest + max(1, math.ceil(0.011 * longest))) > limit
+    assert len(lengths) < 20
 
 
-def test_the_search_ends_where_nothing_fits_and_where_all_does():
+def test_the_search_ends_when_no_length_or_every_length_fits():
     assert largest(lambda frames: 2 + frames, 1, {64: 66}) == 0
     assert largest(lambda frames: 1, 1, {64: 1}) == MOST_FRAMES
 
 
 @pytest.fixture
 def no_processes(monkeypatch):
-    """Commands plan in this process; those that plan for them have a test of their own."""
+    """Commands plan in this process; another test covers the subprocesses."""
     monkeypatch.setattr("bench.plan.pool.planners", lambda: contextlib.nullcontext(types.SimpleNamespace(map=map)))
 
 
-def told(*options, code=0):
+def run_plan(*options, code=0):
     result = CliRunner().invoke(zoo, ["plan", "--preset", "tiny", "--size", "16", *options])
     assert result.exit_code == code, result.output
     return result.output
@@ -126,7 +124,7 @@ def told(*options, code=0):
 
 def test_the_command_plans_tables_a_plot_and_a_file(tmp_path, no_processes):
     options = ["--layers", "attn,bimamba", "--lengths", "8,32", "--checkpointing", "none", "--gpu", "2GiB"]
-    output = told(*options, "--out", str(tmp_path))
+    output = run_plan(*options, "--out", str(tmp_path))
     assert "fits up to" in output
     plans = json.loads((tmp_path / "plan.json").read_text())
     assert [plan["setup"]["frames"] for plan in plans["plans"]] == [8, 32, 8, 32]
@@ -135,8 +133,10 @@ def test_the_command_plans_tables_a_plot_and_a_file(tmp_path, no_processes):
     assert (tmp_path / "plan.png").stat().st_size > 10_000
 
 
-def test_the_impossible_is_refused_with_its_number(tmp_path, no_processes):
-    output = told("--layers", "attn", "--lengths", "72000", "--checkpointing", "none", "--out", str(tmp_path), code=1)
+def test_a_plan_that_does_not_fit_says_how_much_it_needs(tmp_path, no_processes):
+    output = run_plan(
+        "--layers", "attn", "--lengths", "72000", "--checkpointing", "none", "--out", str(tmp_path), code=1
+    )
     (line,) = (line for line in output.splitlines() if "72,000 frames need" in line)
     assert "GiB" in line
     assert "up to" in line
@@ -145,9 +145,9 @@ def test_the_impossible_is_refused_with_its_number(tmp_path, no_processes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--checkpointing", "all"], "nothing can be checkpointed as 'all'"),
-        (["--gpu", "a101"], "is no device"),
-        (["--gpu", "9" * 400 + "GiB"], "is no device"),
+        (["--checkpointing", "all"], "unknown checkpointing 'all'; choose from none, mixers, blocks"),
+        (["--gpu", "a101"], "unknown device 'a101'"),
+        (["--gpu", "9" * 400 + "GiB"], "unknown device"),
         (["--lengths", "1000000000000"], "1000000000000 frames are too many"),
         (["--clips", "1000000000000"], "are 256,000,000,000,000 pixels; at most"),
         (["--size", "100000000"], "pixels; at most"),
@@ -155,23 +155,23 @@ def test_the_impossible_is_refused_with_its_number(tmp_path, no_processes):
         (["--preset", "huge"], "no preset"),
     ],
 )
-def test_what_cannot_be_asked(options, message, no_processes):
-    assert message in told("--lengths", "8", *options, code=2)
+def test_bad_options_give_one_message(options, message, no_processes):
+    assert message in run_plan("--lengths", "8", *options, code=2)
 
 
-def measured_as(share):
+def measured_as(fraction):
     def measure(plan):
-        return verify.Measured(plan.bytes.stored, int(plan.bytes.peak * share), plan.bytes.reserved)
+        return verify.Measured(plan.bytes.stored, int(plan.bytes.peak * fraction), plan.bytes.reserved)
 
     return measure
 
 
 def test_a_plan_is_verified_within_ten_per_cent(planner, tmp_path):
     plan = planner.plan(TINY)
-    for share, wrong in ((0.95, False), (0.8, True), (1.2, True)):
-        (check,) = verify.run([plan], tmp_path / "verified.jsonl", lambda text: None, measured_as(share))
+    for fraction, wrong in ((0.95, False), (0.8, True), (1.2, True)):
+        (check,) = verify.run([plan], tmp_path / "verified.jsonl", lambda text: None, measured_as(fraction))
         assert check.wrong == wrong
-        assert check.error == pytest.approx(1 / share - 1, abs=1e-3)
+        assert check.error == pytest.approx(1 / fraction - 1, abs=1e-3)
     (check,) = verify.run([plan], tmp_path / "verified.jsonl", lambda text: None, lambda plan: verify.Measured())
     assert check.wrong
     assert len((tmp_path / "verified.jsonl").read_text().splitlines()) == 8
@@ -184,7 +184,7 @@ def test_backends_of_a_plan_are_pinned_when_it_is_measured(planner):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-def test_without_a_gpu_nothing_is_verified(planner, tmp_path):
+def test_verification_needs_a_gpu(planner, tmp_path):
     with pytest.raises(verify.VerifyError, match="CUDA"):
         verify.run([planner.plan(TINY)], tmp_path / "verified.jsonl", lambda text: None)
 
@@ -193,20 +193,23 @@ def test_without_a_gpu_nothing_is_verified(planner, tmp_path):
 @pytest.mark.parametrize("mixer", ["attn", "flash", "bimamba", "s4d"])
 def test_peaks_on_a_gpu_are_as_planned(planner, mixer):
     plan = planner.plan(Setup(mixer=mixer, frames=64))
-    found = verify.on_cuda(plan)
-    assert found.stored == plan.bytes.stored
-    assert found.peak == pytest.approx(plan.bytes.peak, rel=0.1)
+    measured = verify.on_cuda(plan)
+    assert measured.stored == plan.bytes.stored
+    assert measured.peak == pytest.approx(plan.bytes.peak, rel=0.1)
 
 
 def test_processes_plan_and_end_with_ctrl_c(planner, monkeypatch):
-    monkeypatch.setattr(pool_of_planners, "usable_cores", lambda: 1)
-    with planners() as pool:
+    monkeypatch.setattr(pool, "usable_cores", lambda: 1)
+    with pool.planners() as executor:
         without_memory = replace(planner.device, memory_bytes=0)
-        assert pool.submit(plans_of, without_memory, [8], TINY).result() == ([Planner(without_memory).plan(TINY)], 0)
+        assert executor.submit(plans_of, without_memory, [8], TINY).result() == (
+            [Planner(without_memory).plan(TINY)],
+            0,
+        )
         with pytest.raises(ConfigError, match="no preset"):
-            pool.submit(plans_of, planner.device, [8], TINY.replace(preset="huge")).result()
-        worker = pool.submit(os.getpid).result()
-        waiting = [pool.submit(time.sleep, 600) for _ in range(3)]
+            executor.submit(plans_of, planner.device, [8], TINY.replace(preset="huge")).result()
+        worker = executor.submit(os.getpid).result()
+        waiting = [executor.submit(time.sleep, 600) for _ in range(3)]
         os.kill(worker, signal.SIGINT)  # as the terminal does, to all of them
         with pytest.raises(BrokenProcessPool):
             waiting[0].result(timeout=60)
