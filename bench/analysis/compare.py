@@ -67,42 +67,43 @@ def differences(first: BenchRecord, second: BenchRecord) -> list[str]:
     return [f"{part}: first {_words(a)}; second {_words(b)}" for part, a, b in facts if a != b]
 
 
-def pairs(first: BenchRecord, second: BenchRecord) -> list[Pair]:
+def common_cases(first: BenchRecord, second: BenchRecord) -> list[Pair]:
     """Every case that both records have, in the order of the first.
 
     Raises:
         CompareError: the records have no case in common.
     """
     theirs = {result.case: result.outcome for result in second.results}
-    found = [Pair(case, outcome, theirs[case]) for case, outcome in
-             ((result.case, result.outcome) for result in first.results) if case in theirs]  # fmt: skip
-    if not found:
+    pairs = [
+        Pair(result.case, result.outcome, theirs[result.case]) for result in first.results if result.case in theirs
+    ]
+    if not pairs:
         raise CompareError(f"{first.path} and {second.path} have no case in common")
-    return found
+    return pairs
 
 
-def overall(found: Sequence[Pair]) -> Interval | None:
+def overall(pairs: Sequence[Pair]) -> Interval | None:
     """The geometric mean of the ratios of times; its interval is a bootstrap over the pairs."""
-    ratios = [pair.time.value for pair in found if pair.time]
+    ratios = [pair.time.value for pair in pairs if pair.time]
     return bootstrap_geometric_mean(ratios) if ratios else None
 
 
-def sheets(found: Sequence[Pair]) -> list[Sheet]:
+def sheets(pairs: Sequence[Pair]) -> list[Sheet]:
     """One table for each setting and mode."""
     groups: dict[str, list[Pair]] = {}
-    for pair in found:
+    for pair in pairs:
         groups.setdefault(f"{pair.case.setting}: {pair.case.mode}", []).append(pair)
     columns = ("case", "first (ms)", "second (ms)", "time, second / first", "stored", "peak", "")
     return [Sheet(title, columns, tuple(map(_row, group))) for title, group in groups.items()]
 
 
-def plain(found: Sequence[Pair]) -> dict[str, Any]:
+def plain(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Pairs and their mean as plain values."""
-    mean = overall(found)
+    mean = overall(pairs)
     rows = [
         {"case": pair.case.to_dict(), "ends": [pair.first.status, pair.second.status],
          "time": pair.time and vars(pair.time), "stored": pair.stored, "peak": pair.peak}
-        for pair in found
+        for pair in pairs
     ]  # fmt: skip
     return {"pairs": rows, "time_geometric_mean": mean and vars(mean)}
 

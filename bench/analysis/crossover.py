@@ -47,11 +47,11 @@ def ratios(curve: Curve, other: Curve, metric: Metric) -> dict[int, Interval]:
 def crossings(by_frames: Mapping[int, Interval]) -> list[Crossing]:
     """The crossings of two curves, from their ratios by frames (ascending)."""
     lows, highs = ([(frames, getattr(each, limit)) for frames, each in by_frames.items()] for limit in ("low", "high"))
-    found = []
+    result = []
     for at, falls in _lengths_at_1([(frames, each.value) for frames, each in by_frames.items()]):
         low, high = (lows, highs) if falls else (highs, lows)
-        found.append(Crossing(at, falls, _nearest(at, falls, low), _nearest(at, falls, high)))
-    return found
+        result.append(Crossing(at, falls, _nearest(at, falls, low), _nearest(at, falls, high)))
+    return result
 
 
 def rivals(panel: Panel, reference: Curve) -> list[Curve]:
@@ -81,10 +81,10 @@ def _sentence(curve: Curve, other: Curve, metric: Metric, by_frames: Mapping[int
             return f"{both} store the same from L = {shortest} to {longest}."
         return f"{both} take the same time within their intervals, L = {shortest} to {longest}; {times}."
     claim = f"{curve.mixer} {'is ' if metric is TIME else ''}{_VERBS[metric.name]} {other.mixer}"
-    if not (found := crossings(by_frames)):
+    if not (all_crossings := crossings(by_frames)):
         where = "at every length" if by_frames[shortest].value < 1 else "never in range"
         return f"{claim}: {where}, L = {shortest} to {longest}; {times}."
-    parts = [f"{'above' if each.falls else 'below'} L = {each.at:.0f}{_limits(each)}" for each in found]
+    parts = [f"{'above' if each.falls else 'below'} L = {each.at:.0f}{_limits(each)}" for each in all_crossings]
     return f"{claim} {' and '.join(parts)}; {times}."
 
 
@@ -98,12 +98,12 @@ def _limits(crossing: Crossing) -> str:
 
 def _lengths_at_1(points: Sequence[tuple[int, float]]) -> list[tuple[float, bool]]:
     """The lengths at which a line through (frames, ratio) is 1, and whether it falls there."""
-    found = []
+    lengths = []
     for (a, above), (b, below) in itertools.pairwise(points):
         if (above >= 1) != (below >= 1):
             fraction = math.log(above) / (math.log(above) - math.log(below))
-            found.append((a * (b / a) ** fraction, below < above))
-    return found
+            lengths.append((a * (b / a) ** fraction, below < above))
+    return lengths
 
 
 def _nearest(at: float, falls: bool, points: Sequence[tuple[int, float]]) -> float | None:

@@ -198,7 +198,7 @@ def growth(panel: Panel) -> list[dict[str, Any]]:
                     "slope_error": curve.slope_error(metric),
                     "declared": curve.declared(metric),
                     "fit": law and {"a": law.constant, "b": law.linear, "c": law.quadratic, "bend": law.bend},
-                    "quadratic_share": law and {str(frames): law.share(frames) for frames in points},
+                    "quadratic_share": law and {str(frames): law.quadratic_fraction(frames) for frames in points},
                 }
             )
     return rows

@@ -38,7 +38,7 @@ class Quadratic:
         """The fitted value at a number of frames."""
         return self.constant + self.linear * frames + self.quadratic * frames**2
 
-    def share(self, frames: float) -> float:
+    def quadratic_fraction(self, frames: float) -> float:
         """The quadratic term as a fraction of the fitted value."""
         value = self.at(frames)
         return self.quadratic * frames**2 / value if value else 0.0

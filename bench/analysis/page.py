@@ -11,16 +11,16 @@ from temporal_zoo._support import html
 from temporal_zoo._support.html import Html, element
 from temporal_zoo._support.units import number, size
 
-from . import crossover, plot, tables
-from .curves import PEAK, STORED, Panel, panels
+from . import crossover, curves, plot, tables
+from .curves import PEAK, STORED, Panel
 from .reference_map import MapCell, ReferenceMap, reference_maps
 from .tables import Sheet
 
 _TITLE = "What temporal mixers cost"
 _LEGEND = (
-    ("less2", "▼ less than the reference"),
+    ("less2", "▼ faster or smaller than the reference"),
     ("same", "≈ no difference within the intervals"),
-    ("more2", "▲ more than the reference"),
+    ("more2", "▲ slower or larger than the reference"),
 )
 
 # Definitions of the numbers, in the order of the page.
@@ -41,31 +41,31 @@ _TERMS = {
 
 def page(record: BenchRecord) -> str:
     """The page of a record; it loads no other file."""
-    found, identity = panels(record.results), record.environment["id"]
+    panels, identity = curves.panels(record.results), record.environment["id"]
     return html.page(
         _TITLE,
         element("header", element("h1", _TITLE)),
-        _maps(found),
+        _maps(panels),
         element("section", element("h2", "Machine and code"), element("p", f"{record.machine}."),
                 element("p", f"{record.code}. {_counts(record)}")),
-        _findings(found),
-        *(_section(setting, group) for setting, group in plot.settings(found).items()),
+        _findings(panels),
+        *(_section(setting, group) for setting, group in plot.settings(panels).items()),
         _terms(),
         _cases(record.results),
         element("footer", element("p", f"Written by zoo report from {record.path.name}, environment {identity}.")),
     )  # fmt: skip
 
 
-def _maps(found: Sequence[Panel]) -> Html:
+def _maps(panels: Sequence[Panel]) -> Html:
     """The maps of all panels, a heading for each setting, and their legend."""
     parts: list[str] = []
-    for setting, group in plot.settings(found).items():
+    for setting, group in plot.settings(panels).items():
         if maps := [each for panel in group for each in reference_maps(panel)]:
             parts += [element("h2", setting), element("div", *map(_map, maps), class_="maps")]
     if not parts:
         return Html()
-    legend = [element("span", text, class_=kind) for kind, text in _LEGEND]
-    return element("section", *parts, element("p", *legend, class_="legend"), class_="map")
+    legend = element("p", *(element("span", text, class_=kind) for kind, text in _LEGEND), class_="legend")
+    return element("section", legend, *parts, class_="map")
 
 
 def _map(each: ReferenceMap) -> Html:
@@ -95,10 +95,10 @@ def _counts(record: BenchRecord) -> str:
     return " ".join([*sentences, tables.drift_sentence(record.results)])
 
 
-def _findings(found: Sequence[Panel]) -> Html:
+def _findings(panels: Sequence[Panel]) -> Html:
     """The sentences about crossings of curves."""
     parts: list[str] = []
-    for panel in found:
+    for panel in panels:
         if sentences := crossover.sentences(panel):
             parts += [element("h3", f"{panel.case.setting}: {panel.step}"), html.bullets(sentences)]
     return element("section", element("h2", "Compared with fused attention"), *parts) if parts else Html()

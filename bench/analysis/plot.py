@@ -43,11 +43,11 @@ def save(panels: Sequence[Panel], path: Path) -> None:
     rows = settings(panels)
     figure = Figure(figsize=(11, 0.6 + 4.2 * len(rows)), layout="constrained")
     looks = _looks(panels)
-    for here, (left, right) in zip(rows.values(), figure.subplots(len(rows), 2, squeeze=False), strict=True):
-        _draw(left, here, TIME, looks)
-        _draw(right, _storing(here), STORED, looks)
-        left.set_title(f"{_NAMES[here[0].case.level]}: {_TITLES[TIME.name]}", loc="left", fontsize=10)
-        right.set_title(f"{_NAMES[here[0].case.level]}: {_TITLES[STORED.name]}", loc="left", fontsize=10)
+    for group, (left, right) in zip(rows.values(), figure.subplots(len(rows), 2, squeeze=False), strict=True):
+        _draw(left, group, TIME, looks)
+        _draw(right, _storing(group), STORED, looks)
+        left.set_title(f"{_NAMES[group[0].case.level]}: {_TITLES[TIME.name]}", loc="left", fontsize=10)
+        right.set_title(f"{_NAMES[group[0].case.level]}: {_TITLES[STORED.name]}", loc="left", fontsize=10)
     lines = list(rows)
     if any(panel.waited for panel in panels):
         lines.append("times are too long: other programs used the processors")
@@ -65,8 +65,8 @@ def svg(panels: Sequence[Panel]) -> str:
             drawn.append((_storing(panels), metric, _TITLES[metric.name]))
     figure = Figure(figsize=(10.5, 3.9 * math.ceil(len(drawn) / 2)), layout="constrained")
     grid = figure.subplots(math.ceil(len(drawn) / 2), 2, squeeze=False).ravel()
-    for axes, (here, metric, title) in zip(grid, drawn, strict=False):
-        _draw(axes, here, metric, _looks(panels))
+    for axes, (group, metric, title) in zip(grid, drawn, strict=False):
+        _draw(axes, group, metric, _looks(panels))
         axes.set_title(title, loc="left", fontsize=11)
     for axes in grid[len(drawn) :]:
         axes.set_axis_off()

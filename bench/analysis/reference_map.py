@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from bench.sweep.outcome import STATUS_WORDS
 from temporal_zoo._support.statistics import Interval
-from temporal_zoo._support.units import number
 
 from .crossover import REFERENCE, ratios, rivals
 from .curves import STORED, TIME, Curve, Metric, Panel
@@ -66,7 +65,12 @@ def _cells(curve: Curve, reference: Curve, metric: Metric, lengths: Sequence[int
 
 def _ratio_cell(ratio: Interval) -> MapCell:
     if ratio.contains(1):
-        return MapCell(f"≈ {number(ratio.value)}", "same")
+        return MapCell(f"≈ {_short(ratio.value)}", "same")
     sign, kind = ("▼", "less") if ratio.value < 1 else ("▲", "more")
     factor = max(ratio.value, 1 / ratio.value)
-    return MapCell(f"{sign} {number(ratio.value)}", f"{kind}{sum(factor >= limit for limit in _DEGREES)}")
+    return MapCell(f"{sign} {_short(ratio.value)}", f"{kind}{sum(factor >= limit for limit in _DEGREES)}")
+
+
+def _short(value: float) -> str:
+    """At most four digits, so that a map fits on a narrow screen."""
+    return f"{value:.2g}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:,.0f}"

@@ -44,11 +44,11 @@ def tables(panel: Panel) -> list[Sheet]:
     """The tables of one panel: every metric that was measured, and the fit of the stored bytes."""
     # On an idle machine processor time adds nothing to the elapsed time.
     shown = [metric for metric in METRICS if metric is not PROCESSOR or panel.waited]
-    found = [_metric_table(panel, metric) for metric in shown if panel.measured(metric)]
-    if not found:
-        found = [_metric_table(panel, TIME)]
+    sheets = [_metric_table(panel, metric) for metric in shown if panel.measured(metric)]
+    if not sheets:
+        sheets = [_metric_table(panel, TIME)]
     fitted = [curve for curve in panel.curves if curve.quadratic(STORED)]
-    return [*found, _fit_table(panel, fitted)] if fitted else found
+    return [*sheets, _fit_table(panel, fitted)] if fitted else sheets
 
 
 def remarks(panel: Panel) -> list[str]:
@@ -58,7 +58,7 @@ def remarks(panel: Panel) -> list[str]:
 
 def _ratios(panel: Panel) -> list[str]:
     """Compares the first mixer with each of the others, at the longest length that both have."""
-    found = []
+    sentences = []
     first, *others = panel.curves
     for other in others:
         for metric, verb, than in ((TIME, "takes", "as long as"), (STORED, "stores", "the bytes of")):
@@ -67,21 +67,21 @@ def _ratios(panel: Panel) -> list[str]:
                 more, less = sorted((first, other), key=lambda curve: curve.points(metric)[frames], reverse=True)
                 if least := less.points(metric)[frames]:
                     ratio = number(more.points(metric)[frames] / least)
-                    found.append(f"At {frames} frames {more.mixer} {verb} {ratio} times {than} {less.mixer}.")
-    return found
+                    sentences.append(f"At {frames} frames {more.mixer} {verb} {ratio} times {than} {less.mixer}.")
+    return sentences
 
 
 def problems(panel: Panel) -> list[str]:
     """Sentences about cases without a value and about uncertain times."""
-    found = []
+    sentences = []
     for curve in panel.curves:
         for result in curve.results:
             outcome, subject = result.outcome, f"{curve.mixer} at {result.case.frames} frames"
             if outcome.status != "ok":
-                found.append(f"{subject}: {STATUS_WORDS[outcome.status]}: {outcome.reason}")
+                sentences.append(f"{subject}: {STATUS_WORDS[outcome.status]}: {outcome.reason}")
             elif (times := outcome.time_ms) and times.processes == 1 and (times.wide or not times.steady):
-                found.append(f"{subject}: {_unsteady(times)}")
-    return found + _wide(panel)
+                sentences.append(f"{subject}: {_unsteady(times)}")
+    return sentences + _wide(panel)
 
 
 def _unsteady(times: Times) -> str:
@@ -95,13 +95,15 @@ def _unsteady(times: Times) -> str:
 
 def _wide(panel: Panel) -> list[str]:
     """A sentence about uncertain times of several processes."""
-    found = [
+    uncertain = [
         f"{curve.mixer} at {result.case.frames} frames (±{100 * times.margin:.0f} %)"
         for curve in panel.curves
         for result in curve.results
         if (times := result.outcome.time_ms) and times.processes > 1 and times.wide
     ]
-    return [f"Uncertain by more than ±{100 * WIDE:.0f} % (more repetitions help): {', '.join(found)}."] if found else []
+    if not uncertain:
+        return []
+    return [f"Uncertain by more than ±{100 * WIDE:.0f} % (more repetitions help): {', '.join(uncertain)}."]
 
 
 def drift_sentence(results: Sequence[CaseResult]) -> str:
@@ -157,14 +159,14 @@ def _metric_table(panel: Panel, metric: Metric) -> Sheet:
 
 def _fit_table(panel: Panel, curves: Sequence[Curve]) -> Sheet:
     columns = ["mixer", "a", "b\nper frame", "c\nper frame^2"]
-    columns += [f"c L^2 share\nat {frames}" for frames in panel.lengths]
+    columns += [f"c L^2 fraction\nat {frames}" for frames in panel.lengths]
     rows = []
     for curve in curves:
         law = curve.quadratic(STORED)
         assert law is not None
-        shares = (f"{100 * law.share(frames):.1f} %" for frames in panel.lengths)
+        fractions = (f"{100 * law.quadratic_fraction(frames):.1f} %" for frames in panel.lengths)
         terms = map(size, (law.constant, law.linear, law.quadratic))
-        rows.append((curve.mixer, *terms, *shares, f"{100 * law.bend:.1f} %"))
+        rows.append((curve.mixer, *terms, *fractions, f"{100 * law.bend:.1f} %"))
     return Sheet(
         "stored for backward, fit a + b L + c L^2 over L frames, b and c not negative",
         (*columns, "a + b L\nmisses by"),

@@ -20,7 +20,7 @@ def compare(first: Path, second: Path, other_machine: bool, as_json: bool) -> No
 
     Uses the environment of the last measurement of each record.  Refuses records from different machines.
     """
-    from bench.analysis.compare import check_same_machine, differences, overall, pairs, plain, sheets
+    from bench.analysis.compare import check_same_machine, common_cases, differences, overall, plain, sheets
     from bench.analysis.tables import rich_table
     from bench.sweep import results
 
@@ -28,18 +28,18 @@ def compare(first: Path, second: Path, other_machine: bool, as_json: bool) -> No
     a, b = records.values()
     if not other_machine:
         check_same_machine(a, b)
-    found = pairs(a, b)
+    pairs = common_cases(a, b)
     for remark in (*a.remarks, *b.remarks):
         click.echo(remark, err=True)
     if as_json:
-        click.echo(json.dumps(plain(found), indent=1))
+        click.echo(json.dumps(plain(pairs), indent=1))
         return
     console = terminal.output(highlight=False)
     for name, record in records.items():
         console.print(f"{name}: {record.path}, {record.machine}; {record.code}", markup=False, soft_wrap=True)
     for difference in differences(a, b):
         console.print(difference, markup=False, soft_wrap=True)
-    for sheet in sheets(found):
+    for sheet in sheets(pairs):
         console.print(rich_table(sheet))
-    if mean := overall(found):
-        console.print(f"Time, second / first, geometric mean of {sum(bool(p.time) for p in found)} cases: {mean}")
+    if mean := overall(pairs):
+        console.print(f"Time, second / first, geometric mean of {sum(bool(p.time) for p in pairs)} cases: {mean}")

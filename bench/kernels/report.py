@@ -16,7 +16,7 @@ from bench.analysis.tables import number, size
 from temporal_zoo._support import markdown
 from temporal_zoo._support.files import written_whole
 from temporal_zoo._support.record import Reading, RecordError
-from temporal_zoo._support.statistics import Interval, paired_ratio
+from temporal_zoo._support.statistics import paired_ratio
 
 KernelRecord = Mapping[str, Any]
 
@@ -121,7 +121,8 @@ def plot(rows: Sequence[KernelRecord], path: Path) -> None:
             continue
         lengths = sorted({row["frames"] for row in here if row["role"] != "ours"})
         for name in dict.fromkeys(row["contender"] for row in here):
-            points = {frames: turns[0] for frames in lengths if (turns := _ratio(here, name, bases[0], frames))}
+            pairs = {frames: pair for frames in lengths if (pair := _seconds(here, name, bases[0], frames))}
+            points = {frames: paired_ratio(*pair) for frames, pair in pairs.items()}
             if name == bases[0] or not points:
                 continue
             middle = [ratio.value for ratio in points.values()]
@@ -216,8 +217,8 @@ def _ratios(subject: str, mode: str, base: str, rows: Sequence[KernelRecord]) ->
     lengths = sorted({row["frames"] for row in rows if row["contender"] != base})
     cells = []
     for name in dict.fromkeys(row["contender"] for row in rows if row["contender"] != base):
-        ratios = [_ratio(rows, name, base, frames) for frames in lengths]
-        cells.append((name, *("-" if ratio is None else _text(*ratio) for ratio in ratios)))
+        pairs = [_seconds(rows, name, base, frames) for frames in lengths]
+        cells.append((name, *("-" if pair is None else _text(*pair) for pair in pairs)))
     columns = ("implementation", *(f"{frames} frames" for frames in lengths))
     remarks = ("Below 1x: faster than ours.",)
     return KernelTable(
@@ -225,18 +226,17 @@ def _ratios(subject: str, mode: str, base: str, rows: Sequence[KernelRecord]) ->
     )
 
 
-def _ratio(rows: Iterable[KernelRecord], name: str, base: str, frames: int) -> tuple[Interval, int] | None:
-    """Median, smallest and largest ratio of paired turns, and the number of turns of `name`."""
+def _seconds(
+    rows: Iterable[KernelRecord], name: str, base: str, frames: int
+) -> tuple[Sequence[float], Sequence[float]] | None:
+    """The turns of an implementation and of a base at a number of frames; None if one of them was not timed."""
     seconds = {row["contender"]: row["seconds"] for row in rows if row["frames"] == frames}
-    return (
-        (paired_ratio(seconds[name], seconds[base]), len(seconds[name]))
-        if name in seconds and base in seconds
-        else None
-    )
+    return (seconds[name], seconds[base]) if name in seconds and base in seconds else None
 
 
-def _text(ratio: Interval, turns: int) -> str:
-    once = " *" if turns == 1 else ""
+def _text(turns: Sequence[float], base: Sequence[float]) -> str:
+    """Median, smallest and largest ratio; * marks a single turn."""
+    ratio, once = paired_ratio(turns, base), " *" * (len(turns) == 1)
     return f"{number(ratio.value)}x ({number(ratio.low)} to {number(ratio.high)}){once}"
 
 
@@ -271,8 +271,7 @@ def _threads(rows: Sequence[KernelRecord]) -> list[KernelTable]:
             taken = {row["threads"]: row["wall_seconds"] for row in here if row["outcome"] == "ok"}
             if taken:
                 medians = (number(1000 * statistics.median(taken[threads])) for threads in (1, 2))
-                gain = _text(paired_ratio(taken[1], taken[2]), len(taken[1]))
-                cells.append((_MODES[mode], str(frames), *medians, gain))
+                cells.append((_MODES[mode], str(frames), *medians, _text(taken[1], taken[2])))
             elif here:
                 cells.append((_MODES[mode], str(frames), "-", "-", here[0]["reason"]))
     columns = ("pass", "frames", "one thread (ms)", "two threads (ms)", "gain")

@@ -40,20 +40,20 @@ def examine(cases: Sequence[Case], expected: str | None = None) -> Machine:
         _check_device(device)
     for pins in {case.backends: case.pins for case in cases}.values():
         _check_pins(pins)
-    here = environment()
-    names = {_name(device, here) for device in {case.device for case in cases}}
+    facts = environment()
+    names = {_name(device, facts) for device in {case.device for case in cases}}
     if expected is not None and (others := [name for name in names if expected.lower() not in name.lower()]):
         raise MachineError(f"the device is {', '.join(others)}, but {expected!r} was expected; nothing was measured")
     threads = torch.get_num_threads()
     on_cpu = any(case.device == "cpu" for case in cases)
     count = f" ({threads} thread{'s' * (threads != 1)})" if on_cpu else ""
-    return Machine(here, ", ".join(sorted(names)) + count)
+    return Machine(facts, ", ".join(sorted(names)) + count)
 
 
-def _name(device: str, here: dict[str, Any]) -> str:
+def _name(device: str, facts: dict[str, Any]) -> str:
     if device == "cpu":
-        return here["machine"]["processor"] or "cpu"
-    return here["devices"][torch.device(device).index or 0]["name"]
+        return facts["machine"]["processor"] or "cpu"
+    return facts["devices"][torch.device(device).index or 0]["name"]
 
 
 def _check_device(text: str) -> None:

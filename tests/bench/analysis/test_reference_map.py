@@ -22,11 +22,11 @@ def test_ratios_have_a_sign_and_a_degree(results_of, timed, linear_and_quadratic
     assert times.lengths == (16, 64, 256, 1024)
     assert cells(times) == {
         "attn": [("≈ 1.01", "same")] * 3 + [("out of memory", "")],
-        "bimamba": [("▲ 8.00", "more3"), ("▲ 2.00", "more2"), ("▼ 0.500", "less2"), ("▼ 0.125", "less3")],
+        "bimamba": [("▲ 8.00", "more3"), ("▲ 2.00", "more2"), ("▼ 0.50", "less2"), ("▼ 0.12", "less3")],
     }
     assert cells(stored) == {
         "attn": [("▲ 1.50", "more2")] * 3 + [("out of memory", "")],
-        "bimamba": [("▼ 0.500", "less2")] * 4,
+        "bimamba": [("▼ 0.50", "less2")] * 4,
     }
 
 

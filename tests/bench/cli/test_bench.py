@@ -43,7 +43,7 @@ def test_a_sweep_prints_tables_and_writes_a_record_and_a_plot(out):
     done = bench("--layers", "identity,bimamba", "--lengths", "4,8,16", *options)
     assert done.exit_code == 0, done.output
     assert "stored for backward, counted exactly (MiB)" in done.stdout
-    assert "c L^2 share" in done.stdout
+    assert "c L^2 fraction" in done.stdout
     assert "declared" in done.stdout
     assert "records.jsonl" in done.stderr
     assert "growth.png" in done.stderr
@@ -92,7 +92,7 @@ def test_out_of_memory_gives_a_row_and_exit_code_zero(out, planted):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--lengths", "0"), "0 frames cannot be measured"),
         (("--lengths", "16,-1"), "-1 frames cannot be measured"),
@@ -122,10 +122,10 @@ def test_out_of_memory_gives_a_row_and_exit_code_zero(out, planted):
         (("--expect-device", "A100"), "but 'A100' was expected"),
     ],
 )
-def test_bad_input_gives_one_message_and_exit_code_two(out, arguments, said):
+def test_bad_input_gives_one_message_and_exit_code_two(out, arguments, message):
     done = bench("--layers", "identity", "--out", out, *arguments)
     assert done.exit_code == 2, done.output
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.output
     assert not out.exists()
 

@@ -46,7 +46,7 @@ def test_a_page_loads_no_other_file(folder):
 def test_a_page_begins_with_the_map(folder):
     report(folder)
     page = (folder / "report.html").read_text()
-    assert page.index('class="map"') < page.index('<span class="less3">▼ 0.125</span>') < page.index("<p>A processor")
+    assert page.index('class="map"') < page.index('<span class="less3">▼ 0.12</span>') < page.index("<p>A processor")
     assert page.count("<body>") == 1
 
 

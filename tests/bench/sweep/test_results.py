@@ -57,11 +57,11 @@ def zoo_command(*words):
     return done
 
 
-def put(place, value):
+def put(path, value):
     """A function that replaces the value at a path such as "time_ms.p50"."""
 
     def change(line):
-        *names, last = place.split(".")
+        *names, last = path.split(".")
         inner = line
         for name in names:
             inner = inner[name]
@@ -99,14 +99,16 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("place", "value", "said"), WRONG, ids=[f"{place}={value!r:.20}" for place, value, _ in WRONG])
-def test_an_impossible_measurement_is_left_out_with_its_reason(record, place, value, said):
-    path = changed(record, 3, put(place, value))
+@pytest.mark.parametrize(
+    ("field", "value", "message"), WRONG, ids=[f"{field}={value!r:.20}" for field, value, _ in WRONG]
+)
+def test_an_impossible_measurement_is_left_out_with_its_reason(record, field, value, message):
+    path = changed(record, 3, put(field, value))
     record_read = load(path)
     assert [result.case for result in record_read.results] == [case for case in CASES if case != CASES[2]]
     (reason,) = record_read.left_out
     assert reason.startswith("line 4: ")
-    assert said in reason
+    assert message in reason
     assert CASES[2] not in complete_cases(read(path), HERE["id"])
     done = zoo_command("compare", record, path, "--json")
     assert (done.exit_code, len(json.loads(done.stdout)["pairs"])) == (0, 5)

@@ -64,12 +64,12 @@ def test_recorded_cases_are_not_measured_again(measured, tmp_path):
     assert recorded(record) == Counter(CASES)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 200, 900, 1500, 2500, 10**6])
-def test_a_record_that_is_cut_at_any_byte_is_completed(measured, tmp_path, kept):
+@pytest.mark.parametrize("size", [0, 1, 200, 900, 1500, 2500, 10**6])
+def test_a_record_that_is_cut_at_any_byte_is_completed(measured, tmp_path, size):
     record = tmp_path / "records.jsonl"
     options = RunnerOptions(repetitions=2)
     list(Runner(CASES, record, options).run())
-    record.write_bytes(record.read_bytes()[:kept])
+    record.write_bytes(record.read_bytes()[:size])
     list(Runner(CASES, record, options).run())
     assert recorded(record) == Counter(CASES * 2)
 

@@ -32,7 +32,7 @@ class Moody(Mixer):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Config):
-        mood: str = option("good", "what it does")
+        mood: str = option("good", "behaviour")
 
     def __init__(self, dim, config, shared=None):
         super().__init__(dim, config, shared)
@@ -57,7 +57,7 @@ class Moody(Mixer):
         if mood == "killed":
             os.kill(os.getpid(), 9)
         if mood == "print":
-            os.write(1, b"what packages print")
+            os.write(1, b"output of a package")
         return causal_conv(x, [Filter(self.weight[:, None].expand(-1, 2))])[0]
 """
 
