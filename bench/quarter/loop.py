@@ -32,7 +32,7 @@ class Child(Protocol):
 
 
 class PlanSource(Protocol):
-    """PlanSource of training steps (`bench.plan.plan`), counted while other cases are measured."""
+    """Plans of training steps (`bench.plan.plan`), counted while other cases are measured."""
 
     def expect(self, cases: Sequence[GpuCase]) -> None:
         """Starts to plan the cases."""
@@ -51,7 +51,8 @@ class Durations:
     def seconds(self, case: GpuCase, results: GpuResults) -> float:
         """The estimated duration of a case: at least 1.5 times that of an attempt which the limit ended."""
         measured, estimated = self._spent.get(case.kind, (1.0, 1.0))
-        cut = [1.5 * line["seconds"] for line in results.attempts(case) if line["outcome"] in (CUT_OFF, "timed_out")]
+        attempts = results.attempts(case)
+        cut = [1.5 * each["seconds"] for each in attempts if each["outcome"] in (CUT_OFF, "timed_out")]
         return max(case.estimate_s * measured / estimated, *cut, 0.0)
 
     def learn(self, case: GpuCase, seconds: float) -> None:

@@ -19,7 +19,7 @@ _KIND = "training_step"
 
 
 class BackgroundPlans:
-    """BackgroundPlans for one device; use it in a `with` block.
+    """Plans for one device; use it in a `with` block.
 
     Args:
         device: a text for `bench.plan.devices.device`.

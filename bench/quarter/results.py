@@ -84,7 +84,7 @@ class GpuResults:
 
     def agreed(self) -> set[tuple[str, str, str]]:
         """(op, backend, dtype) of each backend that agrees with the reference in all shapes and refuses no shape."""
-        records = [record for records in self._records.values() for record in records]
+        records = [record for attempts in self._records.values() for record in attempts]
         good = [record for record in records if record.get("agrees") and not record.get("refused")]
         return {(record["op"], record["backend"], record["dtype"]) for record in good}
 
