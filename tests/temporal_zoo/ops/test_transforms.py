@@ -72,7 +72,7 @@ def test_outside_of_a_dual_level_and_after_it_the_usual_backend_runs(spec):
 
 
 def test_says_once_that_the_reference_runs(caplog):
-    _transforms._tell_once.cache_clear()
+    _transforms._warn_once.cache_clear()
     q = torch.randn(2, 3, 1, 4)
     with caplog.at_level(logging.WARNING, "temporal_zoo.ops"):
         for _ in range(2):
