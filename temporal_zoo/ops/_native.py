@@ -37,7 +37,7 @@ _CPU_OPTIONS = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
     "AVX2": ("-mavx2", "-mfma"),
 }
-_PATIENCE_SECONDS = 60
+_COMPILER_SECONDS = 60
 _LEAST_GROUPS, _MOST_ROWS_PER_GROUP = 32, 64
 _HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14
 
@@ -115,13 +115,13 @@ def empty(*shape: int) -> Tensor:
 
     Large memory uses huge pages: with pages of 4 KB, page faults take longer than the computation of most backends.
     """
-    made = torch.empty(shape, dtype=torch.float32)
-    first = -(-made.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
-    pages = (made.data_ptr() + made.nbytes - first) // _HUGE_PAGE
+    memory = torch.empty(shape, dtype=torch.float32)
+    first = -(-memory.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
+    pages = (memory.data_ptr() + memory.nbytes - first) // _HUGE_PAGE
     if pages > 0 and sys.platform == "linux":
         # Only advice to the system: an error does not matter.
         _system().madvise(ctypes.c_void_p(first), ctypes.c_size_t(pages * _HUGE_PAGE), _MADV_HUGEPAGE)
-    return made
+    return memory
 
 
 @functools.cache
@@ -143,10 +143,14 @@ def run(source: Path, function: str, problem: ctypes.Structure, num_groups: int)
 
     In up to `torch.get_num_threads()` threads; ctypes releases Python's lock meanwhile.
     """
-    made = library(source)
+    loaded = library(source)
     threads = min(torch.get_num_threads(), num_groups)
-    made.run_groups(
-        getattr(made, function), ctypes.byref(problem), ctypes.c_int64(num_groups), ctypes.c_int64(threads), _parallel()
+    loaded.run_groups(
+        getattr(loaded, function),
+        ctypes.byref(problem),
+        ctypes.c_int64(num_groups),
+        ctypes.c_int64(threads),
+        _parallel(),
     )
 
 
@@ -155,8 +159,8 @@ def _parallel() -> ctypes.c_void_p | None:
     """The function that starts torch's own threads, if torch uses OpenMP; see `_groups.h`."""
     if "ATen parallel backend: OpenMP" not in torch.__config__.parallel_info():
         return None
-    found = getattr(_system(), "GOMP_parallel", None)
-    return found and ctypes.cast(found, ctypes.c_void_p)
+    start = getattr(_system(), "GOMP_parallel", None)
+    return start and ctypes.cast(start, ctypes.c_void_p)
 
 
 _lock = threading.Lock()
@@ -205,10 +209,10 @@ def _compiler() -> list[str]:
         if not compiler or not shutil.which(compiler[0]):
             raise NativeError(f"CXX is {asked!r}, which is not a program here")
         return compiler
-    found = next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if found is None:
+    compiler_path = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler_path is None:
         raise NativeError(f"no C++ compiler found; tried CXX, {', '.join(_COMPILERS)}")
-    return [found]
+    return [compiler_path]
 
 
 def _digest(source: Path, command: list[str], compiler_version: str) -> str:
@@ -222,12 +226,12 @@ def _digest(source: Path, command: list[str], compiler_version: str) -> str:
 def _compile(source: Path, command: list[str], path: Path) -> None:
     what = f"{source.parent.name}/{source.name}"
     # Warnings, because these appear on standard error where logging is not configured.
-    log.warning("compiling %s with %s, once; at most %d s", what, command[0], _PATIENCE_SECONDS)
+    log.warning("compiling %s with %s, once; at most %d s", what, command[0], _COMPILER_SECONDS)
     began = time.perf_counter()
     try:
         _run([*command, str(source), "-o", str(path)])
         if not path.is_file():
-            raise NativeError(f"{command[0]} made no library and reported no error")
+            raise NativeError(f"{command[0]} wrote no library and reported no error")
     except NativeError as error:
         log.warning("%s was not compiled, after %.1f s: %s", what, time.perf_counter() - began, error)
         raise
@@ -260,7 +264,7 @@ def _run(command: list[str]) -> str:
         raise NativeError(f"{command[0]} cannot be run: {error}") from error
     with process:
         try:
-            printed, errors = process.communicate(timeout=_PATIENCE_SECONDS)
+            printed, errors = process.communicate(timeout=_COMPILER_SECONDS)
         except BaseException as error:
             # A compiler is several processes, which share one process group.
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -268,8 +272,8 @@ def _run(command: list[str]) -> str:
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             _hanging.add(command[0])
-            raise NativeError(f"{command[0]} did not finish within {_PATIENCE_SECONDS} s") from error
+            raise NativeError(f"{command[0]} did not finish within {_COMPILER_SECONDS} s") from error
     if process.returncode:
-        said = [line for line in errors.splitlines() if "error" in line] or errors.splitlines()
-        raise NativeError(f"{command[0]} failed: {said[0].strip() if said else f'exit status {process.returncode}'}")
+        lines = [line for line in errors.splitlines() if "error" in line] or errors.splitlines()
+        raise NativeError(f"{command[0]} failed: {lines[0].strip() if lines else f'exit status {process.returncode}'}")
     return printed

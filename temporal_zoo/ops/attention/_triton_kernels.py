@@ -24,7 +24,7 @@ def forward(
     heads: tl.constexpr, features: tl.constexpr, TILE: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One program per head and tile; lse is (rows, heads, frames), the rest (rows, frames, heads, features)."""
-    tile, of_lse, live = _places(rows, frames, rows_per_tile, heads, features, TILE, PART)
+    tile, of_lse, live = _offsets(rows, frames, rows_per_tile, heads, features, TILE, PART)
     pairs = _pairs(lengths, rows, frames, rows_per_tile, heads, TILE)
     logits = _logits(q, k, tile, live, pairs, features, TILE, PART, PRECISION)
     most = tl.max(logits, axis=1)
@@ -43,7 +43,7 @@ def backward(
     heads: tl.constexpr, features: tl.constexpr, TILE: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """As forward; the incoming gradient of padded frames is zero."""
-    tile, of_lse, live = _places(rows, frames, rows_per_tile, heads, features, TILE, PART)
+    tile, of_lse, live = _offsets(rows, frames, rows_per_tile, heads, features, TILE, PART)
     pairs = _pairs(lengths, rows, frames, rows_per_tile, heads, TILE)
     log_sums = tl.load(lse + of_lse, mask=live, other=0.0) * LOG2_E
     weights = tl.exp2(_logits(q, k, tile, live, pairs, features, TILE, PART, PRECISION) - log_sums[:, None])
@@ -67,7 +67,7 @@ def backward(
 
 
 @triton.jit
-def _places(
+def _offsets(
     rows, frames, rows_per_tile,
     heads: tl.constexpr, features: tl.constexpr, TILE: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip

@@ -47,8 +47,8 @@ def forward(
     row = (tl.program_id(0) // blocks).to(tl.int64)
     d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     real = real_frames(lengths, row, frames)
-    for place in tl.static_range(count):
-        _convolve(filters[place], x + row * row_stride, row, real, frames, frame_stride, d, channels, silu)
+    for index in tl.static_range(count):
+        _convolve(filters[index], x + row * row_stride, row, real, frames, frame_stride, d, channels, silu)
 
 
 @triton.jit
@@ -77,13 +77,13 @@ def backward(
     first = group * rows_per_program
     last = tl.minimum(first + rows_per_program, rows)
     d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
-    for place in tl.static_range(count):
-        if place:
+    for index in tl.static_range(count):
+        if index:
             # Another thread of the warp may have written the sum to which this filter adds.
             tl.debug_barrier()
         _differentiate(
-            filters[place], gradients[place], x, grad_x, lengths,
-            group, first, last, frames, row_stride, frame_stride, d, channels, silu, place > 0,
+            filters[index], gradients[index], x, grad_x, lengths,
+            group, first, last, frames, row_stride, frame_stride, d, channels, silu, index > 0,
         )  # fmt: skip
 
 
@@ -136,8 +136,8 @@ def _settle(filter, grads, grad_x, grad, step, row, real, frames, d, channels: t
             grad += load(grad_x + here, live)
         tl.store(grad_x + here, grad, mask=live)
     elif grads.initial is not None:
-        place = before - 1 - step if filter.reverse else step
-        tl.store(grads.initial + (row * before + place) * channels + d, grad, mask=live)
+        index = before - 1 - step if filter.reverse else step
+        tl.store(grads.initial + (row * before + index) * channels + d, grad, mask=live)
 
 
 @triton.jit
@@ -162,8 +162,8 @@ def _before(filter, row, d, channels: tl.constexpr):
             window = window + (tl.zeros(d.shape, tl.float32),)
         else:
             # In order of time; a reverse filter visits the frames from the end.
-            place = before - 1 - k if filter.reverse else k
-            window = window + (load(filter.initial + (row * before + place) * channels + d, d < channels),)
+            index = before - 1 - k if filter.reverse else k
+            window = window + (load(filter.initial + (row * before + index) * channels + d, d < channels),)
     return window
 
 

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 def powers(a: Tensor, count: int) -> Tensor:
     """(c, n) -> (c, n, count): a^0 .. a^(count - 1), by doubling, without logarithms (a may be zero)."""
-    found = torch.ones_like(a, dtype=torch.complex128).unsqueeze(-1)
+    table = torch.ones_like(a, dtype=torch.complex128).unsqueeze(-1)
     step = a.to(torch.complex128).unsqueeze(-1)
-    while found.shape[-1] < count:
-        found, step = torch.cat([found, found * step], dim=-1), step * step
-    return found[..., :count]
+    while table.shape[-1] < count:
+        table, step = torch.cat([table, table * step], dim=-1), step * step
+    return table[..., :count]
 
 
 def through_powers(table: Tensor, dtable: Tensor) -> Tensor:

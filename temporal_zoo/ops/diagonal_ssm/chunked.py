@@ -77,9 +77,9 @@ def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> l
                 dinitials[i][rows] = _as_states(dstart).to(dinitials[i].dtype)
         channels_last(du[rows], dinputs, real)
     dboth = _kernel.through_toeplitz(dmatrix)
-    found = [way.gradients(_kernel.one_side(dboth, way.reverse)) for way in plan.ways]
-    da = [d.to(factor.dtype) for (d, _), factor in zip(found, a, strict=True)]
-    dc = [d.to(readout.dtype) for (_, d), readout in zip(found, c, strict=True)]
+    gradients_of_ways = [way.gradients(_kernel.one_side(dboth, way.reverse)) for way in plan.ways]
+    da = [d.to(factor.dtype) for (d, _), factor in zip(gradients_of_ways, a, strict=True)]
+    dc = [d.to(readout.dtype) for (_, d), readout in zip(gradients_of_ways, c, strict=True)]
     dskips = [dboth[:, plan.size - 1].to(skip.dtype).contiguous() for skip in skips]
     return [du, *da, *dc, *dskips, *dinitials]
 

@@ -84,13 +84,13 @@ def forward(
     row = (tl.program_id(0) // blocks).to(tl.int64)
     d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     real = real_frames(lengths, row, frames)
-    for place in tl.static_range(count):
-        if place:
+    for index in tl.static_range(count):
+        if index:
             # Another thread of the warp may have written the sum to which this one adds.
             tl.debug_barrier()
         # The last direction gates the sum.
-        open_gate = gate if place + 1 == count else None
-        _scan(sweeps[place], open_gate, y, row, real, frames, d, channels, place > 0)
+        open_gate = gate if index + 1 == count else None
+        _scan(sweeps[index], open_gate, y, row, real, frames, d, channels, index > 0)
 
 
 @triton.jit
@@ -146,10 +146,10 @@ def backward(
     first = group * rows_per_program
     last = tl.minimum(first + rows_per_program, rows)
     d = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
-    for place in tl.static_range(count):
+    for index in tl.static_range(count):
         _differentiate(
-            sweeps[place], gradients[place], gate, grad_y, grad_gate, lengths,
-            group, first, last, block * rows, frames, d, channels, CHUNK, place > 0,
+            sweeps[index], gradients[index], gate, grad_y, grad_gate, lengths,
+            group, first, last, block * rows, frames, d, channels, CHUNK, index > 0,
         )  # fmt: skip
 
 

@@ -126,8 +126,8 @@ def test_no_compiler(source, monkeypatch):
         ('"g++', "cannot be read as a command"),
         ("''", "which is not a program here"),
         ("false", "false failed: exit status 1"),
-        ("true", "made no library"),
-        ("echo", "made no library"),
+        ("true", "wrote no library"),
+        ("echo", "wrote no library"),
         ("cat", "cat failed"),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_compiler_may_print_any_bytes(source, compiler):
 
 
 def test_a_hanging_compiler_is_given_up_with_all_that_it_started(source, compiler, monkeypatch, tmp_path):
-    monkeypatch.setattr(_native, "_PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(_native, "_COMPILER_SECONDS", 1)
     compiler(f'test "$1" = --version && exit; sleep 300 & echo $! > {tmp_path}/child; wait')
     assert "did not finish within 1 s" in _native.reason(source)
     if (tmp_path / "child").exists():  # a busy machine may not come to it within a second
