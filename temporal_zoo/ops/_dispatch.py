@@ -23,14 +23,12 @@ import functools
 import logging
 import os
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
 
 import torch
 
@@ -84,22 +82,20 @@ class Op:
                 table = self._table(*args, **kwargs)
                 raise BackendError(f"{self.name}: the backend {asked!r} cannot run these inputs\n{table}")
             return asked
-        plan, device = _plan_and_device(args)
+        plan, device = _planning.plan_and_device(args)
         for name in self._order(device, plan):
-            if plan is not None and not plan.considers(self.package(name)):
-                continue
-            if not self._reasons(name, plan, args, kwargs):
+            if _planning.considers(plan, self.package(name)) and not self._reasons(name, plan, args, kwargs):
                 self._warn(name, device, plan, args, kwargs)
                 return name
         raise BackendError(f"{self.name}: no backend can run these inputs\n{self._table(*args, **kwargs)}")
 
     def reasons(self, backend: str, *args, **kwargs) -> list[str]:
         """Why `backend` cannot run these inputs; empty when it can."""
-        return self._reasons(backend, _plan_and_device(args)[0], args, kwargs)
+        return self._reasons(backend, _planning.plan_and_device(args)[0], args, kwargs)
 
     def explain(self, *args, **kwargs) -> dict[str, list[str]]:
         """Backend -> why it cannot run these inputs, in the order that `auto` tries."""
-        plan, device = _plan_and_device(args)
+        plan, device = _planning.plan_and_device(args)
         return {name: self._reasons(name, plan, args, kwargs) for name in self._order(device, plan)}
 
     def tried(self, device: str) -> tuple[str, ...]:
@@ -122,12 +118,11 @@ class Op:
 
     def _order(self, device: str, plan: _planning.Planned | None) -> tuple[str, ...]:
         """As `tried`; a plan for a GPU takes the order of `backends`, as if all were confirmed."""
-        return self.backends if plan is not None and plan.assumes_packages else self.tried(device)
+        return self.backends if _planning.assumes(plan) else self.tried(device)
 
     def _reasons(self, backend: str, plan: _planning.Planned | None, args: tuple, kwargs: dict) -> list[str]:
         module = self._load(backend)
-        assumed = plan is not None and plan.assumes_packages
-        if module.NEEDS is not None and not assumed and (absent := why_absent(module.NEEDS)):
+        if module.NEEDS is not None and not _planning.assumes(plan) and (absent := why_absent(module.NEEDS)):
             return [absent]
         if backend != REFERENCE and (why := _transforms.why_not(self.name)) is not None:
             return [why]
@@ -146,7 +141,7 @@ class Op:
             if device == "cuda":
                 _warn_reference(self.name)
             _transforms.warn(self.name)
-        elif self.confirmed(name, device) is None and not (plan is not None and plan.assumes_packages):
+        elif self.confirmed(name, device) is None and not _planning.assumes(plan):
             _warn_unconfirmed(self.name, name)
 
     def _load(self, backend: str) -> ModuleType:
@@ -281,29 +276,6 @@ def _why_absent(package: str) -> str | None:
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}".strip(": \n").partition("\n")[0]
         return f"{package} is installed but broken: {reason}"
-    return None
-
-
-def _plan_and_device(args: tuple) -> tuple[_planning.Planned | None, str]:
-    """The plan that a call belongs to, or None, and the type of the device that it runs on.
-
-    Only a call with meta tensors asks for the plan.
-    """
-    first = _first_tensor(args)
-    if first is None:
-        return None, "cpu"
-    plan = _planning.planned() if first.is_meta else None
-    return plan, first.device.type if plan is None else plan.type
-
-
-def _first_tensor(args: Iterable[Any]) -> torch.Tensor | None:
-    """The first tensor of a call, in lists and in dataclasses too."""
-    for value in args:
-        if isinstance(value, torch.Tensor):
-            return value
-        if isinstance(value, (tuple, list)) and value:
-            first = value[0]
-            return _first_tensor([getattr(first, f.name) for f in fields(first)] if is_dataclass(first) else value)
     return None
 
 

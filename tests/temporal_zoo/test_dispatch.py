@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -227,16 +226,6 @@ def test_plans_for_a_gpu_keep_the_order_of_speed(unconfirmed, caplog):
 def test_the_order_holds_in_a_compiled_graph(unconfirmed):
     compiled = torch.compile(unconfirmed, fullgraph=True, backend="eager")
     assert offset(compiled(SHORT)) == 3
-
-
-def test_the_first_tensor_is_found_in_lists_and_dataclasses():
-    @dataclass(frozen=True)
-    class Part:
-        x: torch.Tensor
-
-    meta = torch.zeros(1, device="meta")
-    assert all(_dispatch._first_tensor(args) is meta for args in ((meta,), ([Part(meta)],), (None, (meta,))))
-    assert _dispatch._first_tensor(()) is None
 
 
 @pytest.mark.parametrize("pin", [{}, {"toy": "reference"}])

@@ -1,5 +1,7 @@
 """Planning: backends are chosen on the meta device as on a device and with packages that are not here."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -69,6 +71,16 @@ def test_calls_on_a_cpu_do_not_ask_for_the_plan(monkeypatch):
                 mixer(torch.randn(2, 5, 16)).sum().backward()
     with pytest.raises(AssertionError, match="asked for the plan"):
         mixers[0].to("meta")(torch.empty(2, 5, 16, device="meta"))
+
+
+def test_the_first_tensor_is_found_in_lists_and_dataclasses():
+    @dataclass(frozen=True)
+    class Part:
+        x: torch.Tensor
+
+    meta = torch.zeros(1, device="meta")
+    assert all(_planning._first_tensor(args) is meta for args in ((meta,), ([Part(meta)],), (None, (meta,))))
+    assert _planning._first_tensor(()) is None
 
 
 def stored(mixer, frames, **pins):
