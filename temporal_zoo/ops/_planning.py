@@ -7,7 +7,7 @@ the op's operator runs, on the meta device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -27,14 +27,15 @@ class Planned:
     type: str
     capability: tuple[int, int] = (8, 0)
 
-    @property
-    def assumes_packages(self) -> bool:
-        """Whether optional packages count as installed and backends as confirmed."""
-        return self.type == "cuda"
 
-    def considers(self, package: str | None) -> bool:
-        """Whether `auto` may take a backend that needs `package`: a plan for a GPU does not ask what is installed."""
-        return package is None or package in _WITH_CUDA or not self.assumes_packages
+def assumes(plan: Planned | None) -> bool:
+    """Whether all optional packages count as installed and all backends as confirmed: only in a plan for a GPU."""
+    return plan is not None and plan.type == "cuda"
+
+
+def considers(plan: Planned | None, package: str | None) -> bool:
+    """Whether `auto` may take a backend that needs `package`: a plan for a GPU does not ask what is installed."""
+    return package is None or package in _WITH_CUDA or not assumes(plan)
 
 
 _planned: ContextVar[Planned | None] = ContextVar("temporal_zoo_planned", default=None)
@@ -64,6 +65,29 @@ def device_type(x: Tensor) -> str:
     """The type of the device of x; for a meta tensor within `planning`, that of the planned device."""
     plan = planned() if x.is_meta else None
     return x.device.type if plan is None else plan.type
+
+
+def plan_and_device(args: tuple) -> tuple[Planned | None, str]:
+    """The plan that a call belongs to, or None, and the type of the device that it runs on.
+
+    Only a call with meta tensors asks for the plan.
+    """
+    first = _first_tensor(args)
+    if first is None:
+        return None, "cpu"
+    plan = planned() if first.is_meta else None
+    return plan, first.device.type if plan is None else plan.type
+
+
+def _first_tensor(args: Iterable[Any]) -> Tensor | None:
+    """The first tensor of a call, in lists and in dataclasses too."""
+    for value in args:
+        if isinstance(value, Tensor):
+            return value
+        if isinstance(value, (tuple, list)) and value:
+            first = value[0]
+            return _first_tensor([getattr(first, f.name) for f in fields(first)] if is_dataclass(first) else value)
+    return None
 
 
 class StandIn(Tensor):

@@ -1,5 +1,7 @@
 """Planning: backends are chosen on the meta device as on a device and with packages that are not here."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ def test_a_backend_is_asked_with_tensors_that_lie_on_the_planned_device():
     assert present(torch.ones(1), A100).tolist() == [1.0]  # tensors with values stay
 
 
-def test_what_comes_with_torch_is_chosen_and_what_is_pinned_need_not_be_here():
+def test_auto_takes_packages_of_torch_and_pins_take_any_package():
     with planning(A100):
         assert selective_scan.choose(directions()) == "triton"
         assert attention.choose(*heads(torch.bfloat16)) == "sdpa"
@@ -71,6 +73,16 @@ def test_calls_on_a_cpu_do_not_ask_for_the_plan(monkeypatch):
         mixers[0].to("meta")(torch.empty(2, 5, 16, device="meta"))
 
 
+def test_the_first_tensor_is_found_in_lists_and_dataclasses():
+    @dataclass(frozen=True)
+    class Part:
+        x: torch.Tensor
+
+    meta = torch.zeros(1, device="meta")
+    assert all(_planning._first_tensor(args) is meta for args in ((meta,), ([Part(meta)],), (None, (meta,))))
+    assert _planning._first_tensor(()) is None
+
+
 def stored(mixer, frames, **pins):
     from temporal_zoo._support.stored_bytes import stored_bytes
 
@@ -79,7 +91,7 @@ def stored(mixer, frames, **pins):
         return stored_bytes(lambda: module(x), module), ran
 
 
-def test_the_scan_as_its_users_call_it_stores_what_its_kernel_keeps():
+def test_mamba_ssm_plain_stores_the_tensors_of_its_kernel():
     rows, frames, inner, state, rank, size = 3, 64, 32, 16, 2, 4
     pins = {"causal_conv": "reference", "selective_scan": "mamba_ssm_plain"}
     found, ran = stored("mamba", frames, **pins)
@@ -101,5 +113,5 @@ def test_the_scan_as_its_users_call_it_stores_what_its_kernel_keeps():
     assert found == size * (rows * (frames * sum(per_frame) + padded + states) + parameters + parameters)
 
 
-def test_what_recomputes_stores_less():
+def test_recomputation_stores_less():
     assert stored("bimamba", 64)[0] < stored("bimamba", 64, selective_scan="mamba_ssm_plain")[0] / 3

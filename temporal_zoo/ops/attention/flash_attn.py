@@ -52,7 +52,7 @@ def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
 
 
 def _options(q: Tensor) -> dict:
-    """Full attention without dropout, in the words of the package."""
+    """The package's options for full attention without dropout."""
     return {
         "dropout_p": 0.0,
         "softmax_scale": q.shape[-1] ** -0.5,

@@ -1,9 +1,9 @@
-"""The fused kernels behind torch's scaled_dot_product_attention, named one by one instead of left to its choice.
+"""The fused kernels of torch's scaled_dot_product_attention, called by name.
 
-On a CPU its flash kernel, on CUDA its flash kernel or, for float32, for padded rows and for older GPUs, the
-memory-efficient one: `kernel` says which.  The cuDNN kernel is the backend `cudnn`.  Padding is a mask of rows x frames
-numbers, which the kernels read with stride zero along heads and queries.  Called by name because only so the log-sums
-come out, and because torch's own choice falls back to writing the weights out, on the meta device always.
+On a CPU it calls the flash kernel; on CUDA the flash kernel or, for float32, padded rows and older GPUs, the
+memory-efficient kernel (`kernel`).  The cuDNN kernel is the backend `cudnn`.  Padding is a mask of rows x frames
+numbers, which the kernels read with stride zero along heads and queries.  The calls are by name because these return
+the log-sums, and because torch's own choice may store the weights, as it always does on the meta device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from temporal_zoo.ops._planning import device_type, plan_of
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = None
-# Torch's own choice is not asked: the kernels are called by name, and no GPU has run these calls.
+# Of the kernels called by name, only the CPU kernel has run so far.
 CONFIRMED = {"cpu": "tests"}
 run = partial(_operator.run, "sdpa")
 
@@ -62,10 +62,10 @@ def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
 
 
 def kernel(q: Tensor, lengths: Tensor | None) -> Literal["cpu", "flash", "efficient"]:
-    """Which kernel runs these inputs, the same in forward and backward; within `planning`, on the planned device."""
+    """The kernel for these inputs, the same in forward and backward; within `planning`, on the planned device."""
     if device_type(q) == "cpu":
         return "cpu"
-    # A plan does not depend on how torch was built here.
+    # A plan does not depend on the local build of torch.
     built = plan_of(q) is not None or torch.backends.cuda.is_flash_attention_available()
     halves = q.dtype in (torch.bfloat16, torch.float16)
     if built and halves and lengths is None and q.shape[-1] <= 256 and _operator.is_ampere(q):
@@ -104,7 +104,7 @@ def _efficient_forward(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) 
 
 
 def _efficient_backward(grad, q, k, v, out, lse, lengths):
-    # The kernel wants the log-sums of whole tiles of 32 queries, and infinity (weight zero) for those it has to spare.
+    # The kernel needs log-sums for whole tiles of 32 queries; infinity gives the extra queries weight zero.
     lse = pad(lse, (0, -lse.shape[2] % 32), value=float("inf"))
     seed, offset = (q.new_empty((), dtype=torch.int64) for _ in range(2))
     dq, dk, dv, _ = aten._scaled_dot_product_efficient_attention_backward(
@@ -121,7 +121,7 @@ _KERNELS: dict[str, tuple[Callable, Callable]] = {
 
 
 def by_head(*tensors: Tensor) -> list[Tensor]:
-    """(rows, heads, frames, features) views of contiguous tensors; the CUDA kernels ask for aligned strides."""
+    """(rows, heads, frames, features) views of contiguous tensors; the CUDA kernels need aligned strides."""
     return [x.contiguous().transpose(1, 2) for x in tensors]
 
 

@@ -51,5 +51,5 @@ def run(
 
 
 def precision(u: Tensor) -> tuple[torch.dtype, torch.dtype]:
-    """The dtype of sums and the dtype of states."""
+    """The dtypes of sums and of states."""
     return (torch.float64, torch.complex128) if u.dtype == torch.float64 else (torch.float32, torch.complex64)

@@ -1,7 +1,7 @@
 """The selective scan by mamba_ssm's CUDA kernel: one call per direction, gated outside.
 
-The kernel wants frames innermost and runs forward only, so inputs are transposed, and flipped for a reverse direction.
-`backward` runs it again: what it would keep for its own backward is larger than its inputs.
+The kernel needs frames innermost and runs forward in time only, so inputs are transposed, and flipped for a reverse
+direction.  `backward` runs it again, because it would store more for its own backward than its inputs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CONFIRMED = None
 run = functools.partial(scan, "mamba_ssm")
 
 _LARGEST_STATE = 256
-# A step before softplus after which the step is exactly zero, so that a padded frame leaves the state as it is.
+# A step before softplus whose softplus is exactly zero, so that a padded frame does not change the state.
 _NO_STEP = -1e4
 
 
@@ -76,7 +76,7 @@ def backward(grad_y, grad_finals, directions, gate, lengths, initial, kept):
     total, gradients = torch.zeros_like(grad_y), []
     for each in directions:
         arguments = [x.detach().requires_grad_() for x in _arguments(each, lengths)]
-        # Inside an operator autograd records nothing but a custom function, and the kernel is one.
+        # Inside an operator autograd records only custom functions, and the kernel is one.
         with torch.enable_grad():
             y = _call(*arguments)
         total += _restore(each, y.detach()).float()
