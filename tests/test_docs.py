@@ -91,6 +91,7 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.evaluation.extractors.open_extractor", accept)
     monkeypatch.setattr("diffusion.evaluation.weights.convert", accept)
     monkeypatch.setattr("temporal_zoo.cli.check._check_one", lambda *_: True)
+    monkeypatch.setattr("diffusion.training.converting.convert_file", accept)
     monkeypatch.setattr("bench.sweep.results.load", accept)
     monkeypatch.setattr("bench.plan.pool.planners", accept)
     monkeypatch.setattr("bench.paper.reproduce.reproduce", accept)
