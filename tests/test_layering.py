@@ -103,6 +103,8 @@ def wrong_way(arrow):
         return "bench measures diffusion, not the other way round"
     if (top(source), top(target)) == ("bench", "diffusion") and not (source in REACHING and late):
         return f"bench reaches diffusion in functions of {' and '.join(REACHING)}"
+    if under(source, "bench.sweep") and under(target, "bench.analysis"):
+        return "a sweep writes results, and the analysis reads them"
     across = top(source) != top(target) and top(target) in PACKAGES
     if across and any(part.startswith("_") and part != "_support" for part in target.split(".")):
         return "private modules belong to their package"
@@ -155,6 +157,7 @@ def test_no_import_points_the_wrong_way():
         ("bench.sweep.training_step", "from diffusion.training.ema import MovingAverage"),
         ("bench.plan.plan", "def f():\n    from diffusion.presets import preset"),
         ("bench.sweep.gate", "from temporal_zoo.ops import _dispatch"),
+        ("bench.sweep.runner", "from bench.analysis.curves import Curve"),
         ("temporal_zoo.ops.attention", "from temporal_zoo.mixers import attn"),
         ("temporal_zoo.ops.attention.sdpa", "from temporal_zoo.registry import get"),
         ("temporal_zoo.mixers.flash", "from temporal_zoo.mixers.attn import Attention"),
