@@ -99,6 +99,8 @@ def bench(
                             traces=out / "traces" if profile else None)  # fmt: skip
     runner = Runner(cases, record, options, expect_device)
     _run(runner)
+    if not runner.results:  # the time limit was reached before the first case
+        _exit(runner)
     panels = curves.panels(runner.results)
     plot.save(panels, picture)
     if as_json:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from temporal_zoo import registry
 from temporal_zoo.ops import autocast
-from temporal_zoo.registry import build as build_mixer
 
 from .case import Case
 from .training_step import SEED, training_step
@@ -47,7 +47,7 @@ def _mixer(case: Case, device: torch.device) -> Workload:
     """Forward pass of a bare mixer; in training also the gradients of its input and parameters, and no optimizer."""
     assert case.rows is not None
     assert case.dim is not None
-    module = build_mixer(case.mixer, case.dim).to(device)
+    module = registry.build(case.mixer, case.dim).to(device)
     shape = (case.rows, case.frames, case.dim)
     x = torch.randn(shape, device=device).requires_grad_()
     upstream = torch.randn(shape, device=device)

@@ -130,6 +130,13 @@ def test_bad_input_gives_one_message_and_exit_code_two(out, arguments, message):
     assert not out.exists()
 
 
+def test_a_time_limit_before_the_first_case_gives_exit_code_three(out, monkeypatch):
+    monkeypatch.setattr("bench.sweep.runner.Runner._too_late", lambda self: True)
+    done = bench("--layers", "identity", "--lengths", "4", "--level", "mixer", "--minutes", "6", "--out", out)
+    assert (done.exit_code, done.stdout) == (3, ""), done.output
+    assert "10 processes are still to run.  Run the same command again to resume." in done.stderr
+
+
 def test_a_folder_that_cannot_be_written_is_reported_before_any_measurement(tmp_path):
     (tmp_path / "file").write_text("in the way")
     done = bench("--layers", "identity", "--lengths", "4", "--out", tmp_path / "file" / "results")

@@ -12,32 +12,19 @@ import pytest
 from click.testing import CliRunner
 
 from bench.sweep.case import Case, expand
-from bench.sweep.outcome import Outcome, Times
-from bench.sweep.results import complete_cases, load, measurements
-from temporal_zoo._support.record import Session, read
+from bench.sweep.results import CaseResult, complete_cases, load, measurements
+from temporal_zoo._support.record import read
 from temporal_zoo.cli.main import zoo
 
-HERE = {
-    "id": "1234abcd",
-    "machine": {"processor": "A processor", "usable_cores": 2, "memory_bytes": 2**34, "system": "Linux"},
-    "devices": [], "software": {"torch": "2.13", "cuda": None}, "threads": {"torch": 2},
-    "code": {"version": "0.1", "commit": "c" * 40, "dirty": False, "sources": "5"},
-}  # fmt: skip
+ID = "1234abcd"  # of the environment of `write_record`
 CASES = expand(layers="bimamba,flash", lengths="16,64,256", level="mixer", mode="train")
 
 
-def measured(case, ms=None):
-    ms = float(case.frames) if ms is None else ms
-    return {"case": case.to_dict()} | Outcome("ok", time_ms=Times(ms, ms, ms, 9, 2, True), stored_bytes=8).to_dict()
-
-
 @pytest.fixture
-def record(tmp_path):
+def record(tmp_path, write_record, timed):
     """A good record: a line for the environment, then a line for each case."""
-    session = Session(tmp_path / "good" / "records.jsonl", HERE)
-    for case in CASES:
-        session.write("measurement", measured(case))
-    return session.path
+    results = [CaseResult(case, timed(float(case.frames), stored=8)) for case in CASES]
+    return write_record(tmp_path / "good", results) / "records.jsonl"
 
 
 def changed(record, number, change):
@@ -109,7 +96,7 @@ def test_an_impossible_measurement_is_left_out_with_its_reason(record, field, va
     (reason,) = record_read.left_out
     assert reason.startswith("line 4: ")
     assert message in reason
-    assert CASES[2] not in complete_cases(read(path), HERE["id"])
+    assert CASES[2] not in complete_cases(read(path), ID)
     done = zoo_command("compare", record, path, "--json")
     assert (done.exit_code, len(json.loads(done.stdout)["pairs"])) == (0, 5)
     assert f"Left out of {path}: {reason}." in done.stderr
@@ -147,10 +134,9 @@ def test_measurements_without_their_environment_are_refused(record, line):
     assert "the line of their environment is missing" in done.stderr or "damaged" in done.stderr
 
 
-def test_measurements_of_a_missing_environment_are_not_mixed_with_others(record):
+def test_measurements_of_a_missing_environment_are_not_mixed_with_others(record, write_record, timed):
     path = changed(record, 0, lambda _: "")
-    other = Session(path, HERE | {"id": "5678"})
-    other.write("measurement", measured(CASES[0]))
+    write_record(path.parent, [CaseResult(CASES[0], timed(16.0))], id="5678")
     done = zoo_command("report", path, "--json")
     assert {row["mixer"] for row in json.loads(done.stdout)} == {"bimamba"}
     assert "6 measurements, because the line of their environment is missing (1234abcd)" in done.stderr
@@ -202,13 +188,12 @@ def test_a_folder_instead_of_a_record_gives_one_message(tmp_path):
 
 
 def test_a_case_without_its_first_repetition_is_measured_again(record):
-    lines = [json.loads(line) for line in record.read_text().splitlines()]
-    second = Session(record, HERE)
-    second.write("measurement", measured(CASES[0]) | {"repetition": 2})
-    assert len(complete_cases(read(record), HERE["id"])[CASES[0]]) == 2
+    first = record.read_text().splitlines()[1]
+    with record.open("a") as file:
+        file.write(json.dumps(json.loads(first) | {"repetition": 2}) + "\n")
+    assert len(complete_cases(read(record), ID)[CASES[0]]) == 2
     path = changed(record, 1, lambda line: "{}")
-    assert CASES[0] not in complete_cases(read(path), HERE["id"])
-    assert len(lines) == 1 + len(CASES)
+    assert CASES[0] not in complete_cases(read(path), ID)
 
 
 def test_a_case_has_only_the_fields_of_its_level():
