@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from temporal_zoo import build
 from temporal_zoo.cli.main import GROUP
 
 pytest.importorskip("av")
@@ -41,6 +42,7 @@ CASES = [
     Case("check identity"),
     Case("doctor --help"),
     Case("train --preset tiny --steps 1 --data {videos} --mixer identity", *SETTINGS, writes="runs"),
+    Case("convert {layer} --from mamba_ssm --out converted/mixer.pt", writes="converted"),
     Case("sample builtin:doom --count 1 --steps 1 --frames 1", writes="clips"),
     Case("data inspect {videos}"),
     Case("data build {videos} --size 8 --out decoded", writes="decoded"),
@@ -73,17 +75,17 @@ import diffusion.training.run, diffusion.sampling.generate
 import diffusion.training.curves, diffusion.evaluation.suite, diffusion.evaluation.report, diffusion.probes.sweep
 import diffusion.probes.page, temporal_zoo.cli.catalogue
 import temporal_zoo.contract, bench.sweep.run_case, bench.sweep.machine, bench.sweep.subprocess, bench.plan.pool
-import bench.sweep.load
+import bench.sweep.machine_load
 from temporal_zoo.cli.main import zoo
 
 # Subprocesses would import all of this again, so their work runs here.
 def examine(cases, expected=None):
     found = bench.sweep.machine.examine(cases, expected)
-    return found.environment, found.place
+    return found.environment, found.devices
 bench.sweep.subprocess.examine = examine
-bench.sweep.subprocess.Workers.measure = lambda self, case, **_: bench.sweep.run_case.run(case, budget_s=0.01)
+bench.sweep.subprocess.Workers.measure = lambda self, case, **_: bench.sweep.run_case.run_case(case, budget_s=0.01)
 bench.plan.pool.planners = lambda: concurrent.futures.ThreadPoolExecutor(1)
-bench.sweep.load._LISTEN_S = 0.001
+bench.sweep.machine_load._SAMPLE_S = 0.001
 
 # The first call of each takes seconds.
 temporal_zoo.cli.catalogue.mixer("bimamba")
@@ -173,6 +175,7 @@ def answers(tmp_path_factory):
     """(condition, number of the case) -> exit code, standard output and standard error."""
     room = tmp_path_factory.mktemp("room")
     paths = {"room": str(room), "videos": str(_videos(room / "videos")), "record": str(_record(room / "record"))}
+    paths["layer"] = str(_layer(room / "layer.pt"))
     words = [[word.format(**paths) for word in case.words] for case in CASES]
     _decode(paths)
     jobs = {
@@ -207,6 +210,13 @@ def _videos(folder):
         pixels = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8)
         save_mp4(folder / f"{number}.mp4", Clip(pixels, fps=8), scale=1)
     return folder
+
+
+def _layer(path):
+    from temporal_zoo.convert.mamba_ssm import to_mamba_ssm
+
+    torch.save(to_mamba_ssm(build("mamba:flavour=literal", 8).state_dict()), path)
+    return path
 
 
 def _decode(paths):

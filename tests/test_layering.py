@@ -106,6 +106,8 @@ def wrong_way(arrow):
         return "bench measures diffusion, not the other way round"
     if (top(source), top(target)) == ("bench", "diffusion") and not (source in REACHING and late):
         return f"bench reaches diffusion in functions of {' and '.join(REACHING)}"
+    if under(source, "bench.sweep") and under(target, "bench.analysis"):
+        return "a sweep writes results, and the analysis reads them"
     if (
         under(target, "diffusion.data")
         and target not in ("diffusion.data", "diffusion.data.clips")
@@ -180,6 +182,7 @@ def test_no_import_points_the_wrong_way():
         ("bench.sweep.gate", "from temporal_zoo.ops import _dispatch"),
         ("temporal_zoo._support.files", "def f():\n    from temporal_zoo.config import Config"),
         ("temporal_zoo._support.files", "from temporal_zoo.ops import _native"),
+        ("bench.sweep.runner", "from bench.analysis.curves import Curve"),
         ("temporal_zoo.ops.attention", "from temporal_zoo.mixers import attn"),
         ("temporal_zoo.ops.attention.sdpa", "from temporal_zoo.registry import get"),
         ("temporal_zoo.mixers.flash", "from temporal_zoo.mixers.attn import Attention"),

@@ -1,11 +1,9 @@
-"""One self-contained page of an ablation: verdicts, the numbers behind them, pictures, samples, how to repeat it."""
+"""The page of an ablation: verdicts, the numbers behind them, pictures, samples, and the command that repeats it."""
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +11,9 @@ from diffusion.ablations import figures
 from diffusion.ablations.comparison import CellResults, Contrast, cells, effect, grouped, measures
 from diffusion.ablations.result import Result
 from diffusion.ablations.words import Sheet, cells_sheet, differences_sheet, measure_words, mixture, sentence
-from temporal_zoo._support.files import written_whole
-
-_STYLE = """
-backend{font:16px/1.5 system-ui,"Segoe UI","DejaVu Sans",sans-serif;color:#1d2329;background:#fff;max-width:78rem;
-margin:2rem auto;padding:0 1.25rem}h1{font-size:1.8rem;line-height:1.25;margin-bottom:.4rem}
-h2{font-size:1.3rem;margin:2.5rem 0 .6rem;padding-top:.8rem;border-top:1px solid #d8dee4}
-h3{font-size:1rem;margin:1.3rem 0 .3rem}.muted,td.muted,.reference td{color:#57606a}.wide{overflow-x:auto}
-.verdict{border-left:4px solid #0b5cad;padding:.1rem 1rem;background:#f4f8fc;font-size:1.1rem}
-.verdict p{margin:.6rem 0}img{max-width:100%;height:auto}pre{background:#f6f8fa;padding:.7rem;overflow-x:auto}
-table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
-th{color:#57606a;border-bottom:2px solid #d8dee4;vertical-align:bottom;max-width:11rem}
-th,td{padding:.28rem .8rem .28rem 0;text-align:left}td{white-space:nowrap;border-bottom:1px solid #eef1f4}
-.failed td{color:#b00;white-space:normal}.lower td:last-child{color:#1a7f37}.higher td:last-child{color:#b35900}
-.sheets{display:grid;grid-template-columns:repeat(auto-fill,minmax(22rem,1fr));gap:1.2rem}figure{margin:0}
-figcaption{font-weight:600;font-size:.9rem}.sheets img{width:100%;image-rendering:pixelated}
-summary{cursor:pointer;color:#0b5cad}"""
+from temporal_zoo._support import html
+from temporal_zoo._support.files import write_text, written_whole
+from temporal_zoo._support.html import Html, element
 
 
 def write(
@@ -61,37 +46,37 @@ def write(
     for title, picture in pictures.items():
         with written_whole(folder / f"{title}.png") as file:
             file.write(picture)
-    backend = [
-        f"<h1>{escape(question)}</h1>",
-        f'<p class="muted">zoo ablate {escape(name)}, scale {escape(scale)}: {_counts(found, failures)}</p>',
+    warning = mixture(results)
+    parts = [
+        element("h1", question),
+        element("p", f"zoo ablate {name}, scale {scale}: {_counts(found, failures)}", class_="muted"),
         _verdict(found, contrasts),
-        f"<p>{escape(told)}</p>" if (told := mixture(results)) else "",
-        f"<h2>Cells</h2>{_table(cells_sheet(found, failures))}{_CELLS}",
+        element("p", warning) if warning else "",
+        element("h2", "Cells"),
+        _table(cells_sheet(found, failures), _CELLS),
         *_figures(pictures),
         _differences(found, contrasts, apart),
         _samples(folder, found),
         _again(command, settings or {}, environment),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title>'
-    opening = f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>'
-    with written_whole(folder / "page.html") as file:
-        file.write(f"{opening}{''.join(backend)}</body></html>\n".encode())
+    write_text(folder / "page.html", html.page(name, *parts))
     return folder / "page.html"
 
 
-_CELLS = """<p class="muted">± is the half-width of the 95 % interval of the mean over seeds (Student's t); a cell with
-one seed has none. These intervals hold the luck of the seeds, which cells of one seed share: whether two cells differ
-is told by their paired differences below, and not by whether these intervals overlap. Every measure is better when
-lower. Parameters are those of the whole network; stored bytes are counted, not sampled; seconds are a median.</p>"""
-
+_CELLS = (
+    "± is the half-width of the 95 % interval of the mean over seeds (Student's t); a cell with one seed has none. "
+    "Cells of one seed share its data and noise, so overlapping intervals do not show that two cells are equal: read "
+    "their paired differences below. Every measure is better when it is lower. Parameters are those of the whole "
+    "network; stored bytes are counted, not sampled; seconds are a median."
+)
 _CAPTIONS = {
-    "quality": """Quality against memory and time; lower is better. Bars are 95 % intervals of the mean over seeds;
-against identity, of differences that are paired by seed, which alone tell cells apart. Stored for backward are the
-bytes that one training step on one clip keeps for its backward pass.""",
-    "curves": """Held-out loss while training, and below how far it is from that of identity at the same seed and
-step: the mean over seeds, and a band from the lowest seed to the highest.""",
-    "differences": """Differences of cells that differ in one thing, paired by seed, with 95 % intervals. Green: the
-first is lower. Brown: the second is. Grey: the interval holds zero, or there is one seed and no interval.""",
+    "quality": "Quality against memory and time; lower is better. Bars are 95 % intervals of the mean over seeds. "
+    "Against identity they are intervals of differences that are paired by seed; only these tell cells apart. Stored "
+    "for backward: the bytes that one training step on one clip keeps for its backward pass.",
+    "curves": "Held-out loss during training and, below it, its distance to the loss of identity at the same seed and "
+    "step. Lines are means over seeds; bands reach from the lowest seed to the highest.",
+    "differences": "Differences of cells that differ in one choice, paired by seed, with 95 % intervals. Green: the "
+    "first is lower. Brown: the second is lower. Grey: the interval contains zero, or one seed gives no interval.",
 }
 _TITLES = {"quality": "Quality against cost", "curves": "Learning", "differences": "Paired differences"}
 
@@ -112,67 +97,59 @@ def _counts(found: Sequence[CellResults], failures: Mapping[str, str]) -> str:
     return f"{trials} trainings of {len(found)} cells at {seeds} seeds{failed}."
 
 
-def _verdict(found: Sequence[CellResults], contrasts: Sequence[Contrast]) -> str:
+def _verdict(found: Sequence[CellResults], contrasts: Sequence[Contrast]) -> Html:
     """A paragraph for each measure and contrast, those of the first measure first."""
-    told = [escape(sentence(effect(found, contrast, name))) for name in measures(found) for contrast in contrasts]
-    if not told:
-        told = ["Nothing was claimed before." if found else "There is no result yet."]
-    return f'<div class="verdict">{"".join(f"<p>{line}</p>" for line in told)}</div>'
+    verdicts = [sentence(effect(found, contrast, name)) for name in measures(found) for contrast in contrasts]
+    if not verdicts:
+        verdicts = ["This ablation declares no contrast." if found else "There is no result yet."]
+    return element("div", *(element("p", verdict) for verdict in verdicts), class_="verdict")
 
 
-def _figures(pictures: Mapping[str, bytes]) -> Iterable[str]:
-    for title, picture in pictures.items():
-        image = _image(picture, _TITLES[title])
-        yield f'<h2>{_TITLES[title]}</h2>{image}<p class="muted">{_CAPTIONS[title]}</p>'
+def _figures(pictures: Mapping[str, bytes]) -> Iterable[Html]:
+    for title, content in pictures.items():
+        yield element("h2", _TITLES[title])
+        yield html.figure(html.picture(content, _TITLES[title]), _CAPTIONS[title])
 
 
-def _differences(found: Sequence[CellResults], contrasts: Sequence[Contrast], apart: Sequence[str]) -> str:
+def _differences(found: Sequence[CellResults], contrasts: Sequence[Contrast], apart: Sequence[str]) -> Html:
     parts = []
     for name in measures(found):
         for title, gaps in grouped(found, contrasts, name, apart).items():
-            parts.append(f"<h3>{escape(measure_words(name))}, {title}</h3>{_table(differences_sheet(gaps))}")
+            parts += [element("h3", f"{measure_words(name)}, {title}"), _table(differences_sheet(gaps))]
     if not parts:
-        return "<p>No two cells have a seed in common.</p>"
-    note = "Each interval holds with 95 %, by itself: of twenty true zeros one is expected to look like a difference."
-    return f'<details open><summary>the same as numbers</summary>{"".join(parts)}<p class="muted">{note}</p></details>'
+        return element("p", "No two cells have a seed in common.")
+    note = "Each interval has 95 % coverage by itself: of twenty true zeros, about one looks like a difference."
+    return html.details("the same as numbers", *parts, element("p", note, class_="muted"), is_open=True)
 
 
-def _samples(folder: Path, found: Sequence[CellResults]) -> str:
+def _samples(folder: Path, found: Sequence[CellResults]) -> Html:
     """The contact sheet of each cell's first seed that has one."""
     sheets = []
     for cell in found:
         trial = next((trial for _, trial in sorted(cell.trials.items()) if trial.contact_sheet), None)
         if trial is None or trial.contact_sheet is None:
             continue
-        path = folder / trial.contact_sheet
-        image = (
-            _image(path.read_bytes(), f"samples of {trial.name}") if path.exists() else f"<p>{path.name} is gone.</p>"
-        )
-        sheets.append(f"<figure><figcaption>{escape(trial.name)}</figcaption>{image}</figure>")
+        path, caption = folder / trial.contact_sheet, element("figcaption", trial.name)
+        if path.exists():
+            image = html.picture(path.read_bytes(), f"samples of {trial.name}")
+        else:
+            image = element("p", f"{path.name} is missing.")
+        sheets.append(element("figure", caption, image))
     if not sheets:
-        return ""
-    return f'<h2>Samples</h2><p class="muted">Drawn from the same noise.</p><div class="sheets">{"".join(sheets)}</div>'
+        return Html()
+    note = element("p", "Sampled from the same noise.", class_="muted")
+    return html.joined([element("h2", "Samples"), note, element("div", *sheets, class_="sheets")])
 
 
-def _again(command: str, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+def _again(command: str, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> Html:
     shown = {"settings": settings, "environment": environment}
-    details = "".join(
-        f"<details><summary>{title}</summary><pre>{escape(json.dumps(facts, indent=2, default=str))}</pre></details>"
-        for title, facts in shown.items()
-        if facts
-    )
-    return f"<h2>Again</h2><pre>{escape(command)}</pre>{details}"
+    facts = [
+        html.details(title, element("pre", json.dumps(values, indent=2, default=str)))
+        for title, values in shown.items()
+        if values
+    ]
+    return html.joined([element("h2", "Command"), element("pre", command), *facts])
 
 
-def _table(sheet: Sheet) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in sheet.columns)
-    rows = ""
-    for row, kind in zip(sheet.rows, sheet.kinds, strict=True):
-        *entries, last = map(escape, row)
-        wide = f'<td colspan="{len(sheet.columns) - len(entries)}">{last}</td>'
-        rows += f'<tr class="{kind}">{"".join(f"<td>{entry}</td>" for entry in entries)}{wide}</tr>'
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _image(picture: bytes, words: str) -> str:
-    return f'<img alt="{escape(words)}" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
+def _table(sheet: Sheet, note: str = "") -> Html:
+    return html.table(sheet.columns, sheet.rows, kinds=sheet.kinds, note=note)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import math
 from collections.abc import Sequence
@@ -15,7 +13,9 @@ import numpy as np
 from diffusion.probes.task import Task
 from diffusion.probes.trial import Trial
 from diffusion.probes.verdict import Row
-from temporal_zoo._support.files import written_whole
+from temporal_zoo._support import html
+from temporal_zoo._support.files import write_text, written_whole
+from temporal_zoo._support.html import element
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 Results = Sequence[tuple[Trial, dict[str, Any]]]
 
 _PAST, _WHOLE = "best of the past", "best of all"
-_STYLE = """backend{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}img{max-width:100%}
-table{border-collapse:collapse}td,th{padding:.2em .7em;text-align:left;border-bottom:1px solid #ccc}.bad{color:#b00}"""
+_UNITS = (
+    "Errors are squared errors, divided by the error of the best guess without any input: 1 is chance. ± is the 95 % "
+    "interval over seeds, or over sequences when there is one seed. Differences are taken on the same sequences."
+)
 
 
 def save_page(folder: Path, task: type[Task], rows: Sequence[Row], results: Results) -> None:
@@ -32,40 +34,30 @@ def save_page(folder: Path, task: type[Task], rows: Sequence[Row], results: Resu
     picture = _picture(task, rows, results)
     with written_whole(folder / "results.png") as file:
         file.write(picture)
-    with written_whole(folder / "page.html") as file:
-        file.write(_page(task, rows, results[0][0], picture).encode())
+    write_text(folder / "page.html", _page(task, rows, results[0][0], picture))
 
 
 def _page(task: type[Task], rows: Sequence[Row], trial: Trial, picture: bytes) -> str:
-    head = (
+    columns = (
         "mixer", task.knob.name, "noise", "frames", "error", "best of the past", "above it", "best of all", "above it",
         "solved", "verdict", "seeds", "parameters", "CPU s",
     )  # fmt: skip
-    lines = [
-        "".join(f"<td>{html.escape(cell)}</td>" for cell in (
+    cells = [
+        (
             row.mixer, f"{row.level:g}", f"{row.noise:g}", str(row.frames), str(row.error), f"{row.past:.4f}",
             str(row.above_past), f"{row.whole:.4f}", str(row.above_whole), f"{row.solved:.0%}", row.verdict,
             str(row.seeds), f"{row.parameters:,}", f"{row.processor_s:.0f}",
-        ))
+        )
         for row in rows
     ]  # fmt: skip
-    backend = "\n".join(
-        f"<tr{' class=bad' if row.impossible else ''}>{line}</tr>" for row, line in zip(rows, lines, strict=True)
+    return html.page(
+        f"zoo probe {trial.probe}",
+        element("h1", f"{trial.probe}: {task.question}"),
+        element("p", " ".join((task.__doc__ or "").split())),
+        element("p", f"{trial.steps} training steps each, {trial.sequences:,} test sequences. {_UNITS}"),
+        html.figure(html.picture(picture, "the task and the results")),
+        html.table(columns, cells, kinds=["failed" if row.impossible else "" for row in rows]),
     )
-    return f"""<!doctype html><meta charset="utf-8"><title>zoo probe {trial.probe}</title><style>{_STYLE}</style>
-<h1>{trial.probe}: {html.escape(task.question)}</h1>
-<p>{html.escape(_prose(task))}</p>
-<p>{trial.steps} training steps each, {trial.sequences:,} test sequences. Errors are squared errors in units of what
-guessing leaves: 1 is chance. ± is the 95 % interval over seeds, or over sequences when there is one seed; differences
-are taken on the same sequences.</p>
-<img alt="the task and the results" src="data:image/png;base64,{base64.b64encode(picture).decode()}">
-<table><tr>{"".join(f"<th>{name}</th>" for name in head)}</tr>
-{backend}</table>
-"""
-
-
-def _prose(task: type[Task]) -> str:
-    return " ".join((task.__doc__ or "").split())
 
 
 def _picture(task: type[Task], rows: Sequence[Row], results: Results) -> bytes:

@@ -98,7 +98,7 @@ def test_one_seed_has_no_interval_and_a_contact_sheet_that_is_gone_is_said_to_be
     page = written(tmp_path, made_up(1))
     assert "One seed gives no interval, so nothing is shown." in page
     assert "±" not in page.split("<tbody>")[1].split("</tbody>")[0]
-    assert "bimamba-16.png is gone" in page
+    assert "bimamba-16.png is missing" in page
 
 
 def test_no_result_at_all_makes_a_page_that_says_so(tmp_path):
