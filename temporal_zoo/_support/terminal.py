@@ -85,14 +85,25 @@ def output(*, highlight: bool = True) -> Console:
     return console if console.is_terminal else Console(highlight=highlight, width=_WIDTH_OF_FILES)
 
 
-def table(*columns: str, title: str | None = None) -> Table:
-    """An empty table; its columns wrap long texts."""
+def table(*columns: str, numbers: tuple[str, ...] = (), title: str | None = None, caption: str | None = None) -> Table:
+    """An empty table that wraps long texts.
+
+    Args:
+        columns: names of the columns of texts, on the left.
+        numbers: names of the columns of numbers, on the right; they are right-aligned.
+        title: a line above the table.
+        caption: a line below the table.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    empty = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+    empty = Table(
+        box=SIMPLE_HEAD, title=title, title_style="bold", title_justify="left", caption=caption, caption_justify="left"
+    )
     for column in columns:
         empty.add_column(column, overflow="fold")
+    for column in numbers:
+        empty.add_column(column, overflow="fold", justify="right")
     return empty
 
 
