@@ -77,7 +77,7 @@ def bench(
 
     Runs every case in several subprocesses; crashes, timeouts and out-of-memory become outcomes.  Appends a line for
     each process to OUT/records.jsonl and draws OUT/growth.png.  `zoo report OUT` writes an HTML page.  Run the same
-    command again to resume a sweep.  Exit code 1: a case failed; 3: the time limit was reached.
+    command again to resume a sweep.
 
     `--suite kernels` writes a record kernels.jsonl, a plot kernels.png and a page kernels.md to OUT.  It takes minutes;
     no other program should run at the same time.
