@@ -17,8 +17,6 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # On Linux on other processors the wheel stays pure Python.
 INSTRUCTIONS = {"x86_64": ("DEFAULT", "AVX2", "AVX512"), "aarch64": ("DEFAULT",)}
-# The libraries must load where no C++ runtime is installed.
-_STATIC = ("-static-libstdc++", "-static-libgcc")
 
 
 class NativeLibraries(BuildHookInterface):
@@ -33,7 +31,7 @@ class NativeLibraries(BuildHookInterface):
         if sys.platform != "linux" or machine not in INSTRUCTIONS:
             raise RuntimeError(f"ZOO_WHEEL=native builds on Linux for {', '.join(INSTRUCTIONS)}, not for {machine}")
         compiler = _compiler_module(Path(self.root))
-        command = [*compiler.compiler(), *compiler.OPTIONS, *_STATIC]
+        command = [*compiler.compiler(), *compiler.OPTIONS]  # torch needs the C++ runtime too
         folder = Path(self.directory) / "native"
         folder.mkdir(parents=True, exist_ok=True)
         for source in compiler.sources():
