@@ -1,49 +1,27 @@
-"""Compiles a C++ file of this package on first use, with any C++ compiler of this machine, and loads it.
+"""Loads the C++ libraries of the ops: from the wheel, or compiled at the first use (`_compiler`), and calls them.
 
-The library has a plain C interface, so that it depends on neither Python's nor torch's binary interface.  Its
-name has a digest of everything that it depends on (`_libraries`).  Where it cannot be compiled or used, the reason is
-stored instead, and the backend's `refuses` reports it.
+A compiled library stays in the user's cache under a digest of everything that it depends on (`_libraries`).  If there
+is neither a library nor a compiler, `reason` says so, and the backend's `refuses` reports it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-import hashlib
-import logging
 import os
-import platform
-import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from temporal_zoo.ops import _libraries
+from temporal_zoo.ops import _compiler, _libraries
+from temporal_zoo.ops._compiler import NativeError
 
-log = logging.getLogger("temporal_zoo.ops")
-
-_COMPILERS = ("c++", "g++", "clang++")
-_OPTIONS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-ffp-contract=fast", "-fno-math-errno", "-w")
-# By the instruction set that torch detected; its own kernels rely on the same test.
-_CPU_OPTIONS = {
-    "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
-    "AVX2": ("-mavx2", "-mfma"),
-}
-_COMPILER_SECONDS = 60
 _LEAST_GROUPS, _MOST_ROWS_PER_GROUP = 32, 64
 _HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14
-
-
-class NativeError(RuntimeError):
-    """A C++ file could not be compiled or loaded; the message says why."""
 
 
 @torch.compiler.assume_constant_result
@@ -78,14 +56,16 @@ _mirrors: dict[str, dict[str, type[ctypes.Structure]]] = {}
 
 
 def compiler_facts() -> dict[str, object]:
-    """The compiler that would be used, its version and its flags, for a record of the environment; compiles nothing.
+    """Path, version and flags of the compiler, for a record of the environment; compiles nothing.
 
-    `path` is None where there is none, and `version` then says why.
+    `path` is None if there is no compiler or none is needed; `version` then says why.
     """
-    flags = [*_OPTIONS, *_CPU_OPTIONS.get(torch.backends.cpu.get_cpu_capability(), ())]
+    flags = [*_compiler.OPTIONS, *_compiler.CPU_OPTIONS[_instructions()]]
+    if all(_shipped(source) for source in _compiler.sources()):
+        return {"path": None, "version": "none needed: the wheel has the libraries", "flags": flags}
     try:
-        compiler = _compiler()
-        version = _run([*compiler, "--version"]).partition("\n")[0]
+        compiler = _compiler.compiler()
+        version = _compiler.run([*compiler, "--version"]).partition("\n")[0]
     except (NativeError, OSError, ValueError) as error:
         return {"path": None, "version": str(error), "flags": []}
     return {"path": shutil.which(compiler[0]), "version": version, "flags": [*compiler[1:], *flags]}
@@ -174,16 +154,32 @@ def _load_once(source: Path) -> ctypes.CDLL | str:
 @functools.cache
 def _load(source: Path) -> ctypes.CDLL | str:
     try:
-        compiler = _compiler()
-        command = [*compiler, *_OPTIONS, *_CPU_OPTIONS.get(torch.backends.cpu.get_cpu_capability(), ())]
-        digest = _digest(source, command, _run([*compiler, "--version"]))
-        loaded = _libraries.load(f"{source.parent.name}-{digest}", functools.partial(_compile, source, command))
+        shipped = _shipped(source)
+        loaded = _compiled(source) if shipped is None else ctypes.CDLL(str(shipped))
         _compare_sizes(source, loaded)
         return loaded
     except NativeError as error:
         return str(error)
     except OSError as error:
         return f"{source.parent.name}/{source.name} could not be compiled or loaded: {error}"
+
+
+def _shipped(source: Path) -> Path | None:
+    """The library in the wheel, if there is one; None also where CXX asks for another compiler."""
+    path = _compiler.shipped(source, _instructions())
+    return path if path.is_file() and not os.environ.get("CXX", "").strip() else None
+
+
+def _compiled(source: Path) -> ctypes.CDLL:
+    compiler = _compiler.compiler()
+    command = [*compiler, *_compiler.OPTIONS, *_compiler.CPU_OPTIONS[_instructions()]]
+    digest = _compiler.library_digest(source, command, _compiler.run([*compiler, "--version"]))
+    compile_library = functools.partial(_compiler.compile_library, source, command)
+    return _libraries.load(f"{source.parent.name}-{digest}", compile_library)
+
+
+def _instructions() -> str:
+    return _compiler.instruction_set(torch.backends.cpu.get_cpu_capability())
 
 
 def _compare_sizes(source: Path, loaded: ctypes.CDLL) -> None:
@@ -197,83 +193,3 @@ def _compare_sizes(source: Path, loaded: ctypes.CDLL) -> None:
                 f"{name} of {source.parent.name}/{source.name} has {size} bytes, its mirror in Python "
                 f"{ctypes.sizeof(struct)}: the two sources do not belong together; install the package again"
             )
-
-
-def _compiler() -> list[str]:
-    asked = os.environ.get("CXX", "").strip()
-    if asked:
-        try:
-            compiler = shlex.split(asked)
-        except ValueError as error:
-            raise NativeError(f"CXX is {asked!r}, which cannot be read as a command: {error}") from error
-        if not compiler or not shutil.which(compiler[0]):
-            raise NativeError(f"CXX is {asked!r}, which is not a program here")
-        return compiler
-    compiler_path = next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if compiler_path is None:
-        raise NativeError(f"no C++ compiler found; tried CXX, {', '.join(_COMPILERS)}")
-    return [compiler_path]
-
-
-def _digest(source: Path, command: list[str], compiler_version: str) -> str:
-    """A digest of what a library depends on: source, headers, compiler, kind of CPU."""
-    digest = hashlib.sha256(repr((command, compiler_version, platform.system(), platform.machine())).encode())
-    for path in (source, *sorted(source.parent.glob("*.h")), *sorted(Path(__file__).parent.glob("*.h"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _compile(source: Path, command: list[str], path: Path) -> None:
-    what = f"{source.parent.name}/{source.name}"
-    # Warnings, because these appear on standard error where logging is not configured.
-    log.warning("compiling %s with %s, once; at most %d s", what, command[0], _COMPILER_SECONDS)
-    began = time.perf_counter()
-    try:
-        _run([*command, str(source), "-o", str(path)])
-        if not path.is_file():
-            raise NativeError(f"{command[0]} wrote no library and reported no error")
-    except NativeError as error:
-        log.warning("%s was not compiled, after %.1f s: %s", what, time.perf_counter() - began, error)
-        raise
-    log.warning("compiled %s in %.1f s", what, time.perf_counter() - began)
-
-
-# Compilers that did not finish; they are not called for other libraries.
-_hanging: set[str] = set()
-
-
-def _run(command: list[str]) -> str:
-    """Runs a compiler and returns its output.
-
-    Raises:
-        NativeError: it failed, or did not finish in time; in the second case its processes are killed.
-    """
-    if command[0] in _hanging:
-        raise NativeError(f"{command[0]} did not finish when it was called before")
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise NativeError(f"{command[0]} cannot be run: {error}") from error
-    with process:
-        try:
-            printed, errors = process.communicate(timeout=_COMPILER_SECONDS)
-        except BaseException as error:
-            # A compiler is several processes, which share one process group.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            _hanging.add(command[0])
-            raise NativeError(f"{command[0]} did not finish within {_COMPILER_SECONDS} s") from error
-    if process.returncode:
-        lines = [line for line in errors.splitlines() if "error" in line] or errors.splitlines()
-        raise NativeError(f"{command[0]} failed: {lines[0].strip() if lines else f'exit status {process.returncode}'}")
-    return printed

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from temporal_zoo.ops import _libraries, _native
+from temporal_zoo.ops import _compiler, _libraries, _native
 
 pytestmark = pytest.mark.skipif(
-    not any(map(shutil.which, _native._COMPILERS)), reason="no C++ compiler on this machine"
+    not any(map(shutil.which, _compiler.COMPILERS)), reason="no C++ compiler on this machine"
 )
 OTHER_USER = 65534
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from temporal_zoo.ops import BackendError, _native, ops, tracing
+from temporal_zoo.ops import BackendError, _compiler, _native, ops, tracing
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
 
 SOURCE = """
@@ -26,7 +26,7 @@ extern "C" void twice(int64_t* values, int64_t at) { values[at] *= 2; }
 def source(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(_native, "_hanging", set())
+    monkeypatch.setattr(_compiler, "_hanging", set())
     _native._load.cache_clear()
     folder = tmp_path / "an_op"
     folder.mkdir()
@@ -62,7 +62,7 @@ def a_direction():
 
 
 needs_compiler = pytest.mark.skipif(
-    not any(map(shutil.which, _native._COMPILERS)), reason="no C++ compiler on this machine"
+    not any(map(shutil.which, _compiler.COMPILERS)), reason="no C++ compiler on this machine"
 )
 
 
@@ -80,7 +80,7 @@ def test_compiles_once_and_logs_the_time(source, caplog):
 def test_the_second_process_finds_it_compiled(source, monkeypatch):
     assert _native.reason(source) is None
     _native._load.cache_clear()
-    monkeypatch.setattr(_native, "_compile", lambda *args: pytest.fail("compiled again"))
+    monkeypatch.setattr(_compiler, "compile_library", lambda *args: pytest.fail("compiled again"))
     assert _native.reason(source) is None
 
 
@@ -149,7 +149,7 @@ def test_a_compiler_may_print_any_bytes(source, compiler):
 
 
 def test_a_hanging_compiler_and_its_children_are_killed(source, compiler, monkeypatch, tmp_path):
-    monkeypatch.setattr(_native, "_COMPILER_SECONDS", 1)
+    monkeypatch.setattr(_compiler, "COMPILER_SECONDS", 1)
     compiler(f'test "$1" = --version && exit; sleep 300 & echo $! > {tmp_path}/child; wait')
     assert "did not finish within 1 s" in _native.reason(source)
     if (tmp_path / "child").exists():  # a busy machine may not come to it within a second
@@ -270,3 +270,30 @@ def test_groups_cover_all_rows_and_are_many_enough_for_threads(rows):
     assert covered == list(range(rows))
     assert groups.step <= 64
     assert len(groups) >= min(rows, 16)
+
+
+@needs_compiler
+def test_a_library_of_the_wheel_is_used_without_a_compiler(source, monkeypatch, tmp_path):
+    monkeypatch.setattr(_compiler, "SHIPPED", tmp_path / "shipped")
+    target = _compiler.shipped(source, _native._instructions())
+    target.parent.mkdir()
+    _compiler.compile_library(source, [*_compiler.compiler(), *_compiler.OPTIONS], target)
+    monkeypatch.setenv("PATH", "")
+    assert _native.reason(source) is None
+    assert not list((tmp_path / "cache").rglob("*.so"))
+    _native._load.cache_clear()
+    source.write_text(source.read_text() + "\n// changed\n")
+    assert "no C++ compiler found" in _native.reason(source)
+
+
+@needs_compiler
+def test_cxx_asks_for_another_library_than_that_of_the_wheel(source, monkeypatch, tmp_path):
+    monkeypatch.setattr(_compiler, "SHIPPED", tmp_path / "shipped")
+    target = _compiler.shipped(source, _native._instructions())
+    target.parent.mkdir()
+    target.write_bytes(b"not a library")
+    monkeypatch.setenv("CXX", _compiler.compiler()[0])
+    assert _native.reason(source) is None
+    _native._load.cache_clear()
+    monkeypatch.delenv("CXX")
+    assert "could not be compiled or loaded" in _native.reason(source)

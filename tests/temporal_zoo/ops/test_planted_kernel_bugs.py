@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from temporal_zoo.ops import _native, ops
+from temporal_zoo.ops import _compiler, _native, ops
 from temporal_zoo.ops.causal_conv import Filter
 from temporal_zoo.ops.causal_conv import cpu as conv_cpu
 from temporal_zoo.ops.diagonal_ssm import Modes
@@ -164,7 +164,7 @@ def plant_native(bug, tmp_path, monkeypatch):
     patched.write_text(source.replace(bug.old, bug.new))
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     # This compiles in a third of the time.
-    monkeypatch.setattr(_native, "_OPTIONS", tuple("-O0" if o == "-O3" else o for o in _native._OPTIONS))
+    monkeypatch.setattr(_compiler, "OPTIONS", tuple("-O0" if o == "-O3" else o for o in _compiler.OPTIONS))
     monkeypatch.setattr(backend, "_SOURCE", folder / backend._SOURCE.name)
 
 
