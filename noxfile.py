@@ -149,8 +149,8 @@ def docs(session: nox.Session) -> None:
     session.run("mkdocs", "build", "--strict", *session.posargs)
 
 
-# Run in an environment without a compiler: every C++ backend of the wheel agrees with the reference.
-PROOF = """
+# Checks without a compiler that every C++ backend of a wheel agrees with the reference.
+CHECK_WITHOUT_COMPILER = """
 import os, shutil, sys
 os.environ["PATH"] = ""
 assert shutil.which("c++") is None
@@ -174,10 +174,10 @@ print(level, "from", _compiler.SHIPPED)
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Two wheels in dist/: a pure one, and one with compiled libraries for Linux on this kind of processor.
+    """Builds two wheels in dist/: a pure one, and one with compiled libraries for Linux on this type of processor.
 
-    Checks what is in them, that the commands of the pure one answer without torch, and that the other computes where
-    there is no compiler, with each instruction set of this processor.
+    Checks the folders in both, the help of every command of the pure one without torch, and the results of the other
+    without a compiler, with each instruction set of this processor.
     """
     for kind in ("pure", "native"):
         session.run("python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", "dist", ".", env={"ZOO_WHEEL": kind})
@@ -185,9 +185,9 @@ def wheel(session: nox.Session) -> None:
     for path in built:
         with zipfile.ZipFile(path) as archive:
             tops = {name.partition("/")[0] for name in archive.namelist()}
-        strays = {top for top in tops - PACKAGES if not top.endswith(".dist-info")}
-        if strays or not tops >= PACKAGES:
-            session.error(f"{path} holds {', '.join(sorted(tops))}; it should hold {', '.join(sorted(PACKAGES))}")
+        unexpected = {top for top in tops - PACKAGES if not top.endswith(".dist-info")}
+        if unexpected or not tops >= PACKAGES:
+            session.error(f"{path} contains {', '.join(sorted(tops))}; expected {', '.join(sorted(PACKAGES))}")
         session.log(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
     pure, native = built
     install(session, "click", "rich")
@@ -202,5 +202,5 @@ def wheel(session: nox.Session) -> None:
     install(session, "torch", "einops", "numpy")
     session.install("--no-deps", "--force-reinstall", str(portable))
     for capability in ("default", "avx2", "avx512"):
-        session.run("python", "-P", "-c", PROOF, env={"ATEN_CPU_CAPABILITY": capability})
-    session.log(f"{portable} computes without a compiler")
+        session.run("python", "-P", "-c", CHECK_WITHOUT_COMPILER, env={"ATEN_CPU_CAPABILITY": capability})
+    session.log(f"{portable} works without a compiler")
