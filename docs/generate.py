@@ -21,7 +21,7 @@ from bench.paper.facts import BIAS_BUCKETS, MODELS
 from bench.plan.devices import GIB
 from diffusion.ablations import catalogue as ablation_files
 from diffusion.config import fields
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.presets import PAPER, PRESETS, preset
 from temporal_zoo.cli import catalogue
 from temporal_zoo.cli.main import zoo
@@ -211,7 +211,7 @@ def ablations() -> str:
 def count(model) -> int:
     """Parameters of a network, without building it in memory."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in Backbone(model).parameters())
+        return sum(parameter.numel() for parameter in build_network(model).parameters())
 
 
 def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

@@ -31,7 +31,7 @@ def training_step(
         dtype: precision of the arithmetic, see `diffusion.training.step.TrainingStep`.
     """
     from diffusion import presets
-    from diffusion.model.backbone import Backbone
+    from diffusion.model.backbones import build_network
     from diffusion.process.process import Process
     from diffusion.training import step
 
@@ -39,31 +39,30 @@ def training_step(
     model = config.model.override(changes)
     with torch.device(device), torch.random.fork_rng():
         torch.manual_seed(SEED)
-        network = Backbone(model)
+        network = build_network(model)
         clean, noise = (torch.randn(clips, frames, model.channels, model.size, model.size) for _ in range(2))
-        drawn = step.Drawn(clean, noise, torch.zeros(clips, dtype=torch.int64), None)
+        drawn = step.TrainingBatch(clean, noise, torch.zeros(clips, dtype=torch.int64), None)
     process = Process.from_config(config.process)
     return FixedBatchStep(step.TrainingStep(network, process, config.optimizer, dtype=dtype, updates=updates), drawn)
 
 
 def paper_model(size: str) -> tuple[str, nn.Module]:
     """Mixer and network, on the meta device, of the model of arXiv 2403.07711 with that printed size."""
-    from diffusion.model.backbone import Backbone
+    from diffusion.model.backbones import build_network
     from diffusion.presets import model_preset
 
     config = model_preset(f"paper-{size}")
     with torch.device("meta"):
-        return config.mixer, Backbone(config)
+        return config.mixer, build_network(config)
 
 
 class FixedBatchStep:
     """The trainer's step (`diffusion.training.step.TrainingStep`) that uses the same batch in every call."""
 
-    def __init__(self, step: step.TrainingStep, drawn: step.Drawn) -> None:
+    def __init__(self, step: step.TrainingStep, drawn: step.TrainingBatch) -> None:
         self.step = step
         self.drawn = drawn
         self.network = step.network
-        self._number = 0
 
     @property
     def noisy(self) -> Tensor:
@@ -84,8 +83,7 @@ class FixedBatchStep:
         return self.step.losses(self.drawn).mean()
 
     def __call__(self) -> None:
-        self._number += 1
-        self.step(self.drawn, self._number)
+        self.step(self.drawn)
 
     def pretend_a_step_was_taken(self) -> None:
         """Allocates the gradients and the optimizer's state, as the first step does, without a forward pass."""
@@ -104,6 +102,6 @@ class FixedBatchStep:
             "gradients": [parameter.grad for parameter in parameters if parameter.grad is not None],
             # Step counters are scalars on the CPU and are left out.
             "optimizer": [value for state in states for value in state.values() if value.ndim],
-            "average": list(average.model.parameters()) if average is not None else [],
+            "average": list(average.module.parameters()) if average is not None else [],
             "batch": [tensor for tensor in self.drawn if tensor is not None],
         }

@@ -39,7 +39,7 @@ def held_out_v(trainer: Trainer) -> float:
     """
     drawn, process, batch = trainer.held_out(), trainer.process, trainer.config.batch
     assert drawn is not None  # `require_judgeable` saw to it
-    denoise = denoiser(trainer.average.model, process)
+    denoise = denoiser(trainer.average.module, process)
     errors = []
     for first in range(0, len(drawn.clean), batch):
         clean, noise, levels, _ = drawn.part(first, batch)

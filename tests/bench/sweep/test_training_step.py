@@ -100,9 +100,7 @@ def test_trainer_and_bench_take_the_same_step(tmp_path, monkeypatch, changes):
         "data.videos=2", f"data.cache={tmp_path}", "data.test_share=0", "optimizer.warmup=0",
     ])  # fmt: skip
     plain, seen = step.TrainingStep.__call__, []
-    monkeypatch.setattr(
-        step.TrainingStep, "__call__", lambda self, drawn, number: seen.append(drawn) or plain(self, drawn, number)
-    )
+    monkeypatch.setattr(step.TrainingStep, "__call__", lambda self, drawn: seen.append(drawn) or plain(self, drawn))
     trainer = Trainer(config, torch.device("cpu"))
     bench = training_step("tiny", *changes, "size=16", clips=2, frames=5, device=torch.device("cpu"))
     for ours, theirs in networks(bench, trainer):
@@ -123,4 +121,4 @@ def test_trainer_and_bench_take_the_same_step(tmp_path, monkeypatch, changes):
 
 def networks(bench, trainer):
     """The networks in training, and their averages."""
-    return (bench.network, trainer.network), (bench.step.average.model, trainer.average.model)
+    return (bench.network, trainer.network), (bench.step.average.module, trainer.average.module)

@@ -1,4 +1,4 @@
-"""The network of arXiv 2403.07711, to the parameter, on the meta device.
+"""The number of parameters of the network of arXiv 2403.07711, on the meta device.
 
 The totals of the paper include parameters that its code never trains (`bench.paper.facts.Model.untrained`).  Our
 networks do not hold them.
@@ -11,7 +11,7 @@ import torch
 
 from bench.paper.facts import BIAS_BUCKETS, MODELS, NOISE_WIDTH_1024, ROTARY_FREQUENCIES, VARIANTS
 from diffusion.config import ModelConfig
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.model.blocks import FullAttention, LinearAttention, ResidualBlock
 from diffusion.presets import PAPER, model_preset
 
@@ -24,7 +24,7 @@ def count(module):
 
 def on_meta(config):
     with torch.device("meta"):
-        return Backbone(config)
+        return build_network(config)
 
 
 @pytest.mark.parametrize("size", MODELS)
@@ -62,7 +62,7 @@ ATTENTION = [131_072 * c for c in (1, 1, 2, 4, 8, 8, 4, 2, 1, 1)]
 
 
 @pytest.mark.parametrize(("size", "expected"), [("57.5M", BIMAMBA), ("56.3M", ATTENTION)])
-def test_mixers_slot_by_slot(size, expected):
+def test_parameters_of_the_mixer_in_each_slot(size, expected):
     blocks = on_meta(model_preset(f"paper-{size}")).temporal_blocks()
     assert list(blocks) == SLOTS
     assert [count(block.mixer) for block in blocks.values()] == expected
@@ -104,7 +104,7 @@ def test_parts_of_the_backbone():
     assert sum(parts.values()) == count(network)
 
 
-def test_parts_level_by_level():
+def test_parts_of_each_resolution():
     network = on_meta(model_preset("paper-57.5M"))
     assert [[count(block) for block in level.blocks] for level in network.down] == [
         [336_384, 336_384],
@@ -125,7 +125,7 @@ def test_parts_level_by_level():
     assert [count(level.resample) for level in network.up] == [1_048_832, 262_272, 65_600, 0]
 
 
-def test_what_the_paper_leaves_out_adds_parameters_only_where_asked():
+def test_options_that_the_paper_lacks_add_parameters():
     plain = on_meta(ModelConfig(mixer="identity"))
     assert count(on_meta(ModelConfig(mixer="identity", zero_init=True))) == count(plain) + 2_048
     widths = [64, 64, 128, 256, 512, 512, 256, 128, 64, 64]
