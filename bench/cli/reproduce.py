@@ -29,22 +29,20 @@ def reproduce(paper: str, out: Path, measure: bool, as_json: bool) -> None:
     attention that stores its weights, fused attention, recomputed attention, and Mamba in one and both directions.  It
     appends these results to OUT/reproduce.jsonl; the page shows all results of that file.
     """
-    from bench.paper import control
-    from bench.paper import page as pages
-    from bench.paper.reproduce import reproduce as count
+    from bench.paper import control, page, reproduce
 
     with terminal.progress() as progress:
         task = progress.add_task("", total=None)
-        result = count(lambda what: progress.update(task, description=what))
+        result = reproduce.reproduce(lambda what: progress.update(task, description=what))
     out.mkdir(parents=True, exist_ok=True)
     record = out / "reproduce.jsonl"
     if measure:
         control.run(record, functools.partial(click.echo, err=True))
-    page = pages.page(result, control.read_all(record))
-    pages.plot(result, out / "reproduce.png")
-    write_text(out / "reproduce.md", page)
+    text = page.page(result, control.read_all(record))
+    page.plot(result, out / "reproduce.png")
+    write_text(out / "reproduce.md", text)
     write_text(out / "reproduce.json", json.dumps(result.to_dict(), indent=1) + "\n")
-    click.echo(json.dumps(result.to_dict(), indent=1) if as_json else page)
+    click.echo(json.dumps(result.to_dict(), indent=1) if as_json else text)
     click.echo(f"Page: {out / 'reproduce.md'}", err=True)
     if not all(row.agrees for row in result.sizes):
         raise SystemExit(1)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bench.sweep.outcome import first_line
 from temporal_zoo.convert.vim import to_vim
 from temporal_zoo.errors import InvalidInput
 
@@ -133,8 +134,9 @@ def _installed(
     except ModuleNotFoundError as error:
         return Implementation(name, "installed", _SCAN, None, absent=f"{error.name} is not installed: {install}")
     except Exception as error:  # the installed version may be broken, or have another interface
-        message = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Implementation(name, "installed", _SCAN, None, absent=f"{message}; try another version: {install}")
+        return Implementation(
+            name, "installed", _SCAN, None, absent=f"{first_line(error)}; try another version: {install}"
+        )
     return Implementation(
         name, "installed", _SCAN, run, ", ".join(f"{each} {version(each)}" for each in packages), swapped
     )

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 
 from bench.sweep import host_memory
+from bench.sweep.outcome import first_line
 from temporal_zoo._support.arithmetic import set_arithmetic
 from temporal_zoo._support.environment import environment
 from temporal_zoo._support.record import Session
@@ -149,7 +150,7 @@ def gate(implementation: Implementation, size: SubjectSize) -> dict[str, Any]:
     except BackendError as error:
         return {"outcome": "unsupported", "reason": _own_reason(error, implementation.name), "error": None}
     except Exception as error:
-        return {"outcome": "failed", "reason": _first_line(error), "error": None}
+        return {"outcome": "failed", "reason": first_line(error), "error": None}
     result = compare(_named(found), _named(reference_results(implementation.subject, few)), torch.float32)
     if not result.agrees:
         off = result.error
@@ -174,7 +175,7 @@ def interleaved(
         try:
             first = _seconds(step, 1, clock)
         except Exception as error:  # such as out of memory; the other steps continue
-            failures[name] = _first_line(error)
+            failures[name] = first_line(error)
             continue
         turns[name] = 1 if first > ONCE_S else min(_FEW, repetitions) if first > SLOW_S else repetitions
         repeats[name] = max(1, math.ceil(TURN_S / max(first, 1e-6)))
@@ -244,7 +245,7 @@ def _memory(options: SuiteOptions, able: set[tuple[str, int]], report: Report) -
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 peak_bytes = process.submit(peak, _SCAN, name, size, options.peers).result()
         except Exception as error:  # such as a process that the system killed for its memory
-            return about | {"outcome": "failed", "reason": _first_line(error)}
+            return about | {"outcome": "failed", "reason": first_line(error)}
         return about | {"outcome": "ok", "peak_bytes": peak_bytes}
 
     with ThreadPoolExecutor(2) as pool:
@@ -266,10 +267,6 @@ def _named(computed: tuple[Outputs, Outputs]) -> dict[str, torch.Tensor]:
     """Outputs and gradients by name."""
     kinds = zip(("output", "gradient"), computed, strict=True)
     return {f"{kind} {index}": tensor for kind, tensors in kinds for index, tensor in enumerate(tensors)}
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _own_reason(error: BackendError, backend: str) -> str:

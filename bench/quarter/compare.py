@@ -1,4 +1,4 @@
-"""One backend of one op against the reference in float64, values and gradients, in shapes that are no multiples."""
+"""Compares a backend with the float64 reference: values and gradients, in several shapes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from temporal_zoo.ops.agreement import LIMITS, Case, call_of, check, refusals
 def agreement(
     what: Mapping[str, Any], device: str, note: Callable[[str], object], without: Sequence[str]
 ) -> dict[str, Any]:
-    """The largest error over all shapes, with padded rows and without, and the shape that has it.
+    """Finds the largest error over all shapes, with and without padded rows, and its shape.
 
     Args:
         what: `op`, `backend`, `dtype`, and `shapes` of rows, frames and channels.
-        note: hears which shape is next.
-        without: shapes that ended the process before; they count as not agreeing.
+        note: receives each shape before its comparison.
+        without: shapes that ended the process in an earlier attempt; they count as disagreeing.
     """
     op, backend, dtype = what["op"], what["backend"], getattr(torch, what["dtype"])
     about = {"op": op, "backend": backend, "dtype": what["dtype"], "tolerance": LIMITS[dtype].tolerance}

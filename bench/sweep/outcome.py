@@ -238,3 +238,8 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
         return value
     shown = repr(value)
     raise RecordError(f'"{name}" cannot be {shown if len(shown) <= 60 else shown[:60] + "..."}')
+
+
+def first_line(error: BaseException) -> str:
+    """The type and the first line of an exception."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

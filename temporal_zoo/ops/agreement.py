@@ -67,27 +67,27 @@ class Comparison(NamedTuple):
         return self.error <= self.tolerance
 
 
-def compare(found: Mapping[str, Tensor | None], truth: Mapping[str, Tensor], dtype: torch.dtype) -> Comparison:
+def compare(computed: Mapping[str, Tensor | None], truth: Mapping[str, Tensor], dtype: torch.dtype) -> Comparison:
     """Compares tensors with those of a reference, by name.
 
     Args:
-        found: at least the names of `truth`.
+        computed: at least the names of `truth`.
         truth: what the reference computed, in any dtype.
-        dtype: the dtype that `found` was computed in; it selects the row of `LIMITS`.
+        dtype: the dtype that `computed` was computed in; it selects the row of `LIMITS`.
     """
     limit = LIMITS[dtype]
     largest = {name: float(x.abs().max()) if x.numel() else 0.0 for name, x in truth.items()}
     floor = max(limit.floor * max(largest.values()), _ZERO)
-    errors = {name: _difference(found.get(name), x) / max(largest[name], floor) for name, x in truth.items()}
+    errors = {name: _difference(computed.get(name), x) / max(largest[name], floor) for name, x in truth.items()}
     worst = max(errors, key=lambda name: errors[name])
     return Comparison(errors[worst], worst, limit.tolerance)
 
 
-def _difference(found: Tensor | None, truth: Tensor) -> float:
-    if found is None or found.shape != truth.shape or not found.isfinite().all():
+def _difference(computed: Tensor | None, truth: Tensor) -> float:
+    if computed is None or computed.shape != truth.shape or not computed.isfinite().all():
         return math.inf
     wide = torch.complex128 if truth.is_complex() else torch.float64
-    return float((found.to(wide) - truth.to(wide)).abs().max()) if truth.numel() else 0.0
+    return float((computed.to(wide) - truth.to(wide)).abs().max()) if truth.numel() else 0.0
 
 
 class Case(NamedTuple):

@@ -1,4 +1,4 @@
-"""The custom operator `temporal_zoo::attention`, behind which every backend but the reference runs.
+"""The custom operator `temporal_zoo::attention`, which runs all backends except the reference.
 
 A backend is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
 
@@ -7,8 +7,8 @@ A backend is a module of this folder.  Its `run` is `functools.partial(_operator
 
 with q, k, v, out and grad (rows, frames, heads, features), rows at least 1 and at most `ROWS_AT_ONCE`, any strides, and
 zero (never NaN) at padded frames; lse (rows, heads, frames), in float32 or float64, the logarithm of the sum over real
-keys of exp(logit); what forward gives at padded frames of out is overwritten.  `dbias` is None unless `bias_gradient`.
-Gradient tracking and autocast are off.
+keys of exp(logit).  The operator overwrites out at padded frames with zero.  `dbias` is None unless `bias_gradient`.
+Autograd and autocast are off.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops._planning import capability
 from temporal_zoo.ops._register import backend_module, register
 
-# The kernels of flash-attn, xFormers and SDPA put rows on a grid axis that CUDA caps here (pytorch issue 142228); on a
-# CPU a slice costs one concatenation.
+# The kernels of flash-attn, xFormers and SDPA put rows on a grid axis that CUDA limits to this number (pytorch issue
+# 142228).  On a CPU slices cost one concatenation.
 ROWS_AT_ONCE = 65_535
 
 
@@ -37,9 +37,9 @@ def run(
     return _forward(q.to(dtype), k.to(dtype), v.to(dtype), bias, lengths, backend)[0].to(q.dtype)
 
 
-def is_ampere(device: torch.device) -> bool:
-    """Whether a CUDA device has what bfloat16 and the flash kernels need."""
-    return capability(device) >= (8, 0)
+def is_ampere(q: Tensor) -> bool:
+    """Whether the GPU of q has what bfloat16 and the flash kernels need."""
+    return capability(q) >= (8, 0)
 
 
 def _compute(
@@ -93,21 +93,21 @@ def _filled(lengths: Tensor | None, *tensors: Tensor) -> list[Tensor]:
 
 
 def _joined(pieces: list[Tensor], empty: Tensor) -> Tensor:
-    """One contiguous tensor, as the fake implementation promises."""
+    """One contiguous tensor, as the fake implementation says."""
     if len(pieces) == 1:
         return pieces[0].contiguous()
     return torch.cat(pieces) if pieces else empty
 
 
 def _empty(q: Tensor) -> tuple[Tensor, Tensor]:
-    """What `_forward` returns, not filled."""
+    """Empty outputs of the operator."""
     rows, frames, heads, _ = q.shape
     wide = torch.promote_types(q.dtype, torch.float32)
     return q.new_empty(q.shape), q.new_empty((rows, heads, frames), dtype=wide)
 
 
 def _dbias_shape(bias: Tensor | None, bias_gradient: bool) -> tuple[int, ...]:
-    """An operator returns a tensor in any case: an empty one where no gradient of a bias is asked for."""
+    """The operator always returns a tensor: an empty one if the gradient of a bias is not needed."""
     return tuple(bias.shape) if bias is not None and bias_gradient else (0,)
 
 

@@ -1,6 +1,6 @@
-"""The weights written out: plain, differentiable any number of times, quadratic in memory.
+"""The definition of `attention`, with the weights stored: differentiable any number of times, quadratic in memory.
 
-Axes: r rows, i frames that ask, j frames that answer, k heads, c features.
+Axes: r rows, i frames of queries, j frames of keys, k heads, c features.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The custom operator `temporal_zoo::causal_conv`, behind which every backend but the reference runs.
+"""The custom operator `temporal_zoo::causal_conv`, which runs all backends except the reference.
 
 A backend is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
 
@@ -7,11 +7,11 @@ A backend is a module of this folder.  Its `run` is `functools.partial(_operator
 
 with x (rows, frames, channels); `weights` a list of (channels, width) and `reverse` a list of bool, one per filter;
 `biases` and `initials` lists of the same length, or empty when no filter has any; `lengths` (rows,) int64 or None; `ys`
-and `dys` lists of (rows, frames, channels), one per filter.  Tensors come as the caller has them, in any float dtype
-and any strides, frames behind `lengths` may hold NaN (also in `dys`), and rows or frames may be none.  Results are new
-tensors: ys in the dtype of x, contiguous, zero at padded frames; every gradient in the shape and dtype of its tensor,
-contiguous.  Gradient tracking and autocast are off.  A backend keeps nothing from forward to backward: what backward
-sees are the inputs, so that they are all that a training step stores.
+and `dys` lists of (rows, frames, channels), one per filter.  Tensors are those of the caller, in any float dtype and
+with any strides.  Padded frames may hold NaN (also in `dys`), and the number of rows or frames may be zero.  Results
+are new tensors: ys in the dtype of x, contiguous, zero at padded frames; every gradient in the shape and dtype of its
+tensor, contiguous.  Autograd and autocast are off.  A backend stores nothing between forward and backward: backward
+gets the inputs, so a training step stores only these.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The definition of `causal_conv`, and the layout of a row's surroundings that the backends share."""
+"""The definition of `causal_conv`, and the layout of the inputs around a row, which other backends share."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def in_order_of_time(weight: Tensor, reverse: bool) -> Tensor:
 
 
 def surround(x: Tensor, width: int, start: Tensor | None, lengths: Tensor | None, reverse: bool) -> Tensor:
-    """The width - 1 neighbouring inputs before x or, with `reverse`, right after its last real frame.
+    """x with the width - 1 inputs before it or, with `reverse`, after its last real frame.
 
     Returns:
-        (rows, frames + width - 1, channels), dtype of x, with zero behind the real frames.
+        (rows, frames + width - 1, channels), dtype of x, zero at padded frames.
     """
     rows, _, channels = x.shape
     x = fill_padding(x, lengths)

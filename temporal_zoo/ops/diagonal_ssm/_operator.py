@@ -1,4 +1,4 @@
-"""The custom operator `temporal_zoo::diagonal_ssm`, behind which every backend but the reference runs.
+"""The custom operator `temporal_zoo::diagonal_ssm`, which runs all backends except the reference.
 
 A backend is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
 
@@ -8,12 +8,12 @@ A backend is a module of this folder.  Its `run` is `functools.partial(_operator
 
 with u (rows, frames, channels); `a`, `c` lists of complex (channels, modes) and `reverse` a list of bool, one per
 direction; `skips` empty or the one (channels,); `initials` empty or one complex (rows, channels, modes) per direction;
-`lengths` (rows,) int64 or None; finals only `with_final`.  `grads` are those of [y, *finals].  Tensors come as the
-caller has them, in any dtype and any strides, frames behind `lengths` may hold NaN (also in `grads`), and rows or
-frames may be none.  Results are new tensors: y in the dtype of u, contiguous, zero at padded frames; finals in the
+`lengths` (rows,) int64 or None; finals only `with_final`.  `grads` are those of [y, *finals].  Tensors are those of the
+caller, in any dtype and with any strides.  Padded frames may hold NaN (also in `grads`), and the number of rows or
+frames may be zero.  Results are new tensors: y in the dtype of u, contiguous, zero at padded frames; finals in the
 complex dtype of `reference.precision`; every gradient in the shape and dtype of its tensor, contiguous; a complex
-gradient is dL/dRe + i dL/dIm.  Gradient tracking and autocast are off.  A backend keeps nothing from forward to
-backward: what backward sees are the inputs, so that they are all that a training step stores.
+gradient is dL/dRe + i dL/dIm.  Autograd and autocast are off.  A backend stores nothing between forward and backward:
+backward gets the inputs, so a training step stores only these.
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
-"""The one registered operator behind every backend but the reference, so that compilation, meta tensors, checkpointing
-and saved-tensor accounting see one opaque function with a known gradient, whichever backend runs.
+"""The custom operator `temporal_zoo::selective_scan`, which runs all backends except those in `PLAIN`.
 
 A backend is a module of this folder with `NEEDS`, `refuses`, `run = functools.partial(scan, "its name")`, and
 
     keeps(directions, gate) -> list of empty tensors
-        what `forward` will keep for `backward` besides its inputs, rows first (`selective_block` runs some rows at a
-        time); nothing of size rows x frames x channels x state.
+        like those that `forward` stores for `backward` besides its inputs, rows first (`selective_block` runs some rows
+        at a time); none has the size rows x frames x channels x state.
     forward(directions, gate, lengths, initial, *, return_final, keep) -> (y, finals, kept)
         y (rows, frames, channels) in the dtype of the first u; finals one (rows, channels, state) per direction in the
         dtype of the state, or [] without `return_final`; kept the tensors of `keeps`, filled, or [] without `keep`.
     backward(grad_y, grad_finals, directions, gate, lengths, initial, kept) -> (directions, gate, initial)
-        the gradients, in the places, shapes and dtypes of what they are gradients of.
+        the gradients, in the places, shapes and dtypes of the inputs.
 
-It may rely on this: arguments are checked; autograd and autocast are off; `directions` is a list of `Filled`
+A backend may assume: arguments are checked; autograd and autocast are off; `directions` is a list of `Filled`
 (skip and dt_bias are tensors, zeros where the caller gave none); `initial` and `grad_finals` are [] or one tensor per
-direction; dtypes and strides are the caller's.  What it returns is contiguous and shares no memory with its inputs.
+direction; dtypes and strides are the caller's.  Its results are contiguous and share no memory with the inputs.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _TENSORS = tuple(field.name for field in fields(Direction) if field.name != "rev
 
 @dataclass(frozen=True)
 class Filled(Direction):
-    """A direction as a backend gets it: a skip or dt bias that the caller left out is there, as zeros."""
+    """A direction as a backend gets it: zeros replace a missing skip or dt bias."""
 
     skip: Tensor
     dt_bias: Tensor
@@ -50,7 +49,7 @@ def scan(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ):
-    """The op's signature, carried out by the named backend."""
+    """`selective_scan` by the named backend."""
     tensors = [_or_zeros(getattr(each, name), each.u) for each in directions for name in _TENSORS]
     starts = _all_or_none(initial or [], directions)
     differentiable = [*tensors, *starts] if gate is None else [*tensors, *starts, gate]
@@ -61,7 +60,7 @@ def scan(
 
 
 def state_dtype(u: Tensor) -> torch.dtype:
-    """What the state is computed in: float32, or float64 for float64."""
+    """The dtype of the state: float32, or float64 for float64."""
     return torch.promote_types(u.dtype, torch.float32)
 
 

@@ -1,4 +1,4 @@
-"""The selective scan as it is written down: one frame after the other, in plain differentiable torch."""
+"""The definition of `selective_scan`: the recurrence, frame by frame, in differentiable torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from temporal_zoo.ops.selective_scan import Direction
 
 NEEDS = None
 CONFIRMED = "torch"
+# It loops over the frames in Python: too slow to be timed beside other backends.
+LOOPS = True
 
 
 def refuses(*args, **kwargs) -> list[str]:
@@ -36,7 +38,7 @@ def run(
     y = torch.stack([y for y, _ in sweeps]).sum(0)
     if gate is not None:
         y = y * silu(fill_padding(gate.to(dtype), lengths))
-    # Zero already, but the gradient that arrives at a padded frame must not pass.
+    # y is zero there already, but gradients from padded frames must be stopped.
     y = fill_padding(y, lengths).to(first.dtype)
     return (y, tuple(final for _, final in sweeps)) if return_final else y
 
@@ -47,10 +49,10 @@ def _sweep(
     u, dt, B, C = (fill_padding(x.to(dtype), lengths) for x in (direction.u, direction.dt, direction.B, direction.C))
     A = direction.A.to(dtype)
     delta = softplus(dt if direction.dt_bias is None else dt + direction.dt_bias.to(dtype))
-    # A step of length zero: the state stays, nothing comes in.
+    # A step of length zero does not change the state.
     delta = fill_padding(delta, lengths)
     h = u.new_zeros(u.shape[0], *A.shape) if start is None else start.to(dtype)
-    # Unbound and not indexed: the gradient of each index would fill a whole tensor with zeros, frames times over.
+    # unbind and not indices: the gradient of each index would fill a whole tensor with zeros, once per frame.
     steps = list(zip(u.unbind(1), delta.unbind(1), B.unbind(1), C.unbind(1), strict=True))
     ys = []
     for u_t, delta_t, B_t, C_t in reversed(steps) if direction.reverse else steps:

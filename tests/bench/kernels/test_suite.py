@@ -1,51 +1,18 @@
-"""`zoo bench --suite kernels` on tiny sizes: the compared and timed implementations, the record, the page."""
+"""`zoo bench --suite kernels` on tiny sizes: the check before timing, the record, the page."""
 
-import hashlib
 import json
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from bench.kernels import peers, report, subjects, suite
+from bench.kernels import report, subjects, suite
 from temporal_zoo._support.record import read
 from temporal_zoo.cli.main import zoo
 from temporal_zoo.ops import ops
 from temporal_zoo.ops.agreement import LIMITS
 
 TINY = subjects.SubjectSize(rows=2, frames=5, width=16, state=4)
-PACKAGES = ("mambapy", "transformers")
-
-REFERENCE_SCAN = """
-import torch
-import package_that_is_not_here.cuda as kernels
-from another_one import decorated
-
-@decorated
-def fused(x):
-    return kernels(x)
-
-def selective_scan_ref(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False):
-    assert kernels is None and delta_softplus
-    delta = torch.nn.functional.softplus(delta + delta_bias[:, None])
-    h, ys = 0, []
-    for t in range(u.shape[2]):
-        h = torch.exp(delta[:, :, t, None] * A) * h + (delta * u)[:, :, t, None] * B[:, None, :, t]
-        ys.append((h * C[:, None, :, t]).sum(-1))
-    return torch.stack(ys, -1) + u * D[:, None]
-"""
-
-
-@pytest.fixture
-def without_packages(monkeypatch):
-    real = peers.import_module
-
-    def absent(name):
-        if name.partition(".")[0] in PACKAGES:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(name)
-
-    monkeypatch.setattr(peers, "import_module", absent)
 
 
 @pytest.fixture
@@ -63,32 +30,6 @@ def quick(monkeypatch, without_packages):
 
 def measure(options, tmp_path):
     return suite.run(options, tmp_path / "kernels.jsonl", "a command", lambda line: None)
-
-
-def test_every_op_of_ours_is_measured():
-    assert {subject.op for subject in subjects.SUBJECTS.values()} == set(ops())
-
-
-@pytest.mark.parametrize("subject", subjects.SUBJECTS)
-def test_restated_and_plain_peers_agree_with_our_reference(without_packages, subject):
-    others = [each for each in suite.implementations(subject, None) if each.role in ("restated", "plain")]
-    assert {each.role for each in others} >= ({"plain"} if subject in ("causal_conv", "attention") else {"restated"})
-    for each in others:
-        outcome = suite.gate(each, TINY)
-        assert outcome["outcome"] == "ok", (each.name, outcome)
-        assert outcome["error"] < 5e-5
-
-
-def test_the_row_of_a_missing_package_says_how_to_install_it(without_packages):
-    missing = [each for each in suite.implementations("selective_scan", None) if each.run is None]
-    assert [each.name for each in missing] == [
-        "mamba.py pscan",
-        "Transformers, slow path",
-        "Transformers, use_mambapy",
-    ]
-    found = suite.gate(missing[0], TINY)
-    assert found["outcome"] == "missing"
-    assert found["reason"] == "mambapy is not installed: pip install --upgrade mambapy"
 
 
 def test_a_wrong_backend_is_not_timed(quick, tmp_path, monkeypatch):
@@ -124,37 +65,6 @@ def test_a_backend_that_raises_or_gives_nan_is_a_row():
     assert suite.gate(blank, TINY) | {"reason": ""} == {"outcome": "disagrees", "reason": "", "error": None}
 
 
-def test_a_source_is_loaded_by_path_and_named_by_digest(tmp_path, without_packages):
-    path = tmp_path / "selective_scan_interface.py"
-    path.write_text(REFERENCE_SCAN)
-    digest = hashlib.sha256(REFERENCE_SCAN.encode()).hexdigest()
-    assert peers.check(tmp_path) == {path.name: digest}
-    reference = suite.implementations("selective_scan", tmp_path)[len(ops()["selective_scan"].backends)]
-    assert (reference.name, reference.role) == ("mamba_ssm selective_scan_ref", "source")
-    assert digest in reference.origin
-    assert suite.gate(reference, TINY)["outcome"] == "ok"
-    (vim,) = peers.of("bimamba", tmp_path)
-    assert vim.role == "restated"
-    assert digest in vim.origin
-    assert suite.gate(vim, TINY)["outcome"] == "ok"
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [(None, "contains no peer; copy one or more of"), ("x = 1", "does not define"), ("def", "cannot parse")],
-)
-def test_a_folder_without_peers_is_refused_before_the_first_measurement(tmp_path, text, said):
-    folder = tmp_path / "peers"
-    folder.mkdir()
-    if text is not None:
-        (folder / "s4d.py").write_text(text)
-    arguments = ["bench", "--suite", "kernels", "--peers", str(folder), "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(zoo, arguments)
-    assert done.exit_code == 2, done.output
-    assert said in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
 def test_steps_take_turns_in_rounds_and_slow_steps_have_fewer_turns(monkeypatch):
     now, order = [0.0], []
 
@@ -174,11 +84,6 @@ def test_steps_take_turns_in_rounds_and_slow_steps_have_fewer_turns(monkeypatch)
     assert all(seconds == pytest.approx([costs[name]] * len(seconds)) for name, seconds in taken.items())
     assert order[:3] == list(costs)
     assert order[3:11] == ["fast"] * 3 + ["slow"] + ["fast"] * 3 + ["slow"]
-
-
-def test_ratios_pair_the_turns_of_each_round():
-    assert report._text([2.0, 6.0, 9.0], [1.0, 2.0, 3.0, 4.0]) == "3.00x (2.00 to 3.00)"
-    assert report._text([8.0], [1.0, 2.0, 4.0]) == "4.00x (2.00 to 8.00) *"
 
 
 def test_memory_is_measured_in_a_fresh_process(quick, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a CPU stores for backward, counted on real tensors, equals what is planned on the meta device: to the byte."""
+"""The bytes that a CPU stores for backward, counted on real tensors, equal the plan on the meta device."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def specs():
 
 
 def counted(module, forward):
-    """Bytes and the backends that ran, or None where a pinned backend cannot run."""
+    """Bytes and the backends that ran, or None if a pinned backend cannot run."""
     try:
         with tracing() as ran:
             return stored_bytes(forward, module), ran
@@ -48,7 +48,7 @@ def of_shape(spec, device, frames, dtype=torch.float32):
 
 
 def backends(spec):
-    """Every pin of one op that the mixer calls, beside no pin."""
+    """No pin, and every pin of one op that the mixer calls."""
     _, ran = of_shape(spec, "cpu", 4)
     return [{}, *({op: backend} for op in ran for backend in ops()[op].backends)]
 
