@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
+import click
 import torch
 
 from bench.paper.facts import BIAS_BUCKETS, MODELS
@@ -23,6 +24,7 @@ from diffusion.config import fields
 from diffusion.model.backbones import build_network
 from diffusion.presets import PAPER, PRESETS, preset
 from temporal_zoo.cli import catalogue
+from temporal_zoo.cli.main import zoo
 from temporal_zoo.contract import CHECKS
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +40,45 @@ FIRST_TABLE = (
     "bimamba",
     "identity: no temporal layer",
 )
+# The pages about each command.
+COMMAND_PAGES = {
+    "list": "mixers",
+    "info": "mixers",
+    "check": "interface",
+    "doctor": "backends",
+    "train": "diffusion settings",
+    "convert": "converting",
+    "sample": "diffusion",
+    "data": "data",
+    "evaluate": "evaluation",
+    "weights": "evaluation",
+    "ablate": "ablations",
+    "probe": "probes",
+    "bench": "benchmarking",
+    "report": "benchmarking",
+    "compare": "benchmarking",
+    "plan": "planning",
+    "reproduce": "planning",
+}
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def commands() -> str:
+    """One row per command of `zoo`: what it does, the meanings of its own exit codes, and the page about it."""
+    context = click.Context(zoo)
+    rows = []
+    for name in sorted(zoo.list_commands(context), key=list(COMMAND_PAGES).index):
+        command = zoo.get_command(context, name)
+        inner = command.commands if isinstance(command, click.Group) else {}
+        links = ", ".join(f"[{_title(page)}]({page}.md)" for page in COMMAND_PAGES[name].split())
+        for words, each in {name: command, **{f"{name} {other}": inner[other] for other in inner}}.items():
+            codes = (each.epilog or "").replace("Exit code ", "")
+            rows.append((f"`zoo {words}`", each.get_short_help_str(limit=200), codes, links))
+    return table(("command", "what it does", "exit codes of its own", "page"), rows)
+
+
+def _title(page: str) -> str:
+    return (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def mixers() -> str:
@@ -82,7 +122,7 @@ def backends() -> str:
     rows = [
         (
             f"`{row['op']}`",
-            row["place"],
+            row["position"],
             f"`{row['backend']}`",
             row["package"] or "",
             _confirmed(**row["confirmed"]),

@@ -87,7 +87,7 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.probes.sweep.Sweep", accept)
     monkeypatch.setattr("diffusion.ablations.budget.counted", lambda *_: Counted(1, 1))
     monkeypatch.setattr("diffusion.cli.ablate._prepare", accept)
-    monkeypatch.setattr("temporal_zoo.cli.examine.examine", accept)
+    monkeypatch.setattr("temporal_zoo.cli.doctor_report.build_report", accept)
     monkeypatch.setattr("diffusion.evaluation.extractors.open_extractor", accept)
     monkeypatch.setattr("diffusion.evaluation.weights.convert", accept)
     monkeypatch.setattr("temporal_zoo.cli.check._check_one", lambda *_: True)

@@ -30,7 +30,10 @@ _SUITES = ("quick", "paper", "scaling")
 UNFINISHED = 3
 
 
-@click.command()
+@click.command(
+    short_help="Measures time and memory of mixers at several lengths.",
+    epilog="Exit code 1: a case failed, crashed, timed out or disagrees.  Exit code 3: the time limit was reached.",
+)
 @click.option(
     "--layers", default="attn,bimamba", show_default=True, help="Mixers, separated by commas; options after colons."
 )
@@ -75,7 +78,7 @@ def bench(
 
     Runs every case in several subprocesses; crashes, timeouts and out-of-memory become outcomes.  Appends a line for
     each process to OUT/records.jsonl and draws OUT/growth.png.  `zoo report OUT` writes an HTML page.  Run the same
-    command again to resume a sweep.  Exit code 1: a case failed; 3: the time limit was reached.
+    command again to resume a sweep.
 
     `--suite kernels` writes a record kernels.jsonl, a plot kernels.png and a page kernels.md to OUT.  It takes minutes;
     no other program should run at the same time.

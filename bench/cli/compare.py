@@ -10,7 +10,7 @@ import click
 from temporal_zoo._support import terminal
 
 
-@click.command()
+@click.command(short_help="Compares two records of `zoo bench`, with intervals.")
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @click.option("--other-machine", is_flag=True, help="Compare records from different machines too.")

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from bench.plan.plan import Plan
 
 
-@click.command()
+@click.command(
+    short_help="Plans which mixers fit on a GPU, and at how many frames.",
+    epilog="Exit code 1: nothing fits, or a measured peak differs from its plan by more than 10 %.",
+)
 @click.option("--gpu", default="a100-40gb", show_default=True,
               help="Name such as a100-80gb or h200, memory such as 24GiB, or cpu:16GiB.")  # fmt: skip
 @click.option("--layers", default="attn,flash,bimamba", show_default=True, help="Mixers, separated by commas.")

@@ -10,7 +10,7 @@ import click
 from temporal_zoo._support.files import write_text
 
 
-@click.command()
+@click.command(short_help="Writes tables and pages of a record of `zoo bench`.")
 @click.argument("path", type=click.Path(path_type=Path), default=Path("runs/bench"))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for the page and the plots.  [default: the folder of the record]")  # fmt: skip

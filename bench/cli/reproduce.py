@@ -13,7 +13,10 @@ from temporal_zoo._support import terminal
 from temporal_zoo._support.files import write_text
 
 
-@click.command()
+@click.command(
+    short_help="Compares sizes and memory of the paper with our counts.",
+    epilog="Exit code 1: a number of parameters differs from the paper.",
+)
 @click.argument("paper", type=click.Choice((ARXIV,)))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/reproduce"),
               show_default=True, help="Folder for the page, the plot and the numbers.")  # fmt: skip

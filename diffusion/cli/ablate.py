@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
 
 
-@click.command()
+@click.command(
+    short_help="Trains the cells of an ablation and compares them.", epilog="Exit code 1: a training failed."
+)
 @click.argument("name", required=False)
 @click.option("--list", "as_list", is_flag=True, help="List the ablations, each with what it asks.")
 @click.option("--scale", default="toy", show_default=True, help="toy: minutes on two cores; paper: as published.")

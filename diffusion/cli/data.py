@@ -27,14 +27,14 @@ SHOWN = 10  # number of bad files and notes to print; bad_files.txt has all of t
 
 @click.group()
 def data() -> None:
-    """Inspect videos, decode them for training, show clips."""
+    """Inspects videos, decodes them for training, shows clips."""
 
 
 @data.command()
 @click.argument("source", metavar="PATH")
 @click.option("--size", default=32, show_default=True, help="Height and width of the training clips in pixels.")
 def inspect(source: str, size: int) -> None:
-    """Report the videos in PATH and the clips that can be cut from them.
+    """Reports the videos in PATH and the clips that can be cut from them.
 
     Decodes up to 50 files, spread over the source, to their end, because headers can be wrong.
     """
@@ -65,7 +65,7 @@ def inspect(source: str, size: int) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Cache folder [default: the one that `zoo train` reads].")
 @click.option("--strict", is_flag=True, help="Stop at the first file that cannot be decoded or loses frames.")
 def build(source: str, size: int, out: Path | None, strict: bool) -> None:
-    """Decode the videos in PATH for training at this size.
+    """Decodes the videos in PATH for training at this size.
 
     If the command is interrupted, run it again to resume.  It leaves out files that cannot be decoded and lists them in
     bad_files.txt, together with files that lost frames or look different in a viewer.
@@ -110,7 +110,7 @@ def build(source: str, size: int, out: Path | None, strict: bool) -> None:
     help="File stem.",
 )
 def preview(source: str, frames: int, stride: int, size: int, count: int, split: Split, out: Path) -> None:
-    """Write a picture and a gif of clips as training sees them.
+    """Writes a picture and a gif of clips as training sees them.
 
     SOURCE is a path or a built-in source: builtin:mazes or builtin:doom.
     """

@@ -41,7 +41,7 @@ def _show(steps: Iterator[Progress], console: Console) -> None:
                 last_line = now
 
 
-@click.command()
+@click.command(short_help="Compares generated clips with real ones: FVD and others.")
 @click.argument("fake", metavar="RUN_OR_FOLDER")
 @click.option("--real", help="Real videos: a file, a folder or a built-in source.  [default: the data of the run]")
 @click.option(
@@ -103,7 +103,7 @@ def _show(steps: Iterator[Progress], console: Console) -> None:
 def evaluate(
     fake, real, preset, count, frames, split, seed, network, chosen, sampler, steps, out, device, meta_test
 ) -> None:
-    """Compare generated clips with real ones by FVD and other measures.
+    """Compares generated clips with real ones by FVD and other measures.
 
     RUN_OR_FOLDER is the folder of a run, a checkpoint or builtin:doom, from which the command first draws clips; or a
     folder of videos, which needs no model.  Writes a picture and a record.  Run the command again to resume.

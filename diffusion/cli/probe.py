@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
 
 
-@click.command()
+@click.command(
+    short_help="Trains mixers on a small task and compares them with bounds.",
+    epilog="Exit code 1: a mixer has an error below the best possible one; the mixer or the probe is wrong.",
+)
 @click.argument("name", required=False)
 @click.option("--list", "as_list", is_flag=True, help="List the probes and what makes each of them harder.")
 @click.option("--mixers", default="all", show_default=True, help="Mixers, separated by commas; options after colons.")

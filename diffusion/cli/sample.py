@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST_CLIPS = 1_000_000
 
 
-@click.command()
+@click.command(short_help="Samples clips from a trained model: mp4, gif, contact sheet.")
 @click.argument("run", metavar="RUN")
 @click.option(
     "--count", type=click.IntRange(min=1, max=MOST_CLIPS), default=8, show_default=True, help="Clips to sample."

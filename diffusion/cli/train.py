@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffusion.training.trainer import StepRecord
 
 
-@click.command()
+@click.command(short_help="Trains a video diffusion model with any mixer, or resumes it.")
 @click.option(
     "--mixer",
     help="Mixer of each slot: bimamba, flash:heads=4, bimamba+flash@mid.  [default: the preset's]",

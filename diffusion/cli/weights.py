@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Prints the path of the I3D weights for FVD, or installs them.")
 @click.argument("name", type=click.Choice(["i3d"]))
 @click.option(
     "--from",
@@ -16,7 +16,7 @@ import click
     help="The source package of the carrier, the checkpoint in it, or converted weights.",
 )
 def weights(name: str, source: Path | None) -> None:
-    """Print the path of the weights of I3D; with --from, convert them into the user's cache first.
+    """Prints the path of the weights of I3D; with --from, converts them into the user's cache first.
 
     The command downloads nothing, executes no pickle, and rejects a file with another sha256.
     """

@@ -1,1 +1,1 @@
-"""The `zoo` command: `main` finds the commands, and each is one file here, in `diffusion.cli` or `bench.cli`."""
+"""The `zoo` command: `main` loads the commands; each is one file here, in `diffusion.cli` or in `bench.cli`."""

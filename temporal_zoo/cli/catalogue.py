@@ -1,26 +1,27 @@
-"""Mixers and the backends of ops as plain rows (numbers, strings, lists), for the command line and for the docs."""
+"""Facts about mixers and backends as plain values (numbers, strings, lists), for the commands and for the docs."""
 
 from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from temporal_zoo.config import describe, to_text
 from temporal_zoo.registry import build, get, names
 from temporal_zoo.spec import MixerSpec
 
-# Sizes are told for this width of frames.
+# The width at which parameters are counted.
 DIM = 64
 
 
 def mixers() -> list[dict[str, Any]]:
-    """One row per mixer, by name; a mixer that cannot be loaded has an `error` and nothing else to say."""
+    """One row per mixer, sorted by name.  A mixer that cannot be loaded has only `name` and `error`."""
     return [_row(name) for name in names()]
 
 
 def mixer(text: str) -> dict[str, Any]:
-    """All there is to know of the mixer that a spec names, with the spec's options.
+    """All facts about the mixer of a spec, with the spec's options.
 
     Raises:
         UnknownMixer, ConfigError: see `temporal_zoo.build`.
@@ -54,7 +55,7 @@ def mixer(text: str) -> dict[str, Any]:
 
 
 def specs(text: str) -> list[str]:
-    """What to check when a mixer is named: the default and the mixer's examples; a text with options just itself.
+    """The specs that `zoo check` runs for a text: the mixer's default and examples, or only a text that has options.
 
     Raises:
         UnknownMixer, ConfigError: see `temporal_zoo.build`.
@@ -72,18 +73,18 @@ def backends() -> list[dict[str, Any]]:
         {
             "op": name,
             "backend": backend,
-            "place": place,
+            "position": position,
             "package": op.package(backend),
             "confirmed": {device: op.confirmed(backend, device) for device in ("cpu", "cuda")},
             "summary": _first_line(import_module(f"{op.__module__}.{backend}")),
         }
         for name, op in sorted(ops().items())
-        for place, backend in enumerate(op.tried("cpu"), start=1)
+        for position, backend in enumerate(op.tried("cpu"), start=1)
     ]
 
 
 def devices() -> list[str]:
-    """The kinds of device that this machine has: "cpu", and "cuda" where there is one."""
+    """The types of device of this machine: "cpu", and "cuda" if torch can use one."""
     import torch
 
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -93,7 +94,7 @@ def _row(name: str) -> dict[str, Any]:
     try:
         entry = get(name)
         built = build(name, DIM)
-    except Exception as error:  # one broken plug-in must not hide the others
+    except Exception as error:  # the list must show the other mixers
         return {"name": name, "error": f"{type(error).__name__}: {error}"}
     return {
         "name": name,
@@ -107,7 +108,7 @@ def _row(name: str) -> dict[str, Any]:
 
 
 def _backends_that_run(spec: MixerSpec, device: str) -> dict[str, str]:
-    """Op -> the backend that a small forward pass runs, or why none can."""
+    """Op -> the backends that a small forward pass runs; "error" -> why no backend can run."""
     import torch
 
     from temporal_zoo.ops import BackendError, tracing
@@ -117,8 +118,8 @@ def _backends_that_run(spec: MixerSpec, device: str) -> dict[str, str]:
             build(spec, DIM).to(device)(torch.zeros(2, 16, DIM, device=device))
         except BackendError as error:
             return {"error": str(error)}
-    return {op: ", ".join(sorted(used)) for op, used in sorted(ran.items())}
+    return {op: ", ".join(sorted(names)) for op, names in sorted(ran.items())}
 
 
-def _first_line(thing: Any) -> str:
-    return inspect.cleandoc(thing.__doc__ or "").partition("\n")[0]
+def _first_line(module: ModuleType) -> str:
+    return inspect.cleandoc(module.__doc__ or "").partition("\n")[0]

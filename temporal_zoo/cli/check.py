@@ -1,4 +1,4 @@
-"""`zoo check`: the mixer contract."""
+"""`zoo check`: runs the contract of mixers."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-@click.command()
+@click.command(
+    short_help="Runs the contract over mixers and their example options.", epilog="Exit code 1: a check failed."
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def check(names: tuple[str, ...]) -> None:
-    """Run the mixer contract over mixers and their example options (all mixers when none is named).
+    """Runs the contract over mixers and their example options; without NAME, over all mixers.
 
-    NAME may carry options, such as bimamba:state=32; then only these are checked.  The exit code is 1 if a check fails.
+    NAME may contain options, such as bimamba:state=32; then only these options are checked.
     """
     from temporal_zoo import registry
     from temporal_zoo.cli import catalogue
 
-    # All questions are read before the first answer: a misspelt last name must not cost the time of the others.
+    # Parses all names first, because the checks take minutes.
     specs = [spec for name in names or registry.names() for spec in catalogue.specs(name)]
     console = terminal.output()
     with terminal.progress() as progress:
         task = progress.add_task("", total=None)
-        verdicts = [_check_one(spec, console, progress, task) for spec in specs]
-    if not all(verdicts):
+        passed = [_check_one(spec, console, progress, task) for spec in specs]
+    if not all(passed):
         raise click.exceptions.Exit(1)
 
 
 def _check_one(spec: str, console: Console, progress: Progress, task: TaskID) -> bool:
+    """Runs and prints the checks of one spec; returns whether all passed."""
     from temporal_zoo.cli.catalogue import DIM
     from temporal_zoo.contract import CHECKS, outcomes
     from temporal_zoo.registry import build
@@ -42,7 +45,7 @@ def _check_one(spec: str, console: Console, progress: Progress, task: TaskID) ->
     failures = []
     try:
         build(spec, DIM)
-    except Exception as error:  # a stranger's constructor; without a mixer every check would only repeat this
+    except Exception as error:  # a mixer of another project may raise any error; every check would repeat it
         outcome, failures = "cannot be built", [(type(error).__name__, str(error))]
     else:
         for name, failure in outcomes(lambda: build(spec, DIM)):

@@ -1,4 +1,4 @@
-"""`zoo doctor`: what works on this machine, and exactly why the rest does not."""
+"""`zoo doctor`: reports what works on this machine, and why the rest does not."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@click.command()
+@click.command(
+    short_help="Reports what works on this machine, and why the rest does not.",
+    epilog="Exit code 1: with --strict, something is broken.",
+)
 @as_json
-@click.option("--strict", is_flag=True, help="Exit with 1 when something is broken.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 if something is broken.")
 def doctor(as_json: bool, strict: bool) -> None:
-    """Say what works on this machine, and exactly why the rest does not.
+    """Reports which optional packages and backends work on this machine, and why the others do not.
 
-    May take a minute: every optional package is imported and every backend of every op tried, in processes of their
-    own.
+    The command imports every optional package and runs every backend of every op, in subprocesses.  This may take a
+    minute.
     """
-    from temporal_zoo.cli.examine import examine
+    from temporal_zoo.cli.doctor_report import build_report
 
     with terminal.progress() as progress:
         progress.add_task("trying packages and backends", total=None)
-        report = examine()
+        report = build_report()
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
@@ -49,9 +52,9 @@ def _print_report(report: dict[str, Any]) -> None:
     for row in report["packages"]:
         if row["fix"]:
             console.print(f"to get {row['package']}: {row['fix']}", markup=False, highlight=False, soft_wrap=True)
-    backends = terminal.table("op", "backend", "device", "runs", "auto", "differs by", "confirmed by", "why not")
+    backends = terminal.table("op", "backend", "device", "runs", "auto", "error", "confirmed by", "why not")
     for row in report["backends"]:
-        example = f"{row['dtype']}{'' if row['padded'] else ', no padding'}" if row["runs"] else "no"
+        runs = f"{row['dtype']}{'' if row['padded'] else ', no padding'}" if row["runs"] else "no"
         error = "" if row["error"] is None else f"{row['error']:.0e}"
         why = _first_line(row["failure"] or "; ".join(row["reasons"]))
         confirmed = (row["confirmed"] or "nothing yet").rpartition("/")[-1]
@@ -59,17 +62,20 @@ def _print_report(report: dict[str, Any]) -> None:
             row["op"],
             row["backend"],
             row["device"],
-            example,
-            "takes" if row["auto"] else "",
+            runs,
+            "yes" if row["auto"] else "",
             error,
             confirmed,
             why,
         )
         backends.add_row(*cells, style=_style(row["failure"] is not None))
     console.print(backends)
-    console.print("Differences are from the float64 reference, in values and gradients, relative to the largest entry.")
-    console.print("A backend is confirmed by torch (its own operators), by our tests on CPUs, or by a record of a GPU.")
-    console.print("`auto` takes one that nothing has confirmed only where no confirmed one but the reference can run.")
+    console.print(
+        "error: largest difference from the float64 reference in values and gradients, relative to its maximum."
+    )
+    console.print("confirmed by: torch (an operator of torch), our tests on CPUs, or a record of a GPU.")
+    console.print("auto: the backend that runs by default.  A backend without confirmation is the default only if the")
+    console.print("reference is the only confirmed backend that can run.")
     for line in report["not_tried"]:
         console.print(f"not tried: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     for line in report["broken"]:
@@ -95,8 +101,8 @@ def _machine_grid(environment: dict[str, Any]) -> Table:
     grid.add_row("python", software["python"])
     grid.add_row("torch", f"{software['torch']}{cuda}, {environment['threads']['torch']} threads")
     for device in environment["devices"]:
-        told = f"{device['name']}, capability {device['capability']}, {_gib(device['memory_bytes'])}"
-        grid.add_row("CUDA device", told)
+        facts = f"{device['name']}, capability {device['capability']}, {_gib(device['memory_bytes'])}"
+        grid.add_row("CUDA device", facts)
     if not environment["devices"]:
         grid.add_row("CUDA device", "none")
     for name, value in environment["settings"].items():

@@ -1,24 +1,23 @@
-"""`zoo info`: all about one mixer."""
+"""`zoo info`: shows one mixer."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import click
 
 from temporal_zoo._support import terminal
 from temporal_zoo._support.options import as_json
 
-if TYPE_CHECKING:
-    pass
 
-
-@click.command()
+@click.command(short_help="Shows one mixer: equation, options, size, backends.")
 @click.argument("name")
 @as_json
 def info(name: str, as_json: bool) -> None:
-    """Tell all about one mixer.  NAME may carry options, such as bimamba:state=32."""
+    """Shows one mixer: its equation, options, size, backends and flavours.
+
+    NAME may contain options, such as bimamba:state=32.
+    """
     from temporal_zoo.cli import catalogue
 
     facts = catalogue.mixer(name)
@@ -31,15 +30,15 @@ def info(name: str, as_json: bool) -> None:
     grid.add_row("paper", facts["paper"])
     grid.add_row("growth in frames T", f"time {facts['time']}, memory {facts['memory']} (declared)")
     grid.add_row("causal", terminal.yes_no(facts["causal"]))
-    grid.add_row("notices frame order", terminal.yes_no(not facts["order_blind"]))
-    grid.add_row("in chunks", _passes(facts["passes"]))
+    grid.add_row("depends on frame order", terminal.yes_no(not facts["order_blind"]))
+    grid.add_row("runs in chunks", _passes(facts["passes"]))
     grid.add_row(f"parameters at dim {facts['dim']}", f"{facts['parameters']:,}")
     for device, backends in facts["backends"].items():
-        told = ", ".join(f"{op}: {backend}" for op, backend in backends.items()) or "calls no op"
-        grid.add_row(f"backends on {device} here", told)
+        text = ", ".join(f"{op}: {backend}" for op, backend in backends.items()) or "calls no op"
+        grid.add_row(f"backends on this {device}", text)
     grid.add_row("class", facts["home"])
     console.print(grid)
-    table = terminal.table("option", "type", "default", "here", "what it is")
+    table = terminal.table("option", "type", "default", "value", "meaning")
     for option in facts["options"]:
         changed = option["value"] if option["value"] != option["default"] else ""
         table.add_row(option["name"], option["type"], option["default"], changed, option["doc"])
@@ -53,4 +52,4 @@ def info(name: str, as_json: bool) -> None:
 def _passes(passes: list[bool]) -> str:
     if not passes:
         return "no"
-    return "yes, in time order" + (" and once more against it" if len(passes) > 1 else "")
+    return "yes, in time order" + (", then in reverse order" if len(passes) > 1 else "")

@@ -1,23 +1,19 @@
-"""`zoo list`: all mixers, and how their cost grows."""
+"""`zoo list`: lists all mixers."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import click
 
 from temporal_zoo._support import terminal
 from temporal_zoo._support.options import as_json
 
-if TYPE_CHECKING:
-    pass
 
-
-@click.command()
+@click.command(short_help="Lists all mixers and how their cost grows with the frames.")
 @as_json
 def list_mixers(as_json: bool) -> None:
-    """List all mixers: what they are and how their time and memory grow with the number of frames T."""
+    """Lists all mixers, with the growth of their time and memory in the number of frames T."""
     from temporal_zoo.cli import catalogue
 
     rows = catalogue.mixers()

@@ -1,14 +1,22 @@
-"""The `zoo` command: a group whose commands are entry points of the group `temporal_zoo.commands`, loaded when needed.
+"""The `zoo` command: a group that loads its commands from the entry points of the group `temporal_zoo.commands`.
 
-Results go to stdout, talk to stderr.  Exit codes: 0 done, 1 some case failed, 2 asked wrongly, 141 the reader of a pipe
-has left.  Errors that a user can mend become one message, here and nowhere else; any other exception is a bug of ours
-and keeps its traceback.
+Commands write results to standard output, and messages to standard error.  This module alone turns errors that a user
+can correct into one message; every other exception is a bug of this project and keeps its traceback.
+
+Exit codes, which docs/commands.md lists for users (the `epilog` of a command has its own meanings of 1 and 3):
+
+    0    the command did what the user asked
+    1    a result is negative, such as a failed check; or a bug, with a traceback
+    2    the command cannot do what the user asked, with one message
+    3    a time limit was reached, and work is left
+    128 + n  signal n stopped the command: 130 is Ctrl-C, 143 `kill`, 141 a closed pipe as in `zoo list | head`
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,40 +29,39 @@ import click
 
 from temporal_zoo import __version__
 from temporal_zoo._support import terminal
+from temporal_zoo._support.signals import exit_code
 from temporal_zoo.config import nearest
 from temporal_zoo.errors import InvalidInput, UserError
 
 GROUP = "temporal_zoo.commands"
 ROOT = Path(__file__).parents[2]
-# Import names that other packages use too; ours carry a mark.
+# Import names that other projects use too; our packages define TEMPORAL_ZOO.
 SHARED_NAMES = ("bench", "diffusion")
-
-
-# What to do about a file that cannot be read or written, after the system's own words.
+# What a user can do about an OSError.  The message has the text of the system first.
 REMEDIES = {
     errno.ENOSPC: "free some space, or choose another folder",
     errno.EDQUOT: "free some space, or choose another folder",
     errno.EFBIG: "the system limits the size of files here (ulimit -f)",
-    errno.EACCES: "choose another place, or change its permissions",
-    errno.EPERM: "choose another place, or change its permissions",
+    errno.EACCES: "choose another folder, or change its permissions",
+    errno.EPERM: "choose another folder, or change its permissions",
     errno.EROFS: "choose a folder on another file system",
-    errno.EISDIR: "a file is needed here",
-    errno.ENOTDIR: "a part of this path is a file where a folder is needed",
-    errno.EEXIST: "a file of this name is in the way; choose another name",
+    errno.EISDIR: "this must be a file",
+    errno.ENOTDIR: "a part of this path is a file, and it must be a folder",
+    errno.EEXIST: "a file has this name; choose another name",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "the system limits the number of open files (ulimit -n)",
-    errno.EIO: "the disk or the writer of this format reports a failure; choose another folder",
+    errno.EIO: "the disk or the encoder of this format failed; choose another folder",
 }
 
 
 class Refusal(click.ClickException):
-    """One clear message and exit code 2: what was asked cannot be done as asked."""
+    """The command cannot do what the user asked: one message and exit code 2."""
 
     exit_code = 2
 
 
 class Commands(click.Group):
-    """A group that finds its commands by entry point; one that cannot be loaded is listed with the reason."""
+    """A group of commands from entry points.  It lists a command that cannot be loaded with the reason."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_points())
@@ -65,7 +72,7 @@ class Commands(click.Group):
             return None
         try:
             return _load(points)
-        except Exception as error:  # a command of another package may fail in any way, and must not break the rest
+        except Exception as error:  # a command of another project may raise any error; the others must still work
             return _unavailable(name, error)
 
     def resolve_command(
@@ -73,14 +80,12 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in _points() and not name.startswith("-"):
-            ctx.fail(
-                f"there is no command {name!r}{nearest(name, _points())}; there are {', '.join(sorted(_points()))}"
-            )
+            ctx.fail(f"unknown command {name!r}{nearest(name, _points())}; choose from {', '.join(sorted(_points()))}")
         return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         terminal.prepare()
-        with _explained():  # `zoo --help` writes here
+        with _explained():  # `zoo --help` prints here
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> object:
@@ -91,11 +96,11 @@ class Commands(click.Group):
 @click.group(cls=Commands)
 @click.version_option(__version__, prog_name="temporal-zoo")
 def zoo() -> None:
-    """Temporal mixers for video diffusion: look at them, check them, train with them, measure them."""
+    """Temporal mixers for video diffusion: lists, checks, trains and measures them."""
 
 
 def explain(error: Exception) -> str | None:
-    """What to tell a user about an error that they can mend, or None when it is a bug and deserves its traceback."""
+    """The message for an error that a user can correct; None for a bug, which keeps its traceback."""
     if isinstance(error, click.ClickException):
         return None
     if isinstance(error, ModuleNotFoundError):
@@ -108,14 +113,17 @@ def explain(error: Exception) -> str | None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turns errors that a user can mend into a `Refusal`."""
+    """Turns errors that a user can correct into a `Refusal`, and Ctrl-C into its exit code."""
     try:
         yield
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        raise click.exceptions.Exit(exit_code(signal.SIGINT)) from None
     except Exception as error:
         if (message := explain(error)) is not None:
             raise Refusal(message) from error
         if isinstance(error, (EOFError, BrokenPipeError)):
-            # click takes both for a user who has left, and would end without a word.
+            # click would treat both as an interrupt by the user, and would print no message.
             raise RuntimeError(f"unexpected {type(error).__name__}: {error}") from error
         raise
 
@@ -130,51 +138,51 @@ def _missing(module: str) -> str | None:
 
 @cache
 def _points() -> dict[str, list[EntryPoint]]:
-    """Command -> its entry points: one, or several when packages clash."""
-    found: dict[str, list[EntryPoint]] = {}
+    """Command -> its entry points: several when several projects define the command."""
+    points: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
-        if point.value not in [other.value for other in found.setdefault(point.name, [])]:
-            found[point.name].append(point)
-    return found
+        if point.value not in [other.value for other in points.setdefault(point.name, [])]:
+            points[point.name].append(point)
+    return points
 
 
 def _load(points: list[EntryPoint]) -> click.Command:
     if len(points) > 1:
-        raise InvalidInput(f"several packages ship this command: {', '.join(point.value for point in points)}")
+        raise InvalidInput(f"several packages define this command: {', '.join(point.value for point in points)}")
     package = points[0].module.partition(".")[0]
     if package in SHARED_NAMES:
         check_ours(package)
     command = points[0].load()
     if not isinstance(command, click.Command):
-        raise TypeError(f"{points[0].value} is no click command")
+        raise TypeError(f"{points[0].value} is not a click command")
     return command
 
 
 def check_ours(name: str) -> None:
-    """Checks that the package which Python finds under a name that others use as well is ours.
+    """Checks that Python imports our package under a name that other projects use too.
 
     Raises:
-        ImportError: another package was found first; the message says where it is and how that usually comes about.
+        ImportError: Python imports another package; the message has its path and the usual causes.
     """
-    found = import_module(name)
-    if getattr(found, "TEMPORAL_ZOO", False) is True:
+    package = import_module(name)
+    if getattr(package, "TEMPORAL_ZOO", False) is True:
         return
-    place = found.__file__ or ", ".join(found.__path__)
+    path = package.__file__ or ", ".join(package.__path__)
     raise ImportError(
-        f"another package named {name!r} was found first\n"
-        f"  found: {place}\n"
-        f"  ours:  {ROOT / name / '__init__.py'}\n"
-        "This usually has one of three reasons:\n"
-        f"  1. Python was started by `python -m` or `python -c` in a folder that holds a {name!r} of its own, as some\n"
-        "     research checkouts do: use the `zoo` command, or `python -P`;\n"
+        f"Python imports another package named {name!r}\n"
+        f"  imported: {path}\n"
+        f"  ours:     {ROOT / name / '__init__.py'}\n"
+        "The usual causes are:\n"
+        f"  1. `python -m` or `python -c` ran in a folder that contains another {name!r}, as some research checkouts\n"
+        "     do: use the `zoo` command, or `python -P`;\n"
         "  2. PYTHONPATH names such a folder: unset it;\n"
         f"  3. another distribution installed its {name!r}, perhaps over ours: uninstall it and install temporal-zoo\n"
-        "     again, or give each an environment of its own."
+        "     again, or use one environment for each."
     )
 
 
 def _unavailable(name: str, error: Exception) -> click.Command:
-    """A stand-in for a command that could not be loaded: says why, whatever it is asked."""
+    """Stands in for a command that cannot be loaded; with any arguments it prints the reason."""
     reason = str(error) or type(error).__name__
 
     def refuse() -> None:
@@ -185,7 +193,7 @@ def _unavailable(name: str, error: Exception) -> click.Command:
 
 class _Unavailable(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return []  # any arguments, --help included, get the reason
+        return []  # accepts all arguments, also --help
 
 
 if __name__ == "__main__":

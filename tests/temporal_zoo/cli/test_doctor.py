@@ -1,15 +1,13 @@
-"""The doctor: packages that are missing, broken, unusable or deadly, backends that fail, a report that survives all."""
+"""`zoo doctor`: packages that are missing, broken, unusable or crash, and backends that fail."""
 
 import json
-import tomllib
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from temporal_zoo._support.packages import OPTIONAL, TRIED, Package, install_command, not_tried
-from temporal_zoo.cli import examine as doctor
-from temporal_zoo.cli.examine import examine
+from temporal_zoo._support.packages import OPTIONAL, Package, not_tried
+from temporal_zoo.cli import doctor_report
+from temporal_zoo.cli.doctor_report import build_report
 from temporal_zoo.cli.main import zoo
 from temporal_zoo.ops import agreement, ops
 
@@ -18,43 +16,43 @@ CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 
 @pytest.fixture(scope="module")
 def report():
-    """The true report of this machine."""
-    return examine()
+    """The report of this machine."""
+    return build_report()
 
 
-def test_torch_and_every_backend_are_well(report):
+def test_torch_and_every_backend_work(report):
     assert "error" not in report["environment"]
     assert [row["failure"] for row in report["backends"] if row["failure"]] == []
 
 
-def test_every_package_is_there_with_a_reason_unless_it_works(report):
+def test_every_package_has_a_row_with_a_reason_unless_it_works(report):
     assert [row["package"] for row in report["packages"]] == [package.module for package in OPTIONAL]
     for row in report["packages"]:
         assert row["state"] in ("works", "missing", "broken", "unusable")
         assert (row["reason"] is None) == (row["state"] == "works")
 
 
-def test_every_backend_is_there_and_those_that_run_agree_with_the_reference(report):
+def test_every_backend_has_a_row_and_agrees_with_the_reference_if_it_runs(report):
     assert {(row["op"], row["backend"]) for row in report["backends"]} == {
         (name, backend) for name, op in ops().items() for backend in op.backends
     }
     for row in report["backends"]:
         assert row["runs"] is (row["reasons"] == []) is bool(row["agrees"]), row
     for name in ops():
-        taken = [
+        defaults = [
             row["backend"] for row in report["backends"] if row["op"] == name and row["device"] == "cpu" and row["auto"]
         ]
-        assert len(taken) == 1
+        assert len(defaults) == 1
 
 
-def test_a_backend_that_computes_something_else_is_found(monkeypatch):
+def test_a_backend_with_wrong_results_does_not_agree(monkeypatch):
     import temporal_zoo.ops.causal_conv.torch as backend
 
     run = backend.run
     monkeypatch.setattr(backend, "run", lambda *args, **kwargs: [1.01 * y for y in run(*args, **kwargs)])
-    found = agreement.try_backend("causal_conv", "torch", "cpu")
-    assert found["agrees"] is False
-    assert 0.005 < found["error"] < 0.02
+    result = agreement.try_backend("causal_conv", "torch", "cpu")
+    assert result["agrees"] is False
+    assert 0.005 < result["error"] < 0.02
 
 
 def toy(module, **facts):
@@ -63,7 +61,7 @@ def toy(module, **facts):
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """Toy packages in all states."""
+    """Small packages in all states."""
     for name, source in {
         "toy_fine": "print('hello')",
         "toy_link": "raise ImportError('undefined symbol: c10')",
@@ -89,25 +87,27 @@ def site(tmp_path, monkeypatch):
         (toy("no_such_package", needs_cuda=True), "missing", "not installed; it needs a CUDA device", None),
     ],
 )
-def test_packages_are_told_apart(site, monkeypatch, package, state, reason, fix):
+def test_the_state_of_a_package_has_a_reason_and_a_fix(site, monkeypatch, package, state, reason, fix):
     if "sleep" in package.probe:
-        monkeypatch.setattr(doctor, "SECONDS_PER_PROBE", 1)
-    row = doctor._package(package, [], False, "2.13.0")
+        monkeypatch.setattr(doctor_report, "SECONDS_PER_PROBE", 1)
+    row = doctor_report._package(package, [], False, "2.13.0")
     assert row["state"] == state
     assert row["reason"] is None if reason is None else reason in row["reason"]
     assert row["fix"] is None if fix is None else fix in row["fix"]
 
 
-def test_a_package_none_of_whose_backends_runs_is_unusable(site):
+def test_a_package_without_a_backend_that_runs_is_unusable(site):
     backend = {"op": "attention", "backend": "fast", "package": "toy_fine", "runs": False, "reasons": ["float16 only"]}
-    row = doctor._package(toy("toy_fine"), [backend], False, "2.13.0")
+    row = doctor_report._package(toy("toy_fine"), [backend], False, "2.13.0")
     assert (row["state"], row["reason"]) == ("unusable", "float16 only")
-    row = doctor._package(toy("toy_fine"), [backend, backend | {"backend": "other", "runs": True}], False, "2.13.0")
+    row = doctor_report._package(
+        toy("toy_fine"), [backend, backend | {"backend": "other", "runs": True}], False, "2.13.0"
+    )
     assert (row["state"], row["backends"]) == ("works", ["attention/other"])
 
 
-# Stands in for the loop over true backends: the second one kills its process, the third raises, the fourth disagrees.
-DEADLY = f"""
+# Replaces the loop over the backends: the second one crashes, the third raises an error, the fourth disagrees.
+CRASHING_TRIALS = f"""
 import json, os, signal
 answer = {{"dtype": "float32", "padded": True, "reasons": [], "error": 0.0, "agrees": True, "package": None}}
 for backend in ("first", "crash", "raises", "wrong", "reference"):
@@ -122,14 +122,14 @@ for backend in ("first", "crash", "raises", "wrong", "reference"):
     elif backend == "wrong":
         print(json.dumps({{"result": answer | {{"error": 0.5, "agrees": False}}}}), flush=True)
     else:
-        print("some package talks")
+        print("a package prints a line")
         print(json.dumps({{"result": answer}}), flush=True)
 """
 
 
-def test_a_backend_that_kills_its_process_does_not_kill_the_report(monkeypatch):
-    monkeypatch.setattr(doctor, "_TRIALS", DEADLY)
-    rows = {row["backend"]: row for row in doctor._backends()}
+def test_the_report_continues_after_a_backend_that_crashes(monkeypatch):
+    monkeypatch.setattr(doctor_report, "_TRIALS", CRASHING_TRIALS)
+    rows = {row["backend"]: row for row in doctor_report._backends()}
     assert {name: row["failure"] for name, row in rows.items()} == {
         "first": None,
         "crash": "crashed (SIGSEGV)",
@@ -140,17 +140,17 @@ def test_a_backend_that_kills_its_process_does_not_kill_the_report(monkeypatch):
     assert [name for name, row in rows.items() if row["auto"]] == ["first"]
 
 
-def test_ops_that_cannot_be_imported_are_one_row(monkeypatch):
-    monkeypatch.setattr(doctor, "_TRIALS", "import no_such_module")
-    (row,) = doctor._backends()
+def test_ops_that_cannot_be_imported_give_one_row(monkeypatch):
+    monkeypatch.setattr(doctor_report, "_TRIALS", "import no_such_module")
+    (row,) = doctor_report._backends()
     assert row["failure"] == "ModuleNotFoundError: No module named 'no_such_module'"
 
 
-def test_a_torch_that_cannot_be_imported_is_told_and_the_machine_still_is(monkeypatch):
-    monkeypatch.setattr(doctor, "_ENVIRONMENT", "raise OSError('libtorch.so: no such file')")
-    told = doctor._environment()
-    assert told["error"] == "OSError: libtorch.so: no such file"
-    assert told["machine"]["cores"] >= 1
+def test_without_torch_the_report_has_the_error_and_the_machine(monkeypatch):
+    monkeypatch.setattr(doctor_report, "_ENVIRONMENT", "raise OSError('libtorch.so: no such file')")
+    facts = doctor_report._environment()
+    assert facts["error"] == "OSError: libtorch.so: no such file"
+    assert facts["machine"]["cores"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -163,41 +163,31 @@ def test_a_torch_that_cannot_be_imported_is_told_and_the_machine_still_is(monkey
         ({}, []),
     ],
 )
-def test_versions_that_were_never_tried_are_named(report, monkeypatch, software, lines):
-    found = not_tried(software)
-    assert len(found) == len(lines)
-    assert all(line.startswith(start) for line, start in zip(found, lines, strict=True))
-    monkeypatch.setattr(doctor, "examine", lambda: report | {"not_tried": found})
+def test_versions_without_a_test_run_are_named(report, monkeypatch, software, lines):
+    names = not_tried(software)
+    assert len(names) == len(lines)
+    assert all(line.startswith(start) for line, start in zip(names, lines, strict=True))
+    monkeypatch.setattr(doctor_report, "build_report", lambda: report | {"not_tried": names})
     text = CliRunner().invoke(zoo, ["doctor"]).stdout
-    assert [line for line in text.splitlines() if line.startswith("not tried")] == [f"not tried: {x}" for x in found]
+    assert [line for line in text.splitlines() if line.startswith("not tried")] == [f"not tried: {x}" for x in names]
 
 
-def test_what_is_promised_was_tried():
-    """The bounds and classifiers of pyproject.toml begin where the tried versions do."""
-    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
-    named = {line.rpartition(" :: ")[2] for line in project["classifiers"] if "Python" in line}
-    assert named == set(TRIED["python"])
-    assert project["requires-python"] == f">={TRIED['python'][0]}"
-    assert f"torch>={TRIED['torch'][0]}" in project["dependencies"]
-    assert any(line.startswith(f"triton>={TRIED['triton'][0]};") for line in project["optional-dependencies"]["test"])
-
-
-def test_children_look_for_modules_where_this_process_does(site):
-    assert doctor._python("import toy_fine", 30).stdout == "hello\n"
+def test_a_subprocess_has_the_module_search_path_of_this_process(site):
+    assert doctor_report._python("import toy_fine", 30).stdout == "hello\n"
 
 
 @pytest.mark.parametrize(("strict", "broken", "code"), [(False, True, 0), (True, True, 1), (True, False, 0)])
-def test_strict_ends_with_one_only_when_something_is_broken(report, monkeypatch, strict, broken, code):
-    told = report | {"broken": ["flash_attn: undefined symbol"] if broken else []}
-    monkeypatch.setattr(doctor, "examine", lambda: told)
+def test_only_strict_gives_exit_code_1_when_something_is_broken(report, monkeypatch, strict, broken, code):
+    broken_report = report | {"broken": ["flash_attn: undefined symbol"] if broken else []}
+    monkeypatch.setattr(doctor_report, "build_report", lambda: broken_report)
     result = CliRunner().invoke(zoo, ["doctor", *(["--strict"] if strict else [])])
     assert result.exit_code == code
     assert ("broken: flash_attn: undefined symbol" in result.stdout) is broken
     assert ("Nothing is broken." in result.stdout) is not broken
 
 
-def test_the_report_reads_as_tables_and_as_json(report, monkeypatch):
-    monkeypatch.setattr(doctor, "examine", lambda: report)
+def test_the_tables_and_the_json_show_every_row(report, monkeypatch):
+    monkeypatch.setattr(doctor_report, "build_report", lambda: report)
     text = CliRunner().invoke(zoo, ["doctor"]).stdout
     for row in report["packages"] + report["backends"]:
         assert row.get("package") is None or row["package"] in text
@@ -205,26 +195,9 @@ def test_the_report_reads_as_tables_and_as_json(report, monkeypatch):
     assert json.loads(CliRunner().invoke(zoo, ["doctor", "--json"]).stdout) == report
 
 
-def test_a_report_without_torch_can_be_shown(report, monkeypatch):
-    lame = {"machine": report["environment"]["machine"], "code": report["environment"]["code"], "error": "OSError: x"}
-    monkeypatch.setattr(doctor, "examine", lambda: report | {"environment": lame, "broken": ["torch: OSError: x"]})
+def test_the_command_prints_a_report_without_torch(report, monkeypatch):
+    facts = {"machine": report["environment"]["machine"], "code": report["environment"]["code"], "error": "OSError: x"}
+    monkeypatch.setattr(
+        doctor_report, "build_report", lambda: report | {"environment": facts, "broken": ["torch: OSError: x"]}
+    )
     assert "cannot be used: OSError: x" in CliRunner().invoke(zoo, ["doctor"]).stdout
-
-
-@pytest.mark.parametrize(
-    ("module", "facts", "command"),
-    [
-        ("av", {}, 'pip install "temporal-zoo[train]"'),
-        (
-            "torchvision",
-            {"torch_version": "2.13.0+cpu"},
-            'torchvision==0.28.*" --index-url "the CPU index that the site of PyTorch names"',
-        ),
-        ("torchvision", {"torch_version": "2.13.0", "cuda": True}, 'pip install --no-deps "torchvision==0.28.*"'),
-        ("flash_attn", {}, 'pip install --no-build-isolation "temporal-zoo[flash]"'),
-        ("mamba_ssm", {}, "MAMBA_KEEP_CUDA_BUILD=TRUE"),
-    ],
-)
-def test_install_commands_keep_the_installed_torch(module, facts, command):
-    package = next(package for package in OPTIONAL if package.module == module)
-    assert command in install_command(package, **facts)

@@ -1,7 +1,7 @@
-"""What works on this machine, and exactly why the rest does not.
+"""The report of `zoo doctor`: which packages and backends work on this machine, and why the others do not.
 
-Whatever may crash runs in a process of its own: a package built for another torch can end the interpreter, and the
-report must outlive that.  This module imports no torch.
+Each package, and the loop over the backends, runs in a subprocess, because a package that was built for another torch
+can crash the interpreter.  This module does not import torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from temporal_zoo._support.environment import code, machine
 from temporal_zoo._support.packages import OPTIONAL, Package, install_command, not_tried
 
 SECONDS_PER_PROBE = 180
-# All trial runs together; the first ones may compile a kernel.
+# For the runs of all backends; the first runs may compile a kernel.
 SECONDS_FOR_TRIALS = 600
 
 _ENVIRONMENT = """
@@ -53,8 +53,8 @@ print(json.dumps({{"state": state, "reason": reason}}))
 """
 
 
-def examine() -> dict[str, Any]:
-    """The whole report as plain values: `environment`, `packages`, `backends`, `broken` and `not_tried`."""
+def build_report() -> dict[str, Any]:
+    """Tries all packages and backends; returns `environment`, `packages`, `backends`, `broken` and `not_tried`."""
     environment = _environment()
     backends = _backends()
     cuda = bool(environment.get("devices"))
@@ -80,7 +80,11 @@ def _environment() -> dict[str, Any]:
 
 
 def _package(wanted: Package, backends: list[dict[str, Any]], cuda: bool, torch_version: str | None) -> dict[str, Any]:
-    """One row: `state` is works, missing, broken (installed, but fails) or unusable (installed, but not for here)."""
+    """One row.
+
+    `state` is "works", "missing", "broken" (installed, but its import fails) or "unusable" (it can be imported, but it
+    cannot run on this machine).
+    """
     command = install_command(wanted, torch_version=torch_version, cuda=cuda)
     state, reason = _probe(wanted) if _installed(wanted.module) else ("missing", "not installed")
     fix: str | None = None
@@ -110,12 +114,15 @@ def _probe(wanted: Package) -> tuple[str, str | None]:
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # a module without a spec was put there by hand; the probe will tell
+    except ValueError:  # sys.modules has a module without a spec; the probe decides
         return True
 
 
 def _backends() -> list[dict[str, Any]]:
-    """One row per op, backend and device; a backend that ends its process is noted, and the rest run without it."""
+    """One row per op, backend and device.
+
+    After a backend that crashes its process, a new process runs the backends that are left.
+    """
     rows: list[dict[str, Any]] = []
     while True:
         skip = [[row["op"], row["backend"], row["device"]] for row in rows]
@@ -158,18 +165,18 @@ def _message(line: str) -> dict[str, Any]:
 
 
 def _python(source: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Runs source in a fresh interpreter that looks for modules exactly where this one does."""
+    """Runs source in a new interpreter with the module search path of this one."""
     source = f"import sys; sys.path[:] = {sys.path!r}\n{source}"
     try:
         return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired as late:
-        said = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
-        return subprocess.CompletedProcess(late.cmd, 1, said, f"no answer within {seconds:.0f} s")
+        output = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
+        return subprocess.CompletedProcess(late.cmd, 1, output, f"no answer within {seconds:.0f} s")
 
 
 def _ending(done: subprocess.CompletedProcess[str]) -> str:
-    """How a child ended: the signal that killed it, or the last line that it wrote."""
+    """How a subprocess ended: the signal that killed it, or the last line of its standard error."""
     if done.returncode < 0:
         return f"crashed ({signal.Signals(-done.returncode).name})"
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    return said[-1] if said else f"ended with exit code {done.returncode}"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else f"ended with exit code {done.returncode}"
