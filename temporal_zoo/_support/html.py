@@ -57,7 +57,8 @@ def table(
         note: below the table.
     """
     rows = [tuple(row) for row in rows]
-    numeric = [_is_numeric(row[place] for row in rows if place < len(row)) for place in range(len(columns))]
+    full = [row for row in rows if len(row) == len(columns)]
+    numeric = [_is_numeric(row[index] for row in full) for index in range(len(columns))]
     head = joined(_cell("th", _lines(name), right) for name, right in zip(columns, numeric, strict=True))
     lines = [_row(row, numeric, kind) for row, kind in zip(rows, kinds or [""] * len(rows), strict=True)]
     caption = element("caption", title) if title else Html()
