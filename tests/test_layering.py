@@ -17,7 +17,7 @@ OPTIONAL = {"mamba_ssm", "causal_conv1d", "flash_attn", "xformers", "torchvision
 REACHING = ("bench.sweep.workloads", "bench.sweep.training_step")
 LIGHT = [
     "temporal_zoo",
-    "temporal_zoo._support.cache",
+    "temporal_zoo._support.files",
     "temporal_zoo.cli.catalogue",
     "temporal_zoo.cli.main",
     "temporal_zoo.cli.list",

@@ -18,8 +18,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from temporal_zoo.convert.vim import to_vim
 from temporal_zoo.errors import InvalidInput
-from temporal_zoo.mixers.bimamba import to_vim
 
 from . import restated
 from .contenders import Contender

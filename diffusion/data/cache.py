@@ -18,8 +18,7 @@ from diffusion.data.layout import select
 from diffusion.data.names import printable
 from diffusion.data.search import search
 from diffusion.data.storage import read_frames, size_of
-from temporal_zoo._support.cache import cache_folder
-from temporal_zoo._support.files import read_json
+from temporal_zoo._support.files import cache_folder, read_json
 
 log = logging.getLogger("temporal_zoo.data")
 

@@ -10,8 +10,7 @@ import numpy as np
 from diffusion.data import mazes
 from diffusion.data.config import DataConfig, Split
 from diffusion.data.storage import read_frames
-from temporal_zoo._support.cache import cache_folder
-from temporal_zoo._support.files import written_whole
+from temporal_zoo._support.files import cache_folder, written_whole
 
 TRAIN_VIDEOS = 256
 TEST_VIDEOS = 32

@@ -21,9 +21,8 @@ from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.clips import ClipSet
 from diffusion.evaluation.extractors import Extractor
 from diffusion.evaluation.protocol import Protocol
-from temporal_zoo._support.cache import cache_folder
 from temporal_zoo._support.environment import digest
-from temporal_zoo._support.files import written_whole
+from temporal_zoo._support.files import cache_folder, written_whole
 
 FRAMES_AT_ONCE = 64
 SAVE_SECONDS = 30

@@ -18,8 +18,7 @@ import numpy as np
 
 from diffusion.evaluation import EvaluationError, tensorfile
 from diffusion.evaluation.i3d import LOGITS, PREFIX, units
-from temporal_zoo._support.cache import cache_folder
-from temporal_zoo._support.files import written_whole
+from temporal_zoo._support.files import cache_folder, written_whole
 
 VARIABLE = "ZOO_I3D_WEIGHTS"
 NAME = "i3d_kinetics400_rgb.safetensors"

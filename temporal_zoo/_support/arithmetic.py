@@ -1,15 +1,15 @@
-"""Which arithmetic torch uses on a GPU: set in one place for training, sampling, evaluation and the bench; recorded.
+"""Sets and records the arithmetic of torch on a GPU, for training, sampling, evaluation and the bench alike.
 
     TF32           off  Matrix products and convolutions of float32 tensors keep 24 bits of mantissa, not 11.  By
-                        default torch has it off for products and on for convolutions, so that mixers would be compared
-                        at two precisions.
-    benchmark      off  cuDNN would choose kernels by timing them: another choice in each process, with other results
-                        and another peak of memory.
-    deterministic  off  Deterministic kernels are slower, and some operators have none.  An exact resume is promised on
-                        the CPU, which needs no setting.
+                        default torch switches it off for products and on for convolutions: mixers would be compared at
+                        two precisions.
+    benchmark      off  cuDNN would choose kernels by timing them.  The choice, and with it the results and the peak
+                        memory, could differ between processes.
+    deterministic  off  Deterministic kernels are slower, and some operators have none.  We promise an exact resume on
+                        the CPU only, which needs no setting.
 
-The old names of the switches (`allow_tf32`) are used on purpose: they exist in all versions from torch 2.8 on, and
-torch's compiler still reads them, which raises an error after only some of the new ones (`fp32_precision`) were set.
+The code uses the old names of the switches (`allow_tf32`), because all versions from torch 2.8 on have them.  The
+compiler of torch reads them too, and raises an error where only some of the new ones (`fp32_precision`) are set.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 
 def set_arithmetic() -> None:
-    """Gives this process the settings above, whatever it had before; a second call changes nothing."""
+    """Sets the arithmetic of this process as listed above."""
     import torch
 
-    with _without_advice():
+    with _without_warnings():
         torch.set_float32_matmul_precision("highest")
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
@@ -33,10 +33,10 @@ def set_arithmetic() -> None:
 
 
 def arithmetic() -> dict[str, Any]:
-    """The settings as they are now, as plain values for a record; None where torch cannot tell."""
+    """Returns the present settings as plain values for a record; None where torch raises an error for one."""
     import torch
 
-    with _without_advice():
+    with _without_warnings():
         return {
             "float32_matmul": _read(torch.get_float32_matmul_precision),
             "tf32_matmul": _read(lambda: torch.backends.cuda.matmul.allow_tf32),
@@ -50,10 +50,10 @@ def arithmetic() -> dict[str, Any]:
 def _read(setting: Callable[[], Any]) -> Any:
     try:
         return setting()
-    except RuntimeError:  # old and new names of the switches were mixed by other code
+    except RuntimeError:  # other code mixed old and new names of the switches
         return None
 
 
-def _without_advice() -> warnings.catch_warnings:
-    """Torch 2.9 and 2.10 advise against the old names."""
+def _without_warnings() -> warnings.catch_warnings:
+    """Silences the warnings of torch 2.9 and 2.10 about the old names."""
     return warnings.catch_warnings(action="ignore")

@@ -1,7 +1,7 @@
-"""The memory that Linux lets this process have: the limits of its control group (a container, a job) and its parents.
+"""Memory limits of the Linux control group (a container or a job) of this process, and of the parents of that group.
 
-Version 2 of control groups keeps them in /sys/fs/cgroup, version 1 in /sys/fs/cgroup/memory; /proc/self/cgroup says
-where in there this process is.  Everywhere else nothing is found, and nothing limits.
+Version 2 of control groups keeps the limits in /sys/fs/cgroup, version 1 in /sys/fs/cgroup/memory; /proc/self/cgroup
+names the group of this process.  On other systems there are no limits.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _NO_LIMIT = 1 << 60
 
 @dataclass(frozen=True)
 class _Files:
-    """Where a version of control groups keeps its numbers."""
+    """Names of the files of one version of control groups."""
 
     mount: str
     limit: str
     used: str
-    # In `memory.stat`: files that were read and not used again, which the system drops before it refuses memory.
+    # A field of `memory.stat`: cached files without recent use, which the system drops before it refuses memory.
     droppable: str
 
 
@@ -31,16 +31,16 @@ _VERSION_1 = _Files("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usa
 
 
 def limit_bytes() -> int | None:
-    """The smallest limit of the process's group and its parents; None where there is none."""
-    return min((limit for _, _, limit in _limited()), default=None)
+    """The smallest limit of the group and its parents, in bytes; None without a limit."""
+    return min((limit for _, _, limit in _limited_groups()), default=None)
 
 
 def available_bytes() -> int | None:
-    """What may still be allocated below every limit, files in the cache counted as free; None where nothing limits."""
-    return min((_left(folder, files, limit) for folder, files, limit in _limited()), default=None)
+    """Bytes that this process may still allocate, cached files counted as free; None without a limit."""
+    return min((_available(folder, files, limit) for folder, files, limit in _limited_groups()), default=None)
 
 
-def _left(folder: Path, files: _Files, limit: int) -> int:
+def _available(folder: Path, files: _Files, limit: int) -> int:
     used = _number(_text(folder / files.used)) or 0
     lines = (line.partition(" ") for line in _text(folder / "memory.stat").splitlines())
     stat = {name: value for name, _, value in lines}
@@ -48,7 +48,7 @@ def _left(folder: Path, files: _Files, limit: int) -> int:
     return max(0, limit - used + min(droppable, used))
 
 
-def _limited() -> Iterator[tuple[Path, _Files, int]]:
+def _limited_groups() -> Iterator[tuple[Path, _Files, int]]:
     for folder, files in _groups():
         limit = _number(_text(folder / files.limit))
         if limit is not None and limit < _NO_LIMIT:
@@ -56,11 +56,11 @@ def _limited() -> Iterator[tuple[Path, _Files, int]]:
 
 
 def _groups() -> Iterator[tuple[Path, _Files]]:
-    """The process's groups of both versions, each with all its parents."""
-    # The roots are looked at in any case: /proc may be hidden.
+    """The groups of this process, of both versions, each followed by its parents."""
+    # The roots come last in any case, because /proc may be hidden.
     for line in [*_text(ROOT / "proc/self/cgroup").splitlines(), "0::/", "1:memory:/"]:
         number, _, rest = line.partition(":")
-        controllers, _, place = rest.partition(":")
+        controllers, _, path = rest.partition(":")
         if "memory" in controllers.split(","):
             files = _VERSION_1
         elif number == "0" and not controllers:
@@ -69,7 +69,7 @@ def _groups() -> Iterator[tuple[Path, _Files]]:
             continue
         mount = ROOT / files.mount
         # Inside a container the path may be the host's, of which only the root is mounted here.
-        parts = [part for part in place.split("/") if part]
+        parts = [part for part in path.split("/") if part]
         inside = [] if ".." in parts else parts
         for count in range(len(inside), -1, -1):
             yield mount.joinpath(*inside[:count]), files

@@ -1,6 +1,6 @@
-"""Where a number comes from: machine, software, code, compiler, arithmetic and threads, as one plain dictionary.
+"""The environment of a measurement: machine, software, code, compiler, arithmetic and threads, as a plain dictionary.
 
-Two records with the same environment id were made by the same code on the same kind of machine with the same settings.
+Two records with the same environment id come from the same code on the same kind of machine with the same settings.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTO
 def environment() -> dict[str, Any]:
     """Machine, software, code, compiler, arithmetic, threads and settings, and `id`, a digest of all of them.
 
-    Values are plain (JSON can hold them); what cannot be found out is None.  Nothing in it depends on the time of day
-    or on the load of the machine.  Imports torch.
+    All values can be written as JSON; unknown values are None.  The result does not depend on the time of day or the
+    load of the machine.  Imports torch.
     """
     from temporal_zoo._support.arithmetic import arithmetic
 
@@ -46,9 +46,9 @@ def environment() -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """Sixteen hexadecimal digits that name a plain value; equal values have equal digests, in any order of keys."""
+    """Sixteen hexadecimal digits of a plain value; equal values have equal digests, in any order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    # Half characters stand for bytes of names that are not UTF-8.
+    # Lone surrogates stand for bytes of file names that are not UTF-8.
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
@@ -65,21 +65,21 @@ def machine() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """How many cores this process may use, where the system tells; else how many there are."""
+    """The number of cores that this process may use; where the system does not say, the number of cores."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def code() -> dict[str, Any]:
-    """Which code runs: version, digest of our source files and, in a git checkout of ours, commit and dirty flag.
+    """The running code: version, digest of our source files and, in a git checkout, commit and dirty flag.
 
-    `dirty` says that files which can change a result (the packages and pyproject.toml, untracked ones included) differ
-    from the commit.
+    `dirty` is true where files that can change a result (the packages and pyproject.toml, untracked files included)
+    differ from the commit.
     """
     from temporal_zoo import __version__
 
     found: dict[str, Any] = {"version": __version__, "sources": _source_digest(), "commit": None, "dirty": None}
-    # A virtual environment inside somebody else's checkout is no checkout of ours: there our files are not tracked.
+    # Our package may be installed inside the checkout of another project, which does not track our files.
     if _git("ls-files", "--error-unmatch", "temporal_zoo/__init__.py"):
         found["commit"] = _git("rev-parse", "HEAD")
         changes = _git("status", "--porcelain", "--", *OURS, "pyproject.toml")
@@ -89,7 +89,7 @@ def code() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(ROOT), *arguments]
-    # Reading must never hold the index lock against a commit that somebody makes meanwhile.
+    # Without this variable `git status` takes the index lock, and a commit at the same moment fails.
     quiet = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=quiet, timeout=30)
@@ -100,9 +100,9 @@ def _git(*arguments: str) -> str | None:
 
 @cache
 def _source_digest() -> str:
-    """Of every file in our packages, whatever its kind: sources, headers, configurations, weights and videos.
+    """A digest of every file in our packages: sources, headers, configurations, weights and videos.
 
-    pyproject.toml is not among them: an installed package has none, and what it asks for is in "software".
+    It leaves out pyproject.toml, which an installed package lacks; "software" has the versions that it asks for.
     """
     running = hashlib.blake2b(digest_size=8)
     for path in sorted(path for ours in OURS for path in (ROOT / ours).rglob("*") if _can_change_a_result(path)):
@@ -112,7 +112,7 @@ def _source_digest() -> str:
 
 
 def _can_change_a_result(path: Path) -> bool:
-    """Whether it is a file of ours, and neither bytecode nor a hidden file such as an editor leaves."""
+    """Whether it is a file, but neither bytecode nor a hidden file, such as those of editors."""
     parts = path.relative_to(ROOT).parts
     hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
     return not hidden and path.suffix != ".pyc" and path.is_file()
@@ -136,12 +136,12 @@ def _software() -> dict[str, Any]:
     found = {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        # The instructions that torch and our compiled backends use, which ATEN_CPU_CAPABILITY can lower.
+        # The instruction set of torch and of our compiled backends; ATEN_CPU_CAPABILITY can lower it.
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda,
         "cudnn": cudnn,
     }
-    # Versions come from metadata: importing an optional package is the business of those who need it.
+    # Versions come from metadata, because importing optional packages takes time and can fail.
     for name in ("numpy", "einops", *(package.distribution for package in OPTIONAL)):
         try:
             found[name] = version(name)

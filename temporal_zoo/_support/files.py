@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, JSON files, and errors of files that always name their file."""
+"""Whole writes, JSON files, the cache folder, and OSErrors that always name their file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,28 @@ class DamagedFile(InvalidInput):
     """A file does not hold what it should; the message says what to do about it."""
 
 
+def cache_folder() -> Path:
+    """The folder of decoded videos, weights and compiled libraries; it may not exist yet.
+
+    It is $ZOO_CACHE, or else temporal_zoo in $XDG_CACHE_HOME, or else ~/.cache/temporal_zoo.
+
+    Raises:
+        InvalidInput: the path begins with ~ and there is no home folder.
+    """
+    chosen = os.environ.get("ZOO_CACHE")
+    path = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "temporal_zoo"
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InvalidInput(f"no cache folder: {path} begins with ~, and {error} Set ZOO_CACHE to a folder") from error
+
+
 @contextmanager
 def naming(path: Path | str, *aliases: Path | str) -> Iterator[None]:
-    """Within the block, an OSError that names no file, or one of `aliases`, names `path`.
+    """Makes every OSError of the block name `path`, if it names no file or one of `aliases`.
 
-    Calls that know only a descriptor raise such errors (a write to a full disk, a flush), and so do writers of other
-    packages, with a text and no number.
+    Calls with a file descriptor raise such errors (a write to a full disk, a flush), and so do writers of other
+    packages, which may give a text and no number.
     """
     try:
         yield
@@ -35,9 +51,9 @@ def naming(path: Path | str, *aliases: Path | str) -> Iterator[None]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write; it appears under its name when the block ends well, and not at all when it does not.
+    """Opens a file that appears under its name only when the block ends without an exception.
 
-    Its folder is created where it is missing.
+    Creates its folder where it is missing.
 
     Raises:
         OSError: with the path, when it cannot be written.
@@ -55,9 +71,9 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text in UTF-8, whole or not at all.  Raises: OSError with the path."""
+    """Writes a UTF-8 text, whole or not at all.  Raises: OSError with the path."""
     with written_whole(path) as file:
-        # Half characters stand for bytes of names that are not UTF-8.
+        # Lone surrogates stand for bytes of file names that are not UTF-8.
         file.write(text.encode(errors="backslashreplace"))
 
 
@@ -68,10 +84,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """A JSON object.
+    """Reads a JSON object.
 
     Args:
-        remedy: what to do about a damaged file, for the message.
+        remedy: end of the error message, what to do about a damaged file.
 
     Raises:
         DamagedFile: it holds no JSON object.

@@ -1,4 +1,4 @@
-"""A folder that one process at a time has."""
+"""A lock on a folder: one process at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = logging.getLogger("temporal_zoo.run")
 
 
 class FolderLock:
-    """Makes a folder and takes it; other processes are refused until `close`, the end of this process, or collection.
+    """Creates a folder if needed and locks it until `close` or the end of this process.
 
     Raises:
-        ConfigError: another process has it.
-        OSError: the folder cannot be made.
+        ConfigError: another process holds the lock.
+        OSError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,13 +29,13 @@ class FolderLock:
         self._release = weakref.finalize(self, lambda: None if descriptor is None else os.close(descriptor))
 
     def close(self) -> None:
-        """Gives the folder back; a second call does nothing."""
+        """Releases the lock; a second call does nothing."""
         self._release()
 
     def remove_if_new(self) -> None:
-        """Removes a folder that this lock made and in which nothing was left."""
+        """Removes the folder if this lock created it and it is empty."""
         if self._is_new:
-            with contextlib.suppress(OSError):  # not empty: an error before this one says more
+            with contextlib.suppress(OSError):  # it is not empty
                 self._folder.rmdir()
 
 
@@ -50,9 +50,11 @@ def _locked(folder: Path) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise ConfigError(f"another process trains in {folder}; wait for it, or give --out another folder") from None
+        raise ConfigError(
+            f"another process trains in {folder}; wait for it, or choose another folder with --out"
+        ) from None
     except OSError as error:  # some network file systems
         os.close(descriptor)
-        log.warning("%s cannot be locked (%s): train in it with one process at a time", folder, error.strerror)
+        log.warning("cannot lock %s (%s): use this folder with one process at a time", folder, error.strerror)
         return None
     return descriptor

@@ -11,7 +11,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for m
 
 
 class FiniteNumber(click.FloatRange):
-    """A number within bounds that is neither infinite nor "not a number", which pass every comparison of a range."""
+    """A number within bounds, neither infinite nor NaN (click.FloatRange accepts NaN)."""
 
     name = "number"
 

@@ -1,4 +1,4 @@
-"""The optional packages: what each is for, how to tell whether it works, and how to get it; and the tried versions."""
+"""The optional packages: purpose, test statement, install command; and the versions that our tests ran with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 from temporal_zoo.errors import UserError
 
-# The versions that the library's tests passed with; `nox -s matrix` runs them, and `zoo doctor` names others.
+# The library tests passed with these versions (`nox -s matrix`); `zoo doctor` names installed versions outside them.
 TRIED = {
     "python": ("3.11", "3.12", "3.13"),
     "torch": ("2.8", "2.11", "2.13", "2.14", "2.15"),
@@ -18,16 +18,16 @@ TRIED = {
 
 
 def not_tried(software: Mapping[str, str | None]) -> list[str]:
-    """What is installed in a version that was never tried, such as "torch 2.16.0 (tried: 2.8, 2.11)".
+    """Installed versions that our tests did not run with, such as "torch 2.16.0 (tried: 2.8, 2.11)".
 
     Args:
-        software: name -> version, None where it is not installed.
+        software: name -> version, None if it is not installed.
     """
-    installed = {name: found for name in TRIED if (found := software.get(name)) is not None}
+    installed = {name: number for name in TRIED if (number := software.get(name)) is not None}
     return [
-        f"{name} {found} (tried: {', '.join(TRIED[name])})"
-        for name, found in installed.items()
-        if ".".join(found.split(".")[:2]) not in TRIED[name]
+        f"{name} {number} (tried: {', '.join(TRIED[name])})"
+        for name, number in installed.items()
+        if ".".join(number.split(".")[:2]) not in TRIED[name]
     ]
 
 
@@ -35,7 +35,7 @@ def not_tried(software: Mapping[str, str | None]) -> list[str]:
 class Package:
     """One optional package.
 
-    `probe` is a statement that succeeds where the package can be used; it runs after the import, in its own process.
+    `probe` is a statement that succeeds if the package works here; it runs after the import, in a subprocess.
     """
 
     module: str
@@ -52,7 +52,7 @@ OPTIONAL = (
         distribution="mamba-ssm",
         purpose="CUDA backend of selective_scan",
         extra="mamba",
-        # Recent builds leave the Mamba-1 kernel out, and importing mamba_ssm alone does not show it.
+        # Recent builds lack the Mamba-1 kernel, and `import mamba_ssm` succeeds without it.
         probe="import torch, selective_scan_cuda; torch.zeros(1, device='cuda')",
         needs_cuda=True,
     ),
@@ -139,7 +139,7 @@ OPTIONAL = (
 
 
 class MissingPackage(UserError):
-    """An optional package is needed and not installed; the message holds the command that installs it."""
+    """A needed optional package is not installed; the message has the command that installs it."""
 
 
 def need(module: str, purpose: str) -> ModuleType:
@@ -167,10 +167,10 @@ def package(module: str) -> Package | None:
 
 
 def install_command(wanted: Package, *, torch_version: str | None = None, cuda: bool = False) -> str:
-    """The one command that installs `wanted` beside an installed torch without replacing that torch."""
+    """The command that installs `wanted` and keeps the installed torch."""
     if wanted.module == "torchvision" and torch_version:
         major, minor, *_ = torch_version.split(".")
-        # torchvision 0.(N + 15) is the partner of torch 2.N; the wheels of the package index need a CUDA torch.
+        # torchvision 0.(N + 15) belongs to torch 2.N; its wheels on the package index need a CUDA build of torch.
         exact = f"torchvision==0.{int(minor) + 15}.*" if major == "2" else "torchvision"
         index = "" if cuda else ' --index-url "the CPU index that the site of PyTorch names"'
         return f'pip install --no-deps "{exact}"{index}'

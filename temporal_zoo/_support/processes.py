@@ -1,4 +1,4 @@
-"""Processes that end with the process that started them, also when that one is killed."""
+"""Child processes that end when their parent ends, even where the parent is killed."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import threading
 import time
 
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
-_LOOK_S = 0.5
+_INTERVAL_S = 0.5
 
 
 def end_with_parent(parent: int) -> None:
-    """Lets this process be ended when its parent ends.
+    """Makes this process end when its parent ends.
 
-    Linux does it by itself, which costs the process nothing; there the parent must have started this process from a
-    thread that lives on, such as its main thread.  Elsewhere a thread looks for the parent now and then.
+    Linux kills it by a signal; there the parent must have started this process from a thread that does not end first,
+    such as its main thread.  On other systems a thread checks twice a second whether the parent still runs.
 
     Args:
-        parent: the number of the process that started this one; where it has ended already, so does this one.
+        parent: process id of the parent.  If the parent has ended already, this process ends at once.
     """
-    if not (sys.platform == "linux" and _signalled_by_linux()):
-        threading.Thread(target=_look, args=(parent,), daemon=True).start()
+    if not (sys.platform == "linux" and _kill_signal_is_set()):
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     if os.getppid() != parent:
         os._exit(1)
 
 
-def _signalled_by_linux() -> bool:
+def _kill_signal_is_set() -> bool:
     import ctypes
 
     try:
         return ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) == 0
-    except (OSError, AttributeError):  # no C library that can be loaded, or one without this function
+    except (OSError, AttributeError):  # the C library cannot be loaded, or has no such function
         return False
 
 
-def _look(parent: int) -> None:
+def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(_LOOK_S)
+        time.sleep(_INTERVAL_S)
     os._exit(1)

@@ -1,12 +1,12 @@
-"""Records: append-only JSON lines that say what was done, where, and how it ended.
+"""Records: files of JSON lines, to which results are appended together with their environment.
 
 A `Session` begins with one line of kind "environment"; every later line carries that environment's id:
 
     {"schema": 1, "kind": "environment", "id": "a91f...", "time": "2026-11-20T13:30:00+00:00", "machine": {...}, ...}
     {"schema": 1, "kind": "measurement", "environment": "a91f...", "time": "...", "case": {...}, "outcome": "ok", ...}
 
-A line is written whole by one call, so several processes may append to one file.  A process that is killed while it
-writes leaves at most one damaged line, which `read` reports and steps over.
+One system call writes a whole line, so several processes can append to one file.  A process that is killed while it
+writes leaves at most one damaged line; `read` reports that line and skips it.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from typing import Any
 from temporal_zoo._support.files import naming
 from temporal_zoo.errors import InvalidInput
 
-log = logging.getLogger("temporal_zoo._support.record")
+log = logging.getLogger("temporal_zoo.record")
 
 SCHEMA = 1
-_SHOWN = 5  # damaged lines that are told one by one
+_SHOWN = 5  # damaged lines with a warning each
 
 
 class RecordError(InvalidInput):
-    """A record that cannot be written or a file that cannot be read as records."""
+    """A record cannot be written, or a file holds no records."""
 
 
 class Session:
-    """A stretch of records made in one environment; the constructor writes that environment's line.
+    """Appends records of one environment to a file; the constructor writes the line of the environment.
 
     Args:
-        path: the file to append to; its folder is made.
-        environment: what `temporal_zoo._support.environment.environment()` returned.
+        path: the file; its folder is created where it is missing.
+        environment: the result of `temporal_zoo._support.environment.environment()`.
     Raises:
-        OSError: the file cannot be written; better now than after the first hour.
+        OSError: the file cannot be written.
     """
 
     def __init__(self, path: str | Path, environment: Mapping[str, Any]) -> None:
@@ -51,39 +51,39 @@ class Session:
         self._append({"schema": SCHEMA, "kind": "environment", "id": self.environment_id, "time": _now()}, environment)
 
     def write(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Appends one record of some kind ("measurement", "step", ...) that refers to the environment."""
+        """Appends one record of a kind such as "measurement" or "step", with the id of the environment."""
         head = {"schema": SCHEMA, "kind": kind, "environment": self.environment_id, "time": _now()}
         self._append(head, fields)
 
     def _append(self, head: dict[str, Any], fields: Mapping[str, Any]) -> None:
         if taken := [name for name in fields if name in head and fields[name] != head[name]]:
-            raise RecordError(f"a record's own fields cannot be named {', '.join(taken)}")
+            raise RecordError(f"the names {', '.join(taken)} are reserved; rename these fields of the record")
         try:
             text = json.dumps(head | dict(fields), ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise RecordError(f"a {head['kind']} record must hold plain finite values: {error}") from error
-        # Half characters stand for bytes of names that are not UTF-8; JSON reads their escapes back as they were.
+            raise RecordError(f"a {head['kind']} record must hold finite values that JSON can hold: {error}") from error
+        # Lone surrogates stand for bytes of file names that are not UTF-8; JSON restores them from their escapes.
         line = text.encode(errors="backslashreplace") + b"\n"
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            # A damaged last line is closed first; otherwise this record would be lost with it.
+            # Ends a damaged last line, which would otherwise damage this record too.
             if os.fstat(descriptor).st_size:
                 os.lseek(descriptor, -1, os.SEEK_END)
                 line = line if os.read(descriptor, 1) == b"\n" else b"\n" + line
             if os.write(descriptor, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:  # of calls that know the descriptor and not the path
-            raise OSError(error.errno, f"{error.strerror}; the record was not written whole", str(self.path)) from error
+        except OSError as error:  # calls with a descriptor raise errors without a path
+            raise OSError(error.errno, f"{error.strerror}; the record is incomplete", str(self.path)) from error
         finally:
             os.close(descriptor)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a file holds: its records, its environments by id, and the lines that could not be read.
+    """The content of a file: its records, its environments by id, and its damaged lines with their numbers.
 
-    Every record has a "schema" and a "kind"; one of kind "environment" has an "id", and every other an "environment".
-    What else it holds is whatever the file says.  `lines` are the numbers of the records' lines.
+    Every record has a "schema" and a "kind"; a record of kind "environment" has an "id", every other one has an
+    "environment".  Further fields are not checked.  `lines` has the line number of each record.
     """
 
     records: tuple[dict[str, Any], ...]
@@ -96,22 +96,22 @@ class Reading:
         return [record for _, record in self.numbered(kind)]
 
     def numbered(self, kind: str) -> list[tuple[int, dict[str, Any]]]:
-        """The same, each with the number of its line."""
+        """The records of one kind with their line numbers."""
         found = zip(self.lines, self.records, strict=True)
         return [(number, record) for number, record in found if record["kind"] == kind]
 
 
 def read(path: str | Path) -> Reading:
-    """Reads a file of records; damaged lines are stepped over, logged as a warning and returned with their numbers.
+    """Reads a file of records; skips damaged lines, logs a warning and returns them with their numbers.
 
     Raises:
-        RecordError: the file holds no record at all, or records of a newer schema.
+        RecordError: the file holds no record, or records of a newer schema.
         OSError: it cannot be read.
     """
     records, lines, damaged = [], [], []
     with naming(path):
         content = Path(path).read_bytes()
-    # Bytes, because a line may be cut within a character.
+    # Bytes, because a line may end within a character.
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -122,7 +122,7 @@ def read(path: str | Path) -> Reading:
         if record["schema"] > SCHEMA:
             raise RecordError(
                 f"{path}:{number} has schema {record['schema']}; this version reads up to {SCHEMA}: "
-                "read it with the version of temporal-zoo that wrote it, or a newer one"
+                "read it with the version of temporal-zoo that wrote it, or with a newer one"
             )
         if not isinstance(record.get("id" if record["kind"] == "environment" else "environment"), str):
             damaged.append((number, line.decode(errors="replace")))
@@ -130,11 +130,11 @@ def read(path: str | Path) -> Reading:
         records.append(record)
         lines.append(number)
     for number, text in damaged[:_SHOWN]:
-        log.warning("%s:%d is damaged and was left out: %.60r", path, number, text[:60])
+        log.warning("%s:%d is damaged; skipped it: %.60r", path, number, text[:60])
     if (more := len(damaged) - _SHOWN) > 0:
-        log.warning("%s: %d more lines are damaged and were left out", path, more)
+        log.warning("%s: skipped %d more damaged lines", path, more)
     if damaged and not records:
-        raise RecordError(f"{path} is no file of records: not one of its {len(damaged)} lines could be read")
+        raise RecordError(f"{path} is not a file of records: none of its {len(damaged)} lines can be read")
     environments = {record["id"]: record for record in records if record["kind"] == "environment"}
     return Reading(tuple(records), environments, tuple(damaged), tuple(lines))
 
@@ -142,7 +142,7 @@ def read(path: str | Path) -> Reading:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except (ValueError, RecursionError):  # both JSON and UTF-8 errors; brackets within brackets without end
+    except (ValueError, RecursionError):  # errors of JSON and of UTF-8; brackets nested too deeply
         return None
     good = isinstance(record, dict) and type(record.get("schema")) is int and isinstance(record.get("kind"), str)
     return record if good else None

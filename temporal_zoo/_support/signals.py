@@ -1,4 +1,4 @@
-"""Signals that ask a long command to stop: noted, so that it can end well."""
+"""Signals that ask a long command to stop, so that the command can save its work and end."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-# Ctrl-C, what `kill` and schedulers send, and a terminal that was closed (not on Windows).
+# Ctrl-C; the signal of `kill` and of schedulers; a closed terminal (not on Windows).
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 @dataclass
 class Stop:
-    """signal: the number of the signal that came, None before."""
+    """signal: number of the signal that arrived, or None."""
 
     signal: int | None = None
 
 
 def exit_code(number: int) -> int:
-    """Of a command that a signal ended, by convention."""
+    """The conventional exit code of a command that a signal ended."""
     return 128 + number
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Notes the first signal instead of ending the program; the next one has its usual effect.
+    """Stores the first signal in the result instead of ending the program; the next signal has its usual effect.
 
-    A hang-up that the program was told to ignore (`nohup`) stays ignored.
+    Under `nohup` the program ignores SIGHUP as before.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread receives signals
+        yield stop  # only the main thread can receive signals
         return
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    before = {number: handler for number in numbers if _is_ours(number, handler := signal.getsignal(number))}
+    before = {number: handler for number in numbers if _can_handle(number, handler := signal.getsignal(number))}
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def note(number: int, _: object) -> None:
+    def store(number: int, _: object) -> None:
         stop.signal = number
         restore()
 
     for number in before:
-        signal.signal(number, note)
+        signal.signal(number, store)
     try:
         yield stop
     finally:
         restore()
 
 
-def _is_ours(number: int, handler: object) -> bool:
-    """Whether a signal may be handled here: its handler is one of Python, and `nohup` did not switch it off."""
+def _can_handle(number: int, handler: object) -> bool:
+    """Whether this module may handle a signal: Python has a handler for it, and `nohup` does not ignore it."""
     return handler is not None and (number == signal.SIGINT or handler != signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Bytes that autograd stores between forward and backward: the memory that the choice of a mixer decides on."""
+"""Counts the bytes that autograd stores between the forward and the backward pass."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from torch import Tensor, nn
 
 
 def stored_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
-    """Bytes that the autograd graph of `forward` holds for the backward pass when the forward pass has ended.
+    """Bytes that the autograd graph of `forward` stores for the backward pass.
 
-    Counted exactly: whole storages, each once, of all saved tensors that are still alive; those of `module`'s own
-    parameters and buffers, which exist anyway, left out.
+    The count is exact: it takes the whole storage of every saved tensor that is alive after the forward pass, once,
+    and leaves out the parameters and buffers of `module`.
     """
-    held: weakref.WeakSet[_Held] = weakref.WeakSet()
+    saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
 
-    def pack(tensor: Tensor) -> _Held:
-        handle = _Held(tensor)
-        held.add(handle)
+    def pack(tensor: Tensor) -> _Saved:
+        handle = _Saved(tensor)
+        saved.add(handle)
         return handle
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda handle: handle.tensor):
         result = forward()
-    # The identity of a storage, and not its address: on the meta device none has one.
+    # Identifies a storage by its object, because storages on the meta device have no address.
     own = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}
-    storages = {s._cdata: s.nbytes() for s in (handle.tensor.untyped_storage() for handle in held)}
-    del result  # the graph had to live until here
+    storages = {s._cdata: s.nbytes() for s in (handle.tensor.untyped_storage() for handle in saved)}
+    del result  # keeps the graph alive until here
     return sum(size for identity, size in storages.items() if identity not in own)
 
 
-class _Held:
+class _Saved:
     """A saved tensor; the graph is its only owner."""
 
     def __init__(self, tensor: Tensor) -> None:
-        # Without its own place in the graph: a result that its operation keeps would keep the operation in turn.
+        # Detached, because an output that its own operation saves would otherwise form a reference cycle.
         self.tensor = tensor.detach()

@@ -1,4 +1,4 @@
-"""How results look on a terminal: where they go, and the tables of all commands.  Imports rich when asked."""
+"""Terminal output of all commands: results, messages, tables, progress.  Imports rich only inside functions."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-# A file or a pipe has no width; narrow tables there would only break words.
+# Width of tables in files and pipes, which have none of their own.
 _WIDTH_OF_FILES = 160
 
-# What shells report of a program that wrote into a pipe which nothing reads: 128 + SIGPIPE.
+# 128 + SIGPIPE: the exit code of a program whose reader closed the pipe.
 PIPE_CLOSED = 141
 _PLAIN_ERRORS = "temporal_zoo.plain"
-# Characters of ours, for terminals that cannot show them.
+# Replacements for terminals that cannot show these characters.
 _PLAIN = {"×": "x", "±": "+-", "≥": ">=", "≤": "<=", "–": "-", "—": "-", "…": "...", "²": "^2", "→": "->"}
 
 
 def prepare() -> None:
-    """Lets every text be printed, on an ASCII terminal too, and errors of standard output name it."""
+    """Prepares the streams: every text can be printed, on ASCII terminals too, and errors name standard output."""
     codecs.register_error(_PLAIN_ERRORS, _plain)
     if sys.stdout is not None and sys.stdout is sys.__stdout__:
         sys.stdout = _named(sys.stdout)
     for stream in (sys.stdout, sys.stderr):
-        # Not where a program put a stream of its own, or one that cannot be changed any more.
+        # Skips streams that another program replaced or detached.
         if hasattr(stream, "reconfigure") and stream.errors != _PLAIN_ERRORS:
             with suppress(OSError):
                 stream.reconfigure(errors=_PLAIN_ERRORS)
 
 
 def _named(stream: Any) -> Any:
-    """The same stream, whose errors name it; itself where it is no file (Windows' console is none)."""
+    """A stream to the same file whose errors name it; the stream itself if it is not a file (a Windows console)."""
     if type(getattr(stream.buffer, "raw", stream.buffer)) is not io.FileIO:
         return stream
     raw = _StandardOutput(stream.fileno(), "w", closefd=False)
-    buffered = hasattr(stream.buffer, "raw")  # not after `python -u`
+    buffered = hasattr(stream.buffer, "raw")  # false under `python -u`
     return io.TextIOWrapper(
         io.BufferedWriter(raw) if buffered else raw,
         encoding=stream.encoding,
@@ -53,12 +53,12 @@ def _named(stream: Any) -> Any:
 
 
 class _StandardOutput(io.FileIO):
-    """Standard output that fails only once, so that Python does not complain again when it ends."""
+    """Standard output that raises an error once, so that Python does not report it again at exit."""
 
     _failed = False
 
     def write(self, data: Any, /) -> int:
-        if self._failed or not len(data):  # click asks what it has by writing nothing
+        if self._failed or not len(data):  # click writes nothing to test the stream
             return len(data)
         try:
             with naming("standard output"):
@@ -71,10 +71,10 @@ class _StandardOutput(io.FileIO):
 
 
 def output(*, highlight: bool = True) -> Console:
-    """Standard output, for results; progress and remarks go to standard error.
+    """A console on standard output, for results.
 
     Args:
-        highlight: numbers and paths in colour, on a terminal that shows colours.
+        highlight: shows numbers and paths in colour.
     """
     from rich.console import Console
 
@@ -83,28 +83,28 @@ def output(*, highlight: bool = True) -> Console:
 
 
 def table(*columns: str, title: str | None = None) -> Table:
-    """An empty table, whose columns break long texts rather than cut them."""
+    """An empty table; its columns wrap long texts."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+    empty = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
     for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+        empty.add_column(column, overflow="fold")
+    return empty
 
 
 def grid() -> Table:
-    """An empty grid of two columns: names in bold, and what belongs to them."""
+    """An empty grid of two columns: names in bold, and their values."""
     from rich.table import Table
 
-    made = Table.grid(padding=(0, 2))
-    made.add_column(style="bold", no_wrap=True)
-    made.add_column(overflow="fold")
-    return made
+    empty = Table.grid(padding=(0, 2))
+    empty.add_column(style="bold", no_wrap=True)
+    empty.add_column(overflow="fold")
+    return empty
 
 
 def progress() -> Progress:
-    """A display of progress on standard error, which disappears at the end."""
+    """A progress display on standard error; it disappears at the end."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -112,7 +112,7 @@ def progress() -> Progress:
 
 
 def messages() -> Console:
-    """Standard error, for progress and remarks: texts are printed as they are, without markup and line breaks."""
+    """A console on standard error, for progress and messages, without markup and wrapping."""
     from rich.console import Console
 
     return Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
@@ -124,7 +124,7 @@ def yes_no(value: bool) -> str:
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What stands for a character that cannot be encoded; a byte that is not UTF-8 stays that byte."""
+    """Replaces a character that cannot be encoded; keeps bytes that are not UTF-8."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letter, following = error.object[error.start], error.start + 1

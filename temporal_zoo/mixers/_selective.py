@@ -6,9 +6,9 @@ Letters: r rows, t frames, d dim, e inner width (expand * dim), n state, k rank 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -194,8 +194,3 @@ def run_chunk(a: Tensor, gate: Tensor, way: Way, state: State | None) -> tuple[T
     direction = way.core.direction(way.convolved(a, inputs, None), reverse=way.reverse)
     y, (memory,) = selective_scan([direction], gate, initial=memory, return_final=True)
     return y, State(way.following(a, inputs), memory)
-
-
-def renamed(state: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
-    """A state dict under other names."""
-    return {rename(name): value for name, value in state.items()}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -87,25 +86,3 @@ class BiMamba(StatefulMixer):
             _selective.Way(self.core, self.conv1d, self.config.conv),
             _selective.Way(self.core_b, self.conv1d_b, self.config.conv, reverse=True),
         )
-
-
-def to_vim(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state dict of a `BiMamba` under the names of Vim's "v2" layer; the flavour `vim` fits it as released."""
-    return _selective.renamed(state, _vim_name)
-
-
-def from_vim(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `to_vim`: what `BiMamba.load_state_dict` takes."""
-    ours = ("A_log", "D", "x_proj.weight", "dt_proj.weight", "dt_proj.bias")
-    names = {_vim_name(f"{core}.{name}"): f"{core}.{name}" for core in ("core", "core_b") for name in ours}
-    return _selective.renamed(state, lambda name: names.get(name, name))
-
-
-def _vim_name(name: str) -> str:
-    core, _, rest = name.partition(".")
-    if core == "core":
-        return rest
-    if core != "core_b":
-        return name
-    parameter, dot, part = rest.partition(".")
-    return "A_b_log" if parameter == "A_log" else f"{parameter}_b{dot}{part}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -67,17 +66,3 @@ class Mamba(StatefulMixer):
 
     def _way(self) -> _selective.Way:
         return _selective.Way(self.core, self.conv1d, self.config.conv)
-
-
-def to_mamba_ssm(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state dict of a `Mamba` under the names of mamba_ssm's layer, whose class loads it as it is.
-
-    The flavour `literal` fits `mamba_ssm.Mamba(dim)`, the default fits `mamba_ssm.Mamba(dim, bias=True, dt_rank=...)`.
-    """
-    return _selective.renamed(state, lambda name: name.removeprefix("core."))
-
-
-def from_mamba_ssm(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `to_mamba_ssm`: what `Mamba.load_state_dict` takes."""
-    core = ("x_proj.", "dt_proj.", "A_log", "D")
-    return _selective.renamed(state, lambda name: f"core.{name}" if name.startswith(core) else name)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from temporal_zoo._support.cache import cache_folder
+from temporal_zoo._support.files import cache_folder
 from temporal_zoo.errors import InvalidInput
 
 # The name of this run's folder: the process that began the run, and a number that others cannot guess.  It travels in

@@ -129,7 +129,7 @@ def test_a_line_that_is_no_record_is_left_out(record, line, caplog):
     path = changed(record, 3, lambda _: line)
     run = runs.load(path)
     assert (len(run.results), run.left_out) == (5, ("line 4 is damaged",))
-    assert "records.jsonl:4 is damaged and was left out" in caplog.text
+    assert "records.jsonl:4 is damaged; skipped it" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The arithmetic of torch: one setting for training and bench, recorded, without advice of torch on any version."""
+"""The arithmetic of torch: one setting for training and bench, recorded, without warnings of any version of torch."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ STATED = {
 def _restored():
     before = arithmetic()
     yield
-    with module._without_advice():
+    with module._without_warnings():
         torch.set_float32_matmul_precision(before["float32_matmul"])
         torch.backends.cudnn.allow_tf32 = before["tf32_cudnn"]
     torch.backends.cudnn.benchmark = before["cudnn_benchmark"]

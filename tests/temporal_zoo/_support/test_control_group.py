@@ -1,4 +1,4 @@
-"""Memory limits of control groups, in file trees of both versions made here."""
+"""Memory limits of control groups, read from file trees of both versions."""
 
 import pytest
 
@@ -9,7 +9,7 @@ GIB = 2**30
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """Writes files below a root that the module takes for the machine's."""
+    """Writes files below a folder that stands for the root of the machine."""
     monkeypatch.setattr(control_group, "ROOT", tmp_path)
 
     def write(**files):

@@ -1,4 +1,4 @@
-"""The environment: plain, complete, the same twice, and honest about the code that runs."""
+"""The environment: complete, plain, reproducible; it names the code that runs."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from temporal_zoo._support.environment import code, digest, environment
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A small git checkout that the module takes for its own."""
+    """A small git checkout that stands for ours."""
     for name in module.OURS:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"# {name}\n")
@@ -86,7 +86,7 @@ def test_a_moved_file_changes_the_digest_of_the_sources(checkout):
     assert code()["sources"] != before
 
 
-def test_somebody_elses_checkout_is_not_ours(checkout):
+def test_a_checkout_of_another_project_gives_no_commit(checkout):
     git(checkout, "rm", "-r", "-q", "--cached", "temporal_zoo")
     git(checkout, "commit", "-q", "-m", "they ignore their virtual environment")
     assert (code()["commit"], code()["dirty"]) == (None, None)

@@ -1,4 +1,4 @@
-"""Children end when the process that started them is killed, and do not wait for it to say goodbye."""
+"""Child processes end when their parent is killed."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ time.sleep(300)
 
 
 def ended(pid, within_s=60):
-    """Whether a process ends, or is a zombie that nobody asks for, before long."""
+    """Whether a process ends, or becomes a zombie, within some seconds."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
@@ -60,7 +60,7 @@ def ended(pid, within_s=60):
 
 
 def killed(tmp_path, source):
-    """Runs a program that prints the number of its child, kills it, and says whether the child ended."""
+    """Runs a program that prints the process id of its child, kills it, and returns whether the child ended."""
     path = tmp_path / "program.py"
     path.write_text(source)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}

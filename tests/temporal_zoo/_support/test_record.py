@@ -1,4 +1,4 @@
-"""Records: whole lines, one environment per session, damage told and stepped over."""
+"""Records: whole lines, one environment per session; damaged lines are reported and skipped."""
 
 import json
 import logging
@@ -52,12 +52,12 @@ def test_text_survives_in_any_script(path):
 
 
 @pytest.mark.parametrize("cut", [1, 10, 30])
-def test_a_truncated_last_line_is_told_and_stepped_over(path, caplog, cut):
+def test_a_truncated_last_line_is_reported_and_skipped(path, caplog, cut):
     session = Session(path, ENVIRONMENT)
     session.write("step", {"number": 0})
     session.write("step", {"number": "ü" * 10})
     path.write_bytes(path.read_bytes()[:-cut])
-    with caplog.at_level(logging.WARNING, logger="temporal_zoo._support.record"):
+    with caplog.at_level(logging.WARNING, logger="temporal_zoo.record"):
         found = read(path)
     # Without its end of line only, the record is whole.
     whole = cut == 1
@@ -103,7 +103,7 @@ def test_a_disk_that_is_full_is_an_error(path, monkeypatch):
     session = Session(path, ENVIRONMENT)
     write = os.write
     monkeypatch.setattr(record.os, "write", lambda descriptor, data: write(descriptor, data[:5]))
-    with pytest.raises(OSError, match="not written whole"):
+    with pytest.raises(OSError, match="the record is incomplete"):
         session.write("step", {})
 
 
@@ -111,7 +111,7 @@ def test_a_disk_that_is_full_is_an_error(path, monkeypatch):
 def test_what_is_not_plain_and_finite_is_refused_before_anything_is_written(path, fields):
     session = Session(path, ENVIRONMENT)
     before = path.read_bytes()
-    with pytest.raises(RecordError, match="a step record must hold plain finite values"):
+    with pytest.raises(RecordError, match="a step record must hold finite values that JSON can hold"):
         session.write("step", fields)
     assert path.read_bytes() == before
 
@@ -134,7 +134,7 @@ def test_a_newer_schema_is_refused(path):
 def test_another_kind_of_file_is_refused(tmp_path, text):
     path = tmp_path / "other.txt"
     path.write_text(text)
-    with pytest.raises(RecordError, match="is no file of records"):
+    with pytest.raises(RecordError, match="is not a file of records"):
         read(path)
 
 
@@ -144,7 +144,7 @@ def test_an_empty_file_holds_no_records(tmp_path):
     assert read(path).records == ()
 
 
-def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_at_once(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         Session(tmp_path / "file" / "records.jsonl", ENVIRONMENT)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from temporal_zoo import MixerSpec, build
 from temporal_zoo.config import ConfigError
-from temporal_zoo.mixers.mamba import from_mamba_ssm, to_mamba_ssm
+from temporal_zoo.convert.mamba_ssm import from_mamba_ssm, to_mamba_ssm
 
 
 class Published(nn.Module):
@@ -66,7 +66,7 @@ def test_weights_exchange_with_the_published_layer(spec, options):
     theirs, ours = Published(24, **options).double(), build(spec, 24).double()
     x = torch.randn(2, 7, 24, dtype=torch.float64)
 
-    ours.load_state_dict(from_mamba_ssm(theirs.state_dict()))
+    ours.load_state_dict(from_mamba_ssm(theirs.state_dict()).state)
     torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-10)
 
     another = build(spec, 24).double()

@@ -1,8 +1,8 @@
-"""Where files are kept between runs."""
+"""The cache folder."""
 
 import pytest
 
-from temporal_zoo._support.cache import cache_folder
+from temporal_zoo._support.files import cache_folder
 from temporal_zoo.errors import InvalidInput
 
 
@@ -13,7 +13,7 @@ def _home(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 
 
-def test_follows_the_environment(tmp_path, monkeypatch):
+def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / "home" / ".cache" / "temporal_zoo"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "temporal_zoo"

@@ -1,0 +1,103 @@
+"""The temporal layers of arXiv 2403.07711's own code and our mixers.
+
+Its classes carry numbers: 1 "mixing MLP", 2 "mixing GLU", 10 (GSS, BiGS), 20 (Mamba, Vim), each on an S4D or an S6
+core.  The state dict shows which class and which number it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from temporal_zoo.convert._converted import ConversionError, Converted, converted, layer_of, multiple, rank_option
+from temporal_zoo.convert.lucidrains import from_lucidrains
+from temporal_zoo.convert.s4 import direction
+
+_SOURCE = "a temporal layer of the code of arXiv 2403.07711"
+
+
+def from_official(
+    state: Mapping[str, Any], *, heads: int | None = None, relative_bias: Tensor | None = None, prefix: str = ""
+) -> Converted:
+    """Converts a temporal layer to `attn`, `s4d`, `mamba` or `bimamba`.
+
+    Args:
+        state: the state dict of the layer, or one that holds it.
+        heads: number of heads of an attention layer, which no state dict says (an eighth of the base width in the
+            paper); None for other layers.
+        relative_bias: the table of the network's bias by distance, (32, heads), for an attention layer; it lies outside
+            of the layer (`time_rel_pos_bias.relative_attention_bias.weight`).
+        prefix: beginning of the names of the layer, such as "init_temporal_layer.fn.fn.fn.".
+
+    Raises:
+        ConversionError: there is no such layer, `heads` is missing, or no mixer of ours computes this layer.
+    """
+    names = {name.removeprefix(prefix) for name in state if name.startswith(prefix)}
+    if "to_qkv.weight" in names:
+        if heads is None:
+            raise ConversionError("this is an attention layer: give its number of heads, which the file does not hold")
+        return from_lucidrains(state, heads=heads, relative_bias=relative_bias, prefix=prefix)
+    core = "s6" if any(name.startswith("s6.") for name in names) else "s4d"
+    first = "s6.A_log" if core == "s6" else "s4d.kernel.C"
+    layer, dropped = layer_of(state, prefix, source=_SOURCE, needs=(first,))
+    both = any(name.startswith(f"{core}_rev.") for name in layer)
+    if "fc_shortcut.weight" in layer:
+        kind = "BiGS" if both else "GSS"
+        raise ConversionError(f"this is a {kind} layer (version 10 on {core}), which is no registered mixer yet")
+    if "fc_init.weight" in layer:
+        if core == "s4d":
+            raise ConversionError(
+                "this is a Mamba block around S4D (version 20 on s4d), which is no registered mixer yet"
+            )
+        return _mamba(layer, both, dropped)
+    if core == "s6":
+        raise ConversionError("this is S6 with an MLP or GLU (version 1 or 2 on s6), which is no registered mixer yet")
+    return _s4d(layer, both, dropped)
+
+
+def _mamba(layer: Mapping[str, Tensor], both: bool, dropped: list[str]) -> Converted:
+    """Version 20 on S6: `mamba`, or `bimamba` with the sum of the directions."""
+    doubled, dim = layer["fc_init.weight"].shape
+    inner, state = layer["s6.A_log"].shape
+    multiple(doubled, 2 * inner, "rows of fc_init and twice the channels of the core")
+    options = {
+        "state": state,
+        "conv": layer["conv.weight"].shape[-1],
+        "expand": multiple(inner, dim, "channels of the core and columns of fc_init"),
+        "dt_rank": rank_option(layer["s6.dt_proj.weight"].shape[1], inner, dim),
+        "projection_bias": "fc_init.bias" in layer,
+    }
+    if both:
+        options |= {"merge": "sum"}
+    prefixes = {
+        "fc_init.": "in_proj.", "fc_out.": "out_proj.", "conv.": "conv1d.", "conv_rev.": "conv1d_b.", "s6.": "core.",
+        "s6_rev.": "core_b.",
+    }  # fmt: skip
+
+    def ours(name: str) -> str:
+        return next((new + name.removeprefix(old) for old, new in prefixes.items() if name.startswith(old)), name)
+
+    state_dict = {ours(name): tensor for name, tensor in layer.items()}
+    return converted("bimamba" if both else "mamba", options, dim, state_dict, source=_SOURCE, dropped=dropped)
+
+
+def _s4d(layer: Mapping[str, Tensor], both: bool, dropped: list[str]) -> Converted:
+    """Versions 1 and 2 on S4D: an MLP on the concatenated directions, or a GLU for each."""
+    mlp = layer["fc1.weight"].shape[0] if "fc1.weight" in layer else 0
+    options: dict[str, Any] = {
+        "state": 2 * layer["s4d.kernel.C"].shape[1],
+        "discretisation": "zoh",  # the only one of that code
+        "bidirectional": both,
+        "glu": "s4d.output_linear.0.weight" in layer,
+    }
+    if mlp:
+        options |= {"mlp": mlp, "mlp_gelu": True, "merge": "concat" if both else "sum"}
+    ours = direction(layer, "s4d.") | direction(layer, "s4d_rev.", "_b")
+    places = {"fc1.": "mlp.1.", "fc2.": "mlp.3."}
+    for name, tensor in layer.items():
+        if not name.startswith(("s4d.", "s4d_rev.")):
+            place = next((old for old in places if name.startswith(old)), None)
+            ours[name if place is None else places[place] + name.removeprefix(place)] = tensor
+    return converted("s4d", options, layer["s4d.D"].shape[0], ours, source=_SOURCE, dropped=dropped)
