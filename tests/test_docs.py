@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from diffusion.ablations.counting import Counted
+from diffusion.ablations.network_cost import NetworkCost
 from diffusion.model.slots import assign
 from temporal_zoo import build, get, registry
 from temporal_zoo.cli.main import zoo
@@ -83,8 +83,8 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.device.open_device", str)
     monkeypatch.setattr("diffusion.training.checkpoint.find", understood)
     monkeypatch.setattr("diffusion.cli.data.locate", understood)
-    monkeypatch.setattr("diffusion.probes.sweep.Sweep", understood)
-    monkeypatch.setattr("diffusion.ablations.budget.counted", lambda *_: Counted(1, 1))
+    monkeypatch.setattr("diffusion.probes.experiment.Experiment", understood)
+    monkeypatch.setattr("diffusion.ablations.fit_budget.network_cost", lambda *_: NetworkCost(1, 1))
     monkeypatch.setattr("diffusion.cli.ablate._prepare", understood)
     monkeypatch.setattr("temporal_zoo.cli.examine.examine", understood)
     monkeypatch.setattr("diffusion.evaluation.extractors.open_extractor", understood)

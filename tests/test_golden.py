@@ -2,7 +2,7 @@
 
 A difference here means that files which users have mean something else now, or are not found any more.  If that is
 intended: add a migration (`diffusion/training/migrations.py`), a line to `diffusion.model.mixer_text.SILENT` or
-`diffusion.ablations.keys.YOUNGER`; then write the golden files anew, and look at what changed:
+`diffusion.ablations.cache_key.ADDED_FIELDS`; then write the golden files anew, and look at what changed:
 
     python -P tests/test_golden.py && git diff tests/golden
 """
@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from diffusion.ablations import catalogue
-from diffusion.ablations.job import Trial
+from diffusion.ablations.trial import Trial
 from diffusion.model.backbone import Backbone
 from diffusion.model.mixer_text import FLAVOURS, SILENT
 from diffusion.presets import PRESETS, preset

@@ -8,11 +8,10 @@ from typing import Any
 
 from diffusion.ablations.ablation import Ablation
 from diffusion.ablations.fit_budget import FittedRecipe, fit
-from diffusion.ablations.job import Job
+from diffusion.ablations.job import FAILURE, Job
 from diffusion.ablations.network_cost import network_cost
 from diffusion.ablations.recipe import Recipe
 from diffusion.ablations.result import REMEDY, Result
-from diffusion.ablations.run_job import FAILURE
 from diffusion.ablations.trial import Trial
 from temporal_zoo._support.files import read_json
 

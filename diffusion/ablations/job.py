@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from diffusion.ablations.recipe import Recipe
 from diffusion.ablations.trial import Trial
+from temporal_zoo._support.files import write_json
+
+FAILURE = "failure.json"  # in a run's folder: the reason why its trials have no result
+STDERR = "stderr.txt"  # in a run's folder: warnings, and the traceback of a failure
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,9 @@ class Job:
         """The number of training steps."""
         return self.trials[0].recipe.train.steps
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a line of JSON."""
-        trials = [vars(trial) | {"recipe": trial.recipe.to_dict()} for trial in self.trials]
-        return asdict(self) | {"trials": trials}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Job:
-        """The inverse of `to_dict`."""
-        trials = (Trial(**trial | {"recipe": Recipe.from_dict(trial["recipe"])}) for trial in content["trials"])
-        return cls(**content | {"trials": tuple(trials)})
+    def record_failure(self, reason: str | None) -> None:
+        """Writes the reason of a failure into the run's folder; None removes an earlier one."""
+        with suppress(FileNotFoundError):
+            (self.run / FAILURE).unlink()
+        if reason is not None:
+            write_json(self.run / FAILURE, {"reason": reason})

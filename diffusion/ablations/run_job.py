@@ -9,24 +9,19 @@ from __future__ import annotations
 import statistics
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from diffusion.ablations.evaluate import evaluate_samples, held_out_v
-from diffusion.ablations.job import Job
+from diffusion.ablations.job import FAILURE, STDERR, Job
 from diffusion.ablations.result import Result
 from diffusion.ablations.trial import Trial
 from diffusion.device import open_device
 from diffusion.training.history import history
 from diffusion.training.run import Run
 from temporal_zoo._support.environment import code
-from temporal_zoo._support.files import write_json
 from temporal_zoo.ops import refusing_reference
-
-FAILURE = "failure.json"  # in a run's folder: the reason why its trials have no result
-STDERR = "stderr.txt"  # in a run's folder: warnings, and the traceback of a failure
 
 # Receives the progress of a job: the number of finished training steps, and the current stage.
 ReportStep = Callable[[int, str], None]
@@ -40,16 +35,8 @@ def run_job(job: Job, report: ReportStep = lambda step, stage: None) -> str | No
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
     if reason != "interrupted":
-        record_failure(job, reason)
+        job.record_failure(reason)
     return reason
-
-
-def record_failure(job: Job, reason: str | None) -> None:
-    """Writes the reason of a failure into the run's folder; None removes an earlier one."""
-    with suppress(FileNotFoundError):
-        (job.run / FAILURE).unlink()
-    if reason is not None:
-        write_json(job.run / FAILURE, {"reason": reason})
 
 
 def _train_and_evaluate(job: Job, report: ReportStep) -> bool:

@@ -44,9 +44,10 @@ def _page(task: type[Task], scores: Sequence[Score], trial: ProbeTrial, picture:
     )  # fmt: skip
     cells = [
         (
-            score.mixer, f"{score.level:g}", f"{score.noise:g}", str(score.frames), str(score.error), f"{score.past:.4f}",
-            str(score.above_past), f"{score.whole:.4f}", str(score.above_whole), f"{score.solved:.0%}", score.verdict,
-            str(score.seeds), f"{score.parameters:,}", f"{score.processor_s:.0f}",
+            score.mixer, f"{score.level:g}", f"{score.noise:g}", str(score.frames), str(score.error),
+            f"{score.past:.4f}", str(score.above_past), f"{score.whole:.4f}", str(score.above_whole),
+            f"{score.solved:.0%}", score.verdict, str(score.seeds), f"{score.parameters:,}",
+            f"{score.processor_s:.0f}",
         )
         for score in scores
     ]  # fmt: skip
@@ -153,7 +154,7 @@ def _draw_sweep(axes: Axes, axis: str, task: type[Task], scores: Sequence[Score]
     for mixer, colour in colours.items():
         line = sorted((score for score in here if score.mixer == mixer), key=lambda score: getattr(score, axis))
         at = [getattr(score, axis) for score in line]
-        margins = [score.error.margin for score in line]
+        margins = [score.error.margin or 0 for score in line]
         values = [score.error.value for score in line]
         axes.errorbar(at, values, yerr=margins, color=colour, marker=".", capsize=3, label=mixer)
     line = sorted((score for score in here if score.mixer == here[0].mixer), key=lambda score: getattr(score, axis))

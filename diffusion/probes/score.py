@@ -46,7 +46,7 @@ class Score:
 
     @property
     def impossible(self) -> bool:
-        """Whether no correct mixer can have this error: a causal one below the best of the past, any below the best of all."""
+        """Whether the error lies below the best possible one: of the past for a causal mixer, of all for any mixer."""
         return (self.causal and self.above_past.below_zero) or self.above_whole.below_zero
 
     @property

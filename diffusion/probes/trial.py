@@ -1,7 +1,7 @@
 """Trains one mixer on one probe with one seed, and compares it with the best possible answers.
 
-The result is a function of the `ProbeTrial` only.  Test sequences depend on the seed and not on the mixer: all mixers of
-a seed have the same ones, and the intervals over seeds include the randomness of the test as well as of the training.
+The result is a function of the `ProbeTrial` only.  Test sequences depend on the seed and not on the mixer: all mixers
+of a seed have the same ones, and the intervals over seeds include the randomness of the test and of the training.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One file per probe, with the probe's name and a class `Probe`, a `Task`.  Files that begin with _ are shared parts."""
+"""One file per probe, named after it, with a `Task` named `Probe`.  Files that begin with _ are shared parts."""
 
 from __future__ import annotations
 

@@ -3,8 +3,9 @@
     x[0] ~ N(0, 1),  x[t] = rho x[t-1] + sqrt(1 - rho^2) e[t]        Ornstein-Uhlenbeck, sampled; variance 1 throughout
     y[t] = x[t] + s n[t]  where observed                             e, n ~ N(0, 1), independent
 
-All variables are Gaussian, so the best estimate is the conditional mean, and its error is the conditional variance,
-which does not depend on y.  Given y up to t: Kalman filter.  Given all y: Rauch-Tung-Striebel smoother (AIAA J. 3, 1965).
+All variables are Gaussian, so the best estimate is the conditional mean and its error is the conditional variance,
+which does not depend on y.  Given y up to t: Kalman filter.  Given all y:
+Rauch-Tung-Striebel smoother (AIAA J. 3, 1965).
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ import torch
 from click.testing import CliRunner
 
 from diffusion.probes import ProbeError
-from diffusion.probes.sweep import Sweep
+from diffusion.probes.experiment import Experiment
+from diffusion.probes.score import over_seeds, scores
 from diffusion.probes.tasks import get, names, summary
-from diffusion.probes.trial import Trial, run
-from diffusion.probes.verdict import over_seeds, rows
+from diffusion.probes.trial import ProbeTrial, run
 from temporal_zoo import registry
 from temporal_zoo.cli.main import zoo
 
@@ -22,9 +22,9 @@ TASKS = [
     pytest.param(name, level, noise, id=f"{name}-{level:g}-{noise:g}")
     for name in names()
     for level, noise in itertools.product(get(name).knob.values, get(name).noises.values)
-    if level == get(name).knob.usual or noise == get(name).noises.usual
+    if level == get(name).knob.default or noise == get(name).noises.default
 ]
-USUAL = [pytest.param(name, get(name).knob.usual, get(name).noises.usual, id=name) for name in names()]
+DEFAULTS = [pytest.param(name, get(name).knob.default, get(name).noises.default, id=name) for name in names()]
 
 
 def drawn(name, level, noise, count=512):
@@ -115,7 +115,7 @@ def test_the_best_answers_leave_nothing_to_be_found(name, level, noise):
 # Of copy and revisit, answers are due after all that can be seen.
 @pytest.mark.parametrize("name", ["infill", "kalman", "ladder", "permanence"])
 def test_the_best_of_the_past_sees_no_future_and_the_best_of_all_does(name):
-    task, sequences = drawn(name, get(name).knob.usual, get(name).noises.usual, count=4)
+    task, sequences = drawn(name, get(name).knob.default, get(name).noises.default, count=4)
     now = task.frames // 2 + 4
     inputs = sequences.inputs.clone()
     # A flag in the last channel of several scalars is no secret, and stays.
@@ -125,7 +125,7 @@ def test_the_best_of_the_past_sees_no_future_and_the_best_of_all_does(name):
     assert not torch.equal(after.whole[:, :now], before.whole[:, :now])
 
 
-@pytest.mark.parametrize(("name", "level", "noise"), USUAL)
+@pytest.mark.parametrize(("name", "level", "noise"), DEFAULTS)
 def test_a_sequence_is_a_function_of_its_number(name, level, noise):
     task, sequences = drawn(name, level, noise, count=5)
     parts = [task.draw(0, "test", first, count, task.frames) for first, count in ((0, 2), (2, 3))]
@@ -138,9 +138,9 @@ def test_a_sequence_is_a_function_of_its_number(name, level, noise):
 @pytest.fixture(scope="module")
 def reduced():
     """Demand of `zoo probe kalman` in a few seconds: one seed, few steps, few sequences."""
-    trials = [Trial("kalman", 0.9, 1.0, mixer, 0, 120, 1024) for mixer in ("mamba", "bimamba")]
+    trials = [ProbeTrial("kalman", 0.9, 1.0, mixer, 0, 120, 1024) for mixer in ("mamba", "bimamba")]
     results = [(trial, list(run(trial))[-1].result) for trial in trials]
-    return {row.mixer: row for row in rows("kalman", results)}, results
+    return {row.mixer: row for row in scores("kalman", results)}, results
 
 
 def test_what_sees_the_past_alone_stays_above_the_filter(reduced):
@@ -164,12 +164,12 @@ def test_the_kalman_probe_says_what_it_must_of_every_mixer(tmp_path):
     """`zoo probe kalman --mixers all --seeds 5`, an hour at most on one core."""
     task = get("kalman")
     trials = [
-        Trial("kalman", 0.9, 1.0, mixer, seed, task.steps, 4096) for mixer in registry.names() for seed in range(5)
+        ProbeTrial("kalman", 0.9, 1.0, mixer, seed, task.steps, 4096) for mixer in registry.names() for seed in range(5)
     ]
-    sweep = Sweep(trials, tmp_path)
+    sweep = Experiment(trials, tmp_path)
     for _ in sweep.steps():
         pass
-    found = rows("kalman", sweep.results())
+    found = scores("kalman", sweep.results())
     assert not [row for row in found if row.impossible]
     assert [row.mixer for row in found if row.control] == ["identity"]
     assert not [row for row in found if not row.causal and not row.control and not row.above_past.below_zero]
@@ -177,7 +177,7 @@ def test_the_kalman_probe_says_what_it_must_of_every_mixer(tmp_path):
 
 def test_a_layer_that_calls_itself_causal_and_is_not_is_found_out(reduced):
     trial, result = reduced[1][1]
-    (row,) = rows("kalman", [(trial, result | {"causal": True})])
+    (row,) = scores("kalman", [(trial, result | {"causal": True})])
     assert row.impossible
     assert row.verdict.startswith("IMPOSSIBLE")
 
@@ -188,7 +188,7 @@ def test_seeds_give_the_interval_and_a_single_one_takes_that_of_its_sequences():
 
 
 def tiny(mixer, seed=0):
-    return Trial("kalman", 0.9, 1.0, mixer, seed, 3, 8)
+    return ProbeTrial("kalman", 0.9, 1.0, mixer, seed, 3, 8)
 
 
 def without_time(result):
@@ -197,13 +197,13 @@ def without_time(result):
 
 def test_a_sweep_that_was_stopped_goes_on_where_it_was_and_ends_the_same(tmp_path):
     trials = [tiny("identity"), tiny("identity", 1), tiny("flash")]
-    first = Sweep(trials, tmp_path / "stopped")
+    first = Experiment(trials, tmp_path / "stopped")
     for trial, progress in first.steps():
         if trial == trials[1] and progress.step == 2:
             break
-    second = Sweep(trials, tmp_path / "stopped")
+    second = Experiment(trials, tmp_path / "stopped")
     assert second.pending == trials[1:]
-    whole = Sweep(trials, tmp_path / "whole")
+    whole = Experiment(trials, tmp_path / "whole")
     for sweep in (second, whole):
         for _ in sweep.steps():
             pass
@@ -213,12 +213,12 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was_and_ends_the_same(tmp_pat
 
 
 def test_results_of_another_environment_do_not_count(tmp_path, monkeypatch):
-    sweep = Sweep([tiny("identity")], tmp_path)
+    sweep = Experiment([tiny("identity")], tmp_path)
     for _ in sweep.steps():
         pass
-    assert not Sweep([tiny("identity")], tmp_path).pending
-    monkeypatch.setattr("diffusion.probes.sweep.environment", lambda: {"id": "of other code"})
-    assert Sweep([tiny("identity")], tmp_path).pending
+    assert not Experiment([tiny("identity")], tmp_path).pending
+    monkeypatch.setattr("diffusion.probes.experiment.environment", lambda: {"id": "of other code"})
+    assert Experiment([tiny("identity")], tmp_path).pending
 
 
 def test_all_mixers_of_a_seed_meet_the_same_sequences_and_begin_alike():
@@ -271,9 +271,9 @@ def test_the_list_names_every_probe_with_its_summary():
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ((), "which probe"),
+        ((), "NAME is missing"),
         (("kalmann",), "did you mean"),
-        (("kalman", "--noise", "3"), "it takes 0.5, 1, 2"),
+        (("kalman", "--noise", "3"), "choose from 0.5, 1, 2"),
         (("kalman", "--difficulty", "hard"), "correlation cannot be 'hard'"),
         (("kalman", "--mixers", "mumba"), "no mixer is named 'mumba'"),
         (("kalman", "--mixers", ""), "names no mixer"),
