@@ -142,7 +142,7 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """These pages as a site in site/."""
+    """Builds the documentation site in site/."""
     install(session, *EXTRAS["docs"])
     session.run("mkdocs", "build", "--strict", *session.posargs)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffusion.data.config import DataConfig
+from temporal_zoo import config as configuration
 from temporal_zoo.config import Config, ConfigError, option
 
 # No clip of a data set is longer; more frames are taken for a mistake.
@@ -115,3 +116,8 @@ class TrainConfig(Config):
     sample_every: int = option(5000, "steps between sample sheets", least=1)
     test_every: int = option(1000, "steps between measurements of the loss on held-out clips", least=1)
     test_clips: int = option(32, "held-out clips in that measurement", least=1, most=1_000_000)
+
+
+def fields() -> list[tuple[str, str, str, str]]:
+    """(path, type, default, doc) of every field that `--set` takes, such as ("model.width", "whole number", "64", ...)."""
+    return configuration.fields(TrainConfig)

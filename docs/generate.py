@@ -1,7 +1,7 @@
-"""Fills in the tables of README.md and docs/ that are facts of the code: `python docs/generate.py`.
+"""Writes the parts of README.md and docs/ that come from the code: `python docs/generate.py`.
 
-Such a part stands between the comments `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a function below.
-tests/test_docs.py fails when a page is not what this would write.
+Such a part is between the comments `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a function below.  The
+script also draws the pictures (docs/pictures.py).  tests/test_docs.py fails when a page differs from the output.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import tomllib
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -17,13 +19,17 @@ import torch
 from bench.paper.facts import BIAS_BUCKETS, ROTARY_FREQUENCIES, SIZES
 from bench.plan.devices import GIB
 from diffusion.ablations import catalogue as ablation_files
+from diffusion.config import fields
 from diffusion.model.backbone import Backbone
 from diffusion.presets import PAPER, PRESETS, preset
+from diffusion.probes import tasks as probe_files
+from diffusion.probes.task import Knob
 from temporal_zoo.cli import catalogue
 from temporal_zoo.contract import CHECKS
 
 ROOT = Path(__file__).parent.parent
-# Rows of README's first table: the published baseline, then the best that attention can do, then the alternatives.
+EQUATIONS = ROOT / "docs" / "assets" / "equations.toml"
+# Rows of README's table: the published baseline, then better attention, then the alternatives.
 FIRST_TABLE = (
     "attention with bias, weights held",
     "attention with bias, weights held, recomputed",
@@ -46,8 +52,30 @@ def mixers() -> str:
     return table(("mixer", "what it is", f"parameters at width {catalogue.DIM}", "time", "memory", "paper"), rows)
 
 
+def gallery() -> str:
+    """One card per mixer: its name, its diagram by docs/pictures.py, and one sentence."""
+    cards = [
+        f"- [**{row['name']}**](mixers.md#{row['name']})\n\n"
+        f"    ![frames that exchange information, and growth](assets/gallery/{row['name']}.svg)\n\n"
+        f"    {row['summary']}; time {row['time']}, memory {row['memory']}\n"
+        for row in catalogue.mixers()
+    ]
+    return "\n".join(['<div class="grid cards" markdown>\n', *cards, "</div>\n"])
+
+
+def settings() -> str:
+    """One table per part of a training run's configuration: every field that `--set` changes."""
+    parts = groupby(fields(), key=lambda row: row[0].rpartition(".")[0])
+    header = ("field", "type", "default", "meaning")
+    tables = (
+        (part, table(header, [(f"`{path}`", kind, f"`{default}`", doc) for path, kind, default, doc in rows]))
+        for part, rows in parts
+    )
+    return "\n".join(f"## {part or 'the run'}\n\n{text}" for part, text in tables)
+
+
 def options() -> str:
-    """A section per mixer: its own words, its equation, its options, flavours and examples."""
+    """One section per mixer: its docstring, equations, options and flavours."""
     return "\n".join(_section(catalogue.mixer(row["name"])) for row in catalogue.mixers())
 
 
@@ -70,7 +98,7 @@ def backends() -> str:
 def _confirmed(cpu: str | None, cuda: str | None) -> str:
     if cpu == cuda:
         return cpu or "not yet"
-    # The C++ backends run on nothing but CPUs.
+    # The C++ backends run on CPUs only.
     return f"{cpu or 'not yet'} on CPUs, {cuda or 'not yet'} on GPUs"
 
 
@@ -80,7 +108,7 @@ def checks() -> str:
 
 
 def presets() -> str:
-    """The presets of `zoo train` that are not the paper's."""
+    """The presets of `zoo train` except those of the paper."""
     rows = []
     for name in PRESETS:
         if name.startswith("paper-"):
@@ -97,7 +125,7 @@ def presets() -> str:
 
 
 def totals() -> str:
-    """The paper's models: the numbers that it prints and its code counts, ours, and the difference explained."""
+    """The paper's models: parameters that its code counts, ours, and the reason for the difference."""
     rows = []
     for printed, (mixer, width) in PAPER.items():
         model = preset(f"paper-{printed}").model
@@ -112,7 +140,7 @@ def totals() -> str:
 
 
 def control() -> str:
-    """The planned control of arXiv 2403.07711, the rows that README shows first; from the committed page's numbers."""
+    """Memory of the control of arXiv 2403.07711, from the committed `reproduce.json`."""
     plans = {(plan["column"], plan["dtype"]): plan for plan in _reproduced()["control"]}
     rows = []
     for name in FIRST_TABLE:
@@ -123,7 +151,7 @@ def control() -> str:
 
 
 def advantage() -> str:
-    """Where the published advantage comes from, in one sentence."""
+    """The sources of the published advantage, in one sentence."""
     changes = _reproduced()["advantage_bytes"]
     parts = ", ".join(f"{change} saves {saved / GIB:.1f}" for change, saved in changes.items())
     return f"Of the {sum(changes.values()) / GIB:.1f} GiB between the first row and `bimamba` in float32, {parts}.\n"
@@ -133,13 +161,30 @@ def _reproduced() -> dict:
     return json.loads((ROOT / "docs" / "results" / "reproduce.json").read_text(encoding="utf-8"))
 
 
+def probes() -> str:
+    """One row per probe of `zoo probe`, with the best possible errors at its default difficulty and noise."""
+    rows = []
+    for name in probe_files.names():
+        task = probe_files.get(name)
+        bounds = task(task.knob.default, task.noises.default).bounds(task.frames)
+        errors = [f"{bound:.4f}" for bound in bounds] if bounds else ["from samples"] * 2
+        difficulty = f"{task.knob.name}: {_values(task.knob)}"
+        rows.append((f"`{name}`", probe_files.summary(name), difficulty, _values(task.noises), *errors))
+    return table(("probe", "question", "difficulty", "noise", "best of the past", "best of all"), rows)
+
+
+def _values(knob: Knob) -> str:
+    return ", ".join(f"**{value:g}**" if value == knob.default else f"{value:g}" for value in knob.values)
+
+
 def ablations() -> str:
-    """What `zoo ablate` ships, and how many cells of each are trained for one seed."""
+    """One row per ablation of `zoo ablate`, with the number of cells per seed."""
     rows = []
     for name in ablation_files.names():
-        cells = [len(ablation_files.get(name, scale).scale.cells) for scale in ("toy", "paper")]
+        scales = {scale: ablation_files.get(name, scale).scale for scale in ablation_files.scales(name)}
+        cells = [len(scales[scale].cells) if scale in scales else "-" for scale in ("toy", "paper")]
         rows.append((f"`{name}`", ablation_files.summary(name), *cells))
-    return table(("ablation", "what it asks", "cells, toy", "cells, paper"), rows)
+    return table(("ablation", "question", "cells, toy", "cells, paper"), rows)
 
 
 def count(model) -> int:
@@ -156,8 +201,8 @@ def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
 
 
 def filled(text: str) -> str:
-    """A page with its generated parts written anew."""
-    return PART.sub(lambda found: f"{found[1]}\n{globals()[found[2]]()}\n{found[3]}", text)
+    """A page with new generated parts."""
+    return PART.sub(lambda part: f"{part[1]}\n{globals()[part[2]]()}\n{part[3]}", text)
 
 
 def pages() -> list[Path]:
@@ -166,7 +211,7 @@ def pages() -> list[Path]:
 
 
 def _section(facts: dict) -> str:
-    parts = [f"## {facts['name']}\n", f"{facts['description']}\n"]
+    parts = [f"## {facts['name']}\n", f"{_typeset(facts['name'], facts['description'])}\n"]
     causal = "sees earlier frames only" if facts["causal"] else "sees the whole clip"
     chunks = "" if facts["passes"] else "not "
     parts.append(
@@ -182,6 +227,19 @@ def _section(facts: dict) -> str:
     return "\n".join(parts)
 
 
+def _typeset(name: str, description: str) -> str:
+    """A description with the mixer's typeset equations in place of the plain ones, where docs/assets has them."""
+    equations = tomllib.loads(EQUATIONS.read_text(encoding="utf-8")).get(name)
+    if equations is None:
+        return description
+    first, *rest = description.split("\n\n")
+    prose = [paragraph for paragraph in rest if not paragraph.startswith("    ")]
+    return "\n\n".join([first, *(f"$$\n{equation}\n$$" for equation in equations), *prose])
+
+
 if __name__ == "__main__":
+    import pictures
+
+    pictures.draw()
     for page in pages():
         page.write_text(filled(page.read_text()))

@@ -121,6 +121,18 @@ def describe(cls: type[Config]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def fields(cls: type[Config], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """(path, type, default, doc) of every field that `override` can assign, inner records included: "model.width"."""
+    rows = []
+    for name, kind, default, doc in describe(cls):
+        inner = hints(cls)[name]
+        if isinstance(inner, type) and issubclass(inner, Config):
+            rows += fields(inner, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", kind, default, doc))
+    return rows
+
+
 def to_text(value: Any) -> str:
     """The text of one value on a command line; `from_text` reads it back."""
     if isinstance(value, bool):
@@ -185,9 +197,12 @@ def type_name(kind: Any) -> str:
 
 
 def _unknown(cls: type[Config], name: str, known: Iterable[str]) -> str:
-    return (
-        f"{cls.__qualname__} has no option {name!r}{nearest(name, known)}; its options are {', '.join(known) or 'none'}"
-    )
+    hint = nearest(name, known)
+    if not hint:  # a field of an inner record, written without its path
+        paths = {path.rpartition(".")[2]: path for path, *_ in fields(cls)}
+        close = difflib.get_close_matches(name, paths, n=1)
+        hint = f' (did you mean "{paths[close[0]]}"?)' if close else ""
+    return f"{cls.__qualname__} has no option {name!r}{hint}; its options are {', '.join(known) or 'none'}"
 
 
 def _numbers(value: Any) -> Iterator[float]:

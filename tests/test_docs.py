@@ -1,7 +1,7 @@
-"""README and docs/: code runs, commands are understood, links lead somewhere, tables say what the code says.
+"""README and docs/: the code runs, commands have valid arguments, links have targets, generated parts are current.
 
-A block of ```python is run, all blocks of a page in one module.  A line of ```sh that begins with `zoo` is read by the
-command itself, with whatever takes long replaced; what looks up names, presets and options is not.
+The test runs all ```python blocks of a page in one module.  It passes each line of ```sh that begins with `zoo` to the
+command itself.  Functions that take long are replaced; the lookup of names, presets and options is not.
 """
 
 import ast
@@ -16,11 +16,12 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from diffusion.ablations.network_cost import NetworkCost
 from diffusion.model.slots import assign
-from temporal_zoo import build, get, registry
+from temporal_zoo import build, get, names, registry
 from temporal_zoo.cli.main import zoo
 from temporal_zoo.contract import CHECKS, outcomes
 
@@ -46,7 +47,7 @@ def commands():
 
 @pytest.fixture
 def run_page(monkeypatch, tmp_path):
-    """Runs the Python of a page in a module of its own; the mixers that it registers are forgotten afterwards."""
+    """Runs the Python of a page in a new module and removes the mixers that it registers afterwards."""
     monkeypatch.chdir(tmp_path)
 
     def run(page):
@@ -62,37 +63,38 @@ def run_page(monkeypatch, tmp_path):
             del registry._entries[name]
 
 
-class Understood(Exception):
-    """Raised where a command, all of its words understood, would begin to work."""
+class Accepted(Exception):
+    """Raised where a command has accepted all arguments and would begin to work."""
 
 
-def understood(*args, **kwargs):
-    raise Understood
+def accept(*args, **kwargs):
+    raise Accepted
 
 
 @pytest.fixture
 def no_work(monkeypatch, tmp_path):
-    """Commands end where they would begin to work."""
+    """Stops commands where they would begin to work."""
 
     def no_run(config, *_):
         assign(config.model.mixer, len(config.model.multipliers), config.model.slots)
-        raise Understood
+        raise Accepted
 
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("diffusion.training.run.Run", no_run)
     monkeypatch.setattr("diffusion.device.open_device", str)
-    monkeypatch.setattr("diffusion.training.checkpoint.find", understood)
-    monkeypatch.setattr("diffusion.cli.data.locate", understood)
-    monkeypatch.setattr("diffusion.probes.experiment.Experiment", understood)
+    monkeypatch.setattr("diffusion.training.checkpoint.find", accept)
+    monkeypatch.setattr("diffusion.cli.data.locate", accept)
+    monkeypatch.setattr("diffusion.probes.experiment.Experiment", accept)
     monkeypatch.setattr("diffusion.ablations.fit_budget.network_cost", lambda *_: NetworkCost(1, 1))
-    monkeypatch.setattr("diffusion.cli.ablate._prepare", understood)
-    monkeypatch.setattr("temporal_zoo.cli.examine.examine", understood)
-    monkeypatch.setattr("diffusion.evaluation.extractors.open_extractor", understood)
-    monkeypatch.setattr("diffusion.evaluation.weights.convert", understood)
+    monkeypatch.setattr("diffusion.cli.ablate._prepare", accept)
+    monkeypatch.setattr("temporal_zoo.cli.examine.examine", accept)
+    monkeypatch.setattr("diffusion.evaluation.extractors.open_extractor", accept)
+    monkeypatch.setattr("diffusion.evaluation.weights.convert", accept)
     monkeypatch.setattr("temporal_zoo.cli.check._check_one", lambda *_: True)
-    monkeypatch.setattr("bench.sweep.results.load", understood)
-    monkeypatch.setattr("bench.plan.pool.planners", understood)
-    monkeypatch.setattr("bench.paper.reproduce.reproduce", understood)
+    monkeypatch.setattr("diffusion.training.converting.convert_file", accept)
+    monkeypatch.setattr("bench.sweep.results.load", accept)
+    monkeypatch.setattr("bench.plan.pool.planners", accept)
+    monkeypatch.setattr("bench.paper.reproduce.reproduce", accept)
 
 
 @pytest.mark.parametrize("page", with_code("python"))
@@ -101,23 +103,23 @@ def test_the_code_of_a_page_runs(page, run_page):
 
 
 @pytest.mark.parametrize(("page", "line"), commands())
-def test_a_command_is_understood(page, line, run_page, no_work):
+def test_a_command_has_valid_arguments(page, line, run_page, no_work):
     if page == EXAMPLE:
         run_page(page)
     words = shlex.split(line, comments=True)[1:]
     result = CliRunner().invoke(zoo, [*words, "--dry-run"] if words[0] == "bench" else words)
-    assert isinstance(result.exception, Understood) or result.exit_code == 0, result.output
+    assert isinstance(result.exception, Accepted) or result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("line", ["zoo train --mixer bimambo", "zoo train --set model.widht=8", "zoo bench --length 8",
                                   "zoo train --mixer flash@middle", "zoo check mumba", "zoo lst"])  # fmt: skip
-def test_that_a_command_can_be_misunderstood(line, no_work):
+def test_a_command_with_wrong_arguments_fails(line, no_work):
     result = CliRunner().invoke(zoo, shlex.split(line)[1:])
     assert result.exit_code == 2
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_and_sessions_that_are_named_exist(page):
+def test_commands_and_nox_sessions_on_a_page_exist(page):
     text = PAGES[page].read_text()
     assert set(re.findall(r"`zoo ([a-z]+)", text)) <= set(zoo.list_commands(None))
     tree = ast.parse((ROOT / "noxfile.py").read_text())
@@ -131,23 +133,101 @@ def test_continuous_integration_runs_the_test_command_of_the_readme():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
+def test_links_have_targets(page):
     prose = re.sub(r"^```.*?^```$|^    .*?$", "", PAGES[page].read_text(), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)#\s]+)", prose):
         assert target.startswith("https://") or (PAGES[page].parent / target).exists(), target
 
 
-@pytest.fixture(scope="module")
-def generate():
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+def test_every_path_that_answers_a_question_exists():
+    rows = re.findall(r"^\| (?:Where|How) (.*?)\? \| (.*) \|$", PAGES["docs/where.md"].read_text(), re.MULTILINE)
+    assert len(rows) >= 10
+    for question, answer in rows:
+        paths = re.findall(r"`([\w/.]+)`", answer)
+        assert paths, question
+        assert not [path for path in paths if "/" in path and not (ROOT / path).exists()], question
+
+
+def test_a_command_and_its_file_have_the_same_name():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    commands = project["entry-points"]["temporal_zoo.commands"]
+    assert all(point.partition(":")[0].endswith(f".cli.{name}") for name, point in commands.items())
+
+
+def test_navigation_lists_every_page():
+    listed = re.findall(r"(?:- |: )(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(f"docs/{page}" for page in listed) == sorted(PAGES.keys() - {"README.md"})
+
+
+@pytest.mark.parametrize("folder", ["docs", "docs/results", "docs/decisions"])
+def test_the_index_of_a_folder_links_every_page(folder):
+    index = ROOT / folder / "index.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#\s]+\.md)", index.read_text())}
+    pages = {*index.parent.glob("*.md"), *index.parent.glob("*/index.md")} - {index}
+    assert not {page.name for page in pages - linked}
+
+
+def test_the_page_of_commands_names_every_command():
+    table = PAGES["docs/commands.md"].read_text().partition("\n\nEvery")[0]
+    assert set(re.findall(r"`zoo (\w+)`", table)) == set(zoo.list_commands(None))
+
+
+def test_the_readme_fits_two_screens():
+    assert len(PAGES["README.md"].read_text().splitlines()) <= 100
+
+
+def from_docs(name):
+    """A module of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+@pytest.fixture(scope="module")
+def generate():
+    return from_docs("generate")
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if "<!-- generated" in PAGES[page].read_text()])
-def test_generated_parts_are_fresh(page, generate):
+def test_generated_parts_are_current(page, generate):
     assert PAGES[page].read_text() == generate.filled(PAGES[page].read_text()), "run: python docs/generate.py"
+
+
+def test_every_mixer_has_a_current_card():
+    pictures = from_docs("pictures")
+    for name in names():
+        card = ROOT / "docs" / "assets" / "gallery" / f"{name}.svg"
+        assert card.read_text() == pictures.card(name), "run: python docs/generate.py"
+
+
+def test_a_card_shows_which_frames_a_mixer_uses():
+    influence = from_docs("pictures").influence
+    assert influence("identity").equal(torch.eye(8, dtype=torch.bool))
+    assert influence("mamba").equal(torch.ones(8, 8, dtype=torch.bool).tril())
+    assert influence("bimamba").all()
+
+
+def test_typeset_equations_belong_to_mixers(generate):
+    assert tomllib.loads(generate.EQUATIONS.read_text()).keys() <= set(names())
+
+
+def test_a_page_links_the_terms_of_the_glossary_that_it_uses():
+    hooks = from_docs("hooks")
+    page = types.SimpleNamespace(file=types.SimpleNamespace(src_uri="results/quick.md"))
+    assert "[slot](../glossary.md#slot)" in hooks.on_page_markdown("Mixers go into slots.", page)
+    assert "[recompute](../glossary.md#recompute)" in hooks.on_page_markdown("Blocks are recomputed.", page)
+    assert "glossary" not in hooks.on_page_markdown("Nothing.", page)
+    links = hooks.on_page_markdown(" ".join(hooks.terms()), page)
+    anchors = re.findall(r"glossary\.md#([\w-]+)", links)
+    assert len(anchors) == len(hooks.terms()) >= 20
+
+
+def test_the_site_shows_equations_as_mathml():
+    pytest.importorskip("latex2mathml", reason="only the docs extra installs it")
+    content = from_docs("hooks").on_page_content(r'<p>If</p><div class="arithmatex">\[x &lt; 1\]</div>')
+    assert content.startswith("<p>If</p><math")
+    assert "arithmatex" not in content
 
 
 def test_every_check_of_the_contract_is_explained():

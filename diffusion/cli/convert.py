@@ -10,7 +10,7 @@ SOURCES = ("mamba_ssm", "vim", "official", "s4", "lucidrains")
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("checkpoint", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--from", "source", type=click.Choice(SOURCES), required=True, help="The project that wrote the file.")
 @click.option("--key", help="Which state dict of the file, where it holds several, such as ema.")
 @click.option(

@@ -10,26 +10,28 @@
 
 from __future__ import annotations
 
-import ast
-import pkgutil
 from importlib import import_module
-from pathlib import Path
+from typing import Any
 
 from diffusion.ablations import AblationError
 from diffusion.ablations.ablation import Ablation
+from temporal_zoo._support import submodules
 from temporal_zoo.config import nearest
 
 
 def names() -> list[str]:
     """The names of all ablations; imports none of them."""
-    modules = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
-    return sorted(name.replace("_", "-") for name in modules if not name.startswith("_"))
+    return [name.replace("_", "-") for name in submodules.names(__name__)]
 
 
 def summary(name: str) -> str:
     """The first line of an ablation's docstring, read without an import."""
-    text = (Path(__file__).parent / f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    return submodules.summary(__name__, name.replace("-", "_"))
+
+
+def scales(name: str) -> list[str]:
+    """The names of an ablation's scales.  Raises: AblationError for an unknown name."""
+    return list(_module(name).SCALES)
 
 
 def get(name: str, scale: str) -> Ablation:
@@ -37,12 +39,16 @@ def get(name: str, scale: str) -> Ablation:
 
     Raises: AblationError for an unknown name or scale; the message has the nearest one and the full list.
     """
-    if name not in names():
-        raise AblationError(f"unknown ablation {name!r}{nearest(name, names())}; choose from {', '.join(names())}")
-    module = import_module(f"{__name__}.{name.replace('-', '_')}")
+    module = _module(name)
     if scale not in module.SCALES:
         raise AblationError(
             f"{name} has no scale {scale!r}{nearest(scale, module.SCALES)}; choose from {', '.join(module.SCALES)}"
         )
     apart = getattr(module, "APART", ())
     return Ablation(name, module.QUESTION, module.CONTRASTS, apart, scale, module.SCALES[scale]())
+
+
+def _module(name: str) -> Any:
+    if name not in names():
+        raise AblationError(f"unknown ablation {name!r}{nearest(name, names())}; choose from {', '.join(names())}")
+    return import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -11,13 +11,12 @@ called with the progress of a job.  KeyboardInterrupt stops a launcher.
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from pathlib import Path
 
 from diffusion.ablations import AblationError
 from diffusion.ablations.job import Job
+from temporal_zoo._support import submodules
 from temporal_zoo.config import nearest
 
 ReportJob = Callable[[Job, int, str], None]
@@ -26,7 +25,7 @@ Launch = Callable[[list[Job], int, ReportJob], Iterator[tuple[Job, str | None]]]
 
 def names() -> list[str]:
     """The names of all launchers; imports none of them."""
-    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    return submodules.names(__name__)
 
 
 def get(name: str) -> Launch:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import pkgutil
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusion.probes import ProbeError
+from temporal_zoo._support import submodules
 from temporal_zoo.config import nearest
 
 if TYPE_CHECKING:
@@ -17,14 +15,12 @@ if TYPE_CHECKING:
 
 def names() -> list[str]:
     """The names of all probes; imports none of them."""
-    modules = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
-    return sorted(name for name in modules if not name.startswith("_"))
+    return submodules.names(__name__)
 
 
 def summary(name: str) -> str:
     """The first line of a probe's docstring, read without an import."""
-    text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    return submodules.summary(__name__, name)
 
 
 def get(name: str) -> type[Task]:

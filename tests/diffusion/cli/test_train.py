@@ -245,6 +245,8 @@ def test_a_run_of_another_configuration(empty_folder):
         ("--mixer flash@midd", ['did you mean "mid"']),
         ("--preset tny", ["'tny' is not one of 'tiny', 'demo', 'paper-14.1M'"]),
         ("--set model.widht=8", ["ModelConfig has no option 'widht' (did you mean \"width\"?)"]),
+        ("--set nonsense=1", ["TrainConfig has no option 'nonsense'; its options are model, process, data"]),
+        ("--set width=8", ["TrainConfig has no option 'width' (did you mean \"model.width\"?)"]),
         ("--set model.width=wide", ["ModelConfig.width cannot be 'wide'; it takes whole number"]),
         ("--set model.slots=midd", ["no slot is named 'midd' (did you mean \"mid\"?)"]),
         ("--set batch=0", ["TrainConfig.batch is 0; it must be at least 1"]),
