@@ -112,15 +112,15 @@ DIRECTIONS = Contrast("directions", "both", "one")
 
 
 def test_an_effect_averages_pairs_within_a_seed_and_has_its_interval_over_seeds():
-    found = effect(crossed([0.9, 0.8, 0.7], [1.0] * 3, [1.8, 1.8, 1.8], [2.0] * 3), DIRECTIONS, "held_out")
-    assert [(gap.first, gap.second) for gap in found.parts] == [
+    compared = effect(crossed([0.9, 0.8, 0.7], [1.0] * 3, [1.8, 1.8, 1.8], [2.0] * 3), DIRECTIONS, "held_out")
+    assert [(gap.first, gap.second) for gap in compared.parts] == [
         ("s4d, both", "s4d, one"),
         ("mamba, both", "mamba, one"),
     ]
     # Seeds: (-0.1 - 0.1) / 2, (-0.2 - 0.1) / 2, (-0.3 - 0.1) / 2.
-    assert found.overall.relative.value == pytest.approx(-0.15)
-    assert found.overall.relative.margin == pytest.approx(4.3027 * 0.05 / math.sqrt(3), abs=1e-4)
-    assert verdict(found) == (
+    assert compared.overall.relative.value == pytest.approx(-0.15)
+    assert compared.overall.relative.margin == pytest.approx(4.3027 * 0.05 / math.sqrt(3), abs=1e-4)
+    assert verdict(compared) == (
         "directions both lowers the held-out loss by 15.0 % (2.6 to 27.4) against directions one "
         "(95 % interval, 3 seeds x 2 pairs of cells)."
     )
@@ -134,10 +134,10 @@ def test_pairs_with_opposite_effects_give_an_exact_zero():
 
 
 def test_seeds_that_lack_a_pair_are_left_out_of_the_effect():
-    found = effect(crossed([0.9, 0.9, 0.1], [1.0] * 3, [1.8, 1.8], [2.0] * 3), DIRECTIONS, "held_out")
-    assert found.overall.seeds == (0, 1)
-    assert found.overall.relative.value == pytest.approx(-0.1)
-    assert found.parts[0].seeds == (0, 1, 2)
+    compared = effect(crossed([0.9, 0.9, 0.1], [1.0] * 3, [1.8, 1.8], [2.0] * 3), DIRECTIONS, "held_out")
+    assert compared.overall.seeds == (0, 1)
+    assert compared.overall.relative.value == pytest.approx(-0.1)
+    assert compared.parts[0].seeds == (0, 1, 2)
 
 
 def test_verdicts_follow_the_interval_even_against_the_claim():
@@ -168,15 +168,15 @@ def test_each_difference_is_listed_once_and_none_across_tasks():
 
 
 def test_the_control_has_the_same_task():
-    found = cells([result({"mixer": m, "frames": n}, 0, 1.0) for m in ("identity", "a") for n in ("16", "64")])
-    assert [cell.name for cell in found] == [
+    compared = cells([result({"mixer": m, "frames": n}, 0, 1.0) for m in ("identity", "a") for n in ("16", "64")])
+    assert [cell.name for cell in compared] == [
         "a, frames 16",
         "a, frames 64",
         "identity, frames 16",
         "identity, frames 64",
     ]
-    assert control_of(found[1], found).name == "identity, frames 64"
-    assert control_of(found[3], found) is None
+    assert control_of(compared[1], compared).name == "identity, frames 64"
+    assert control_of(compared[3], compared) is None
 
 
 def test_percentages_have_as_many_digits_as_their_interval():
@@ -186,12 +186,12 @@ def test_percentages_have_as_many_digits_as_their_interval():
 
 
 def test_failures_are_rows_and_the_terminal_shows_every_cell():
-    found = crossed([0.9] * 3, [1.0] * 3, [1.8] * 3, [2.0] * 2)
-    table = cells_table(found, {"mamba, one, seed 2": "out of memory"})
+    compared = crossed([0.9] * 3, [1.0] * 3, [1.8] * 3, [2.0] * 2)
+    table = cells_table(compared, {"mamba, one, seed 2": "out of memory"})
     assert table.rows[-1] == ("mamba, one, seed 2", "failed", "out of memory")
     assert [row[1] for row in table.rows[:-1]] == ["3", "3", "3", "2", "3"]
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(rich_table(table))
     text = console.export_text()
-    for words in (*(cell.name for cell in found), "out of memory", "held-out loss against identity", "-77.5 %"):
+    for words in (*(cell.name for cell in compared), "out of memory", "held-out loss against identity", "-77.5 %"):
         assert words in text

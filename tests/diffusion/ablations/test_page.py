@@ -128,8 +128,8 @@ def test_quality_is_drawn_against_bytes_with_fused_and_unfused_attention_marked(
 @pytest.mark.parametrize("seconds", [0.03, 0.047, 0.1])
 def test_an_axis_of_one_cost_has_a_width(seconds):
     """Cells that share a training have one cost; some values raised a warning, which is an error here."""
-    found = cells([replace(result, costs={"step_s": seconds}) for result in invented(1)])
-    figure = figures.quality(found)
+    all_cells = cells([replace(result, costs={"step_s": seconds}) for result in invented(1)])
+    figure = figures.quality(all_cells)
     figures.png(figure)
     low, high = figure.axes[-1].get_xlim()
     assert low < 0.9 * seconds
@@ -137,8 +137,8 @@ def test_an_axis_of_one_cost_has_a_width(seconds):
 
 
 def test_a_forest_has_a_mark_for_every_difference_at_its_value():
-    found = cells(invented())
-    figure = figures.forest(found, [CONTRAST], ["frames"])
+    all_cells = cells(invented())
+    figure = figures.forest(all_cells, [CONTRAST], ["frames"])
     declared = figure.axes[0]
     assert [text.get_text() for text in declared.get_yticklabels()] == [
         "mixer bimamba  −  mixer flash", "bimamba, frames 16  −  flash, frames 16",

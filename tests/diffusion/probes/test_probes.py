@@ -1,4 +1,4 @@
-"""Probes: the best answers are best, trials are repeatable, and what cannot be is called impossible."""
+"""Probes: the best answers are the best, trials are repeatable, and impossible errors are reported."""
 
 import dataclasses
 import itertools
@@ -61,13 +61,13 @@ def test_infill_bounds_are_those_of_the_matrices():
     assert past == pytest.approx(posterior(0.97, 0.3, [*ends, *[0] * 24]).diag()[gap].mean().item(), rel=1e-9)
 
 
-def test_the_hidden_ball_is_found_as_by_trying_every_path():
+def test_the_answers_of_permanence_equal_a_sum_over_all_paths():
     from diffusion.probes.tasks.permanence import _CELLS, _TURN, _moves
 
     task, frames = get("permanence")(8, 0.6), 4
     sequences = task.draw(0, "test", 0, 64, frames)
     hidden = (torch.arange(_CELLS) >= 4) & (torch.arange(_CELLS) < 12)
-    found = torch.zeros(64, frames, _CELLS, dtype=torch.float64)
+    posterior_cells = torch.zeros(64, frames, _CELLS, dtype=torch.float64)
     seen = sequences.inputs.double()
     for start, turns in itertools.product(range(2 * _CELLS), itertools.product((0, 1), repeat=frames - 1)):
         path, chance = [start], 1.0
@@ -78,16 +78,16 @@ def test_the_hidden_ball_is_found_as_by_trying_every_path():
         picture = torch.nn.functional.one_hot(torch.tensor(cells), _CELLS).double() * ~hidden
         likelihood = (-(seen - picture).square().sum((1, 2)) / (2 * 0.6**2)).exp() * chance
         for t, cell in enumerate(cells):
-            found[:, t, cell] += likelihood * hidden[cell]
-    found = found / found.sum(2, keepdim=True)
+            posterior_cells[:, t, cell] += likelihood * hidden[cell]
+    posterior_cells = posterior_cells / posterior_cells.sum(2, keepdim=True)
     due = sequences.due
     assert due.any()
-    torch.testing.assert_close(task.answers(sequences).whole[due], found[due])
-    torch.testing.assert_close(task.answers(sequences).past[:, -1][due[:, -1]], found[:, -1][due[:, -1]])
+    torch.testing.assert_close(task.answers(sequences).whole[due], posterior_cells[due])
+    torch.testing.assert_close(task.answers(sequences).past[:, -1][due[:, -1]], posterior_cells[:, -1][due[:, -1]])
 
 
 @pytest.mark.parametrize(("name", "level", "noise"), TASKS)
-def test_the_best_answers_are_as_good_as_said_and_better_than_chance(name, level, noise):
+def test_the_best_answers_reach_their_bounds_and_are_better_than_chance(name, level, noise):
     task, sequences = drawn(name, level, noise)
     best = task.answers(sequences)
     past, whole = total(task, sequences, best.past), total(task, sequences, best.whole)
@@ -98,8 +98,8 @@ def test_the_best_answers_are_as_good_as_said_and_better_than_chance(name, level
 
 
 @pytest.mark.parametrize(("name", "level", "noise"), TASKS)
-def test_the_best_answers_leave_nothing_to_be_found(name, level, noise):
-    """A conditional mean's residual is uncorrelated with whatever the answer may depend on."""
+def test_no_correction_improves_the_best_answers(name, level, noise):
+    """The residual of a conditional mean is uncorrelated with every function of the inputs."""
     task, sequences = drawn(name, level, noise, count=1024)
     due = sequences.due[..., None]
     best = task.answers(sequences)
@@ -112,13 +112,13 @@ def test_the_best_answers_leave_nothing_to_be_found(name, level, noise):
             assert abs(each.mean()) < 4.5 * each.std() / math.sqrt(len(each)) + 1e-9
 
 
-# Of copy and revisit, answers are due after all that can be seen.
+# In copy and revisit, all observations come before the answers.
 @pytest.mark.parametrize("name", ["infill", "kalman", "ladder", "permanence"])
-def test_the_best_of_the_past_sees_no_future_and_the_best_of_all_does(name):
+def test_the_best_of_the_past_depends_on_no_future_frame_and_the_best_of_all_does(name):
     task, sequences = drawn(name, get(name).knob.default, get(name).noises.default, count=4)
     now = task.frames // 2 + 4
     inputs = sequences.inputs.clone()
-    # A flag in the last channel of several scalars is no secret, and stays.
+    # Only the observation changes; flags stay.
     inputs[:, now:, 0] += 1.0
     before, after = task.answers(sequences), task.answers(dataclasses.replace(sequences, inputs=inputs))
     torch.testing.assert_close(after.past[:, :now], before.past[:, :now])
@@ -137,13 +137,13 @@ def test_a_sequence_is_a_function_of_its_number(name, level, noise):
 
 @pytest.fixture(scope="module")
 def reduced():
-    """Demand of `zoo probe kalman` in a few seconds: one seed, few steps, few sequences."""
+    """`zoo probe kalman` in a few seconds: one seed, few steps, few sequences."""
     trials = [ProbeTrial("kalman", 0.9, 1.0, mixer, 0, 120, 1024) for mixer in ("mamba", "bimamba")]
     results = [(trial, list(run(trial))[-1].result) for trial in trials]
     return {row.mixer: row for row in scores("kalman", results)}, results
 
 
-def test_what_sees_the_past_alone_stays_above_the_filter(reduced):
+def test_a_causal_mixer_stays_above_the_filter(reduced):
     row = reduced[0]["mamba"]
     assert row.causal
     assert not row.impossible
@@ -151,7 +151,7 @@ def test_what_sees_the_past_alone_stays_above_the_filter(reduced):
     assert row.error.value < 0.40  # it does filter: the present alone leaves 0.5
 
 
-def test_what_sees_the_future_falls_below_the_filter_and_not_below_the_smoother(reduced):
+def test_a_bidirectional_mixer_falls_below_the_filter_and_not_below_the_smoother(reduced):
     row = reduced[0]["bimamba"]
     assert not row.causal
     assert row.above_past.below_zero
@@ -160,29 +160,29 @@ def test_what_sees_the_future_falls_below_the_filter_and_not_below_the_smoother(
 
 
 @pytest.mark.slow
-def test_the_kalman_probe_says_what_it_must_of_every_mixer(tmp_path):
+def test_the_kalman_probe_has_the_right_verdict_on_every_mixer(tmp_path):
     """`zoo probe kalman --mixers all --seeds 5`, an hour at most on one core."""
     task = get("kalman")
     trials = [
         ProbeTrial("kalman", 0.9, 1.0, mixer, seed, task.steps, 4096) for mixer in registry.names() for seed in range(5)
     ]
-    sweep = Experiment(trials, tmp_path)
-    for _ in sweep.steps():
+    experiment = Experiment(trials, tmp_path)
+    for _ in experiment.steps():
         pass
-    found = scores("kalman", sweep.results())
-    assert not [row for row in found if row.impossible]
-    assert [row.mixer for row in found if row.control] == ["identity"]
-    assert not [row for row in found if not row.causal and not row.control and not row.above_past.below_zero]
+    rows = scores("kalman", experiment.results())
+    assert not [row for row in rows if row.impossible]
+    assert [row.mixer for row in rows if row.control] == ["identity"]
+    assert not [row for row in rows if not row.causal and not row.control and not row.above_past.below_zero]
 
 
-def test_a_layer_that_calls_itself_causal_and_is_not_is_found_out(reduced):
+def test_a_wrong_declaration_of_causality_is_reported(reduced):
     trial, result = reduced[1][1]
     (row,) = scores("kalman", [(trial, result | {"causal": True})])
     assert row.impossible
     assert row.verdict.startswith("IMPOSSIBLE")
 
 
-def test_seeds_give_the_interval_and_a_single_one_takes_that_of_its_sequences():
+def test_seeds_give_the_interval_and_a_single_seed_uses_its_sequences():
     assert over_seeds([(0.3, 0.01)]).margin == pytest.approx(0.0196)
     assert over_seeds([(0.1, 9.0), (0.3, 9.0)]).margin == pytest.approx(12.7062 * 0.1, rel=1e-3)
 
@@ -195,7 +195,7 @@ def without_time(result):
     return {key: value for key, value in result.items() if key != "processor_s"}
 
 
-def test_a_sweep_that_was_stopped_goes_on_where_it_was_and_ends_the_same(tmp_path):
+def test_a_stopped_experiment_resumes_and_ends_with_the_same_results(tmp_path):
     trials = [tiny("identity"), tiny("identity", 1), tiny("flash")]
     first = Experiment(trials, tmp_path / "stopped")
     for trial, progress in first.steps():
@@ -204,24 +204,24 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was_and_ends_the_same(tmp_pat
     second = Experiment(trials, tmp_path / "stopped")
     assert second.pending == trials[1:]
     whole = Experiment(trials, tmp_path / "whole")
-    for sweep in (second, whole):
-        for _ in sweep.steps():
+    for experiment in (second, whole):
+        for _ in experiment.steps():
             pass
     for (trial, result), (same, expected) in zip(second.results(), whole.results(), strict=True):
         assert trial == same
         assert without_time(result) == without_time(expected)
 
 
-def test_results_of_another_environment_do_not_count(tmp_path, monkeypatch):
-    sweep = Experiment([tiny("identity")], tmp_path)
-    for _ in sweep.steps():
+def test_results_of_another_environment_are_not_reused(tmp_path, monkeypatch):
+    experiment = Experiment([tiny("identity")], tmp_path)
+    for _ in experiment.steps():
         pass
     assert not Experiment([tiny("identity")], tmp_path).pending
     monkeypatch.setattr("diffusion.probes.experiment.environment", lambda: {"id": "of other code"})
     assert Experiment([tiny("identity")], tmp_path).pending
 
 
-def test_all_mixers_of_a_seed_meet_the_same_sequences_and_begin_alike():
+def test_all_mixers_of_a_seed_have_the_same_sequences_and_initial_weights():
     from diffusion.probes.network import Answerer
     from temporal_zoo import MixerSpec
 
@@ -251,7 +251,7 @@ def test_every_probe_runs_from_the_command_line(name, tmp_path):
     assert "2 of 2 trainings are on record" in again.output
 
 
-def test_a_sweep_of_difficulty_and_noise_is_drawn(tmp_path):
+def test_several_difficulties_and_noises_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     result = zoo_probe("kalman", "--mixers", "identity", "--seeds", "1", "--steps", "1", "--sequences", "2",
                        "--difficulty", "all", "--noise", "0.5,2", "--out", str(tmp_path))  # fmt: skip
@@ -269,7 +269,7 @@ def test_the_list_names_every_probe_with_its_summary():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ((), "NAME is missing"),
         (("kalmann",), "did you mean"),
@@ -280,13 +280,13 @@ def test_the_list_names_every_probe_with_its_summary():
         (("kalman", "--seeds", "0"), "--seeds"),
     ],
 )
-def test_bad_input_gets_one_message(words, told):
+def test_bad_input_gets_one_message(words, message):
     result = zoo_probe(*words)
     assert result.exit_code == 2
-    assert told in result.output
+    assert message in result.output
 
 
-def test_a_knob_refuses_in_python_too():
+def test_a_knob_refuses_other_values_in_python():
     with pytest.raises(ProbeError, match="noise cannot be 7"):
         get("kalman")(0.9, 7.0)
 
@@ -297,7 +297,7 @@ def test_help_imports_no_torch():
     assert done.stdout.strip() == "set()"
 
 
-def test_all_mixers_means_all(monkeypatch):
+def test_all_selects_every_mixer(monkeypatch):
     from diffusion.cli.probe import _specs
 
     assert _specs("all") == registry.names()
