@@ -105,9 +105,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of the three packages."""
-    install(session, ".[test]", "mypy")
+    """Types of the three packages, and of the public names as a user of `temporal_zoo` sees them."""
+    install(session, ".[test]")
     session.run("mypy", *session.posargs)
+    session.run("mypy", "--strict", "--follow-imports=silent", "tests/typing/public_api.py")
 
 
 @nox.session

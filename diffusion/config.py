@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from diffusion.data.config import DataConfig
+from diffusion.data import DataConfig
 from temporal_zoo import config as configuration
 from temporal_zoo.config import Config, ConfigError, option
 
@@ -119,5 +119,5 @@ class TrainConfig(Config):
 
 
 def fields() -> list[tuple[str, str, str, str]]:
-    """(path, type, default, doc) of every field that `--set` takes, such as ("model.width", "whole number", "64", ...)."""
+    """(path, type, default, doc) of every field that `--set` takes, as ("model.width", "whole number", "64", ...)."""
     return configuration.fields(TrainConfig)

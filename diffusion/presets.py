@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from diffusion.config import ModelConfig, OptimizerConfig, ProcessConfig, TrainConfig
-from diffusion.data.config import DataConfig
+from diffusion.data import DataConfig
 from temporal_zoo.config import ConfigError, nearest
 
 

@@ -1,32 +1,54 @@
 """Interchangeable temporal mixers: `build("bimamba", dim=64)` maps (rows, frames, dim) to the same shape.
 
-Names are loaded on first touch, so that `import temporal_zoo` costs nothing and needs no torch.
+`import temporal_zoo` imports no torch: a public name is imported from its module at its first use.
 """
 
 from importlib import import_module
 
+TYPE_CHECKING = False  # type checkers read it as True; the import of `typing` takes longer than the rest of this file
+if TYPE_CHECKING:
+    from temporal_zoo.errors import InvalidInput, UserError
+    from temporal_zoo.interface import Mixer, StatefulMixer
+    from temporal_zoo.layout import over_frames
+    from temporal_zoo.ops import tracing, use_backend
+    from temporal_zoo.registry import build, get, names, register
+    from temporal_zoo.spec import MixerSpec
+
 __version__ = "0.1.0"
 
-_HOME = {
-    "build": "registry",
-    "get": "registry",
-    "names": "registry",
-    "register": "registry",
-    "Mixer": "interface",
-    "StatefulMixer": "interface",
-    "MixerSpec": "spec",
-    "UserError": "errors",
-    "InvalidInput": "errors",
-    "use_backend": "ops",
-    "tracing": "ops",
+# Editors and type checkers read this list and the imports above; the table below serves the interpreter.
+__all__ = [
+    "InvalidInput",
+    "Mixer",
+    "MixerSpec",
+    "StatefulMixer",
+    "UserError",
+    "build",
+    "get",
+    "names",
+    "over_frames",
+    "register",
+    "tracing",
+    "use_backend",
+]
+
+_MODULES = {
+    "errors": ("InvalidInput", "UserError"),
+    "interface": ("Mixer", "StatefulMixer"),
+    "layout": ("over_frames",),
+    "ops": ("tracing", "use_backend"),
+    "registry": ("build", "get", "names", "register"),
+    "spec": ("MixerSpec",),
 }
-__all__ = sorted(_HOME)
 
 
-def __getattr__(name: str):
-    if name not in _HOME:
+if not TYPE_CHECKING:  # otherwise type checkers would accept every name
+
+    def __getattr__(name: str) -> object:
+        for module, public in _MODULES.items():
+            if name in public:
+                return getattr(import_module(f"temporal_zoo.{module}"), name)
         raise AttributeError(f"temporal_zoo has no {name!r}; its public names are {', '.join(__all__)}")
-    return getattr(import_module(f"temporal_zoo.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
 """Frozen configuration records: typed options with a doc line, strict conversion from and to plain values.
 
-`Config` is the base of every record.  A field is declared with `option(default, "doc")`; types and bounds are checked
-when a record is made, so that a wrong value is refused with the field's name wherever it came from.
+`Config` is the base of every record, and `option(default, "doc")` declares a field.  The constructor checks types and
+bounds, so that every source of a wrong value (Python, text, file) gives an error with the field's name.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from temporal_zoo.errors import InvalidInput
+from temporal_zoo.errors import InvalidInput, warn_renamed
 
 
 class ConfigError(InvalidInput):
-    """A configuration value that cannot be used; the message names the field and what would be accepted."""
+    """A configuration value that cannot be used; the message names the field and the accepted values."""
 
 
 def option(default: Any, doc: str, *, least: float | None = None, most: float | None = None) -> Any:
@@ -41,10 +41,12 @@ def nearest(word: str, words: Iterable[str]) -> str:
 class Config:
     """Base of all configuration records; subclasses are frozen, keyword-only dataclasses."""
 
-    # Option texts ("state=8:conv=2") that the contract and the tests run beside the defaults; mixers list theirs.
+    # Option texts ("state=8:conv=2") of mixers.  The contract and the tests run them in addition to the defaults.
     examples: ClassVar[tuple[str, ...]] = ()
-    # Names for sets of options, as texts: "flavour=vim" in a spec stands for its options, and prints as them.
+    # Names for sets of options, as texts: "flavour=vim" in a spec means these options, and is printed as them.
     flavours: ClassVar[dict[str, str]] = {}
+    # Earlier names of options: {"earlier": "present"}.  Old texts and files still load, with a DeprecationWarning.
+    renamed: ClassVar[dict[str, str]] = {}
 
     def __post_init__(self) -> None:
         for name, kind in hints(type(self)).items():
@@ -60,13 +62,14 @@ class Config:
                     raise ConfigError(f"{spot} is {number}; it must be at most {most}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values (numbers, strings, lists, dicts), such as JSON can hold; `from_dict` reads them back."""
+        """Plain values (numbers, strings, lists, dicts) for JSON; `from_dict` reads them."""
         return {name: _plain(getattr(self, name)) for name in hints(type(self))}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Reads `to_dict`'s output; unknown names are refused."""
+        """Reads `to_dict`'s output; unknown names are refused, earlier names are replaced."""
         known = hints(cls)
+        values = cls.with_present_names(values)
         for name in values:
             if name not in known:
                 raise ConfigError(_unknown(cls, name, known))
@@ -74,12 +77,26 @@ class Config:
             **{name: _parsed(value, known[name], f"{cls.__qualname__}.{name}") for name, value in values.items()}
         )
 
+    @classmethod
+    def with_present_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same values, with earlier names of options (`renamed`) replaced by the present ones."""
+        present: dict[str, Any] = {}
+        for name, value in values.items():
+            if (now := cls.renamed.get(name, name)) != name:
+                warn_renamed(f"option {name!r} of {cls.__qualname__} is now called {now!r}")
+            if now in present:
+                raise ConfigError(
+                    f"{cls.__qualname__} gets {now!r} twice, once under an earlier name; write {now!r} only"
+                )
+            present[now] = value
+        return present
+
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def override(self, assignments: Iterable[str]) -> Self:
-        """A copy after assignments such as "model.width=32"; values are read as the field's type."""
+        """A copy after assignments such as "model.width=32"; the type of the field determines how a value is read."""
         config = self
         for text in assignments:
             path, equals, value = text.partition("=")
@@ -91,6 +108,7 @@ class Config:
     def _assign(self, path: list[str], value: str) -> Self:
         known = hints(type(self))
         name, *rest = path
+        (name,) = self.with_present_names({name: value})
         if name not in known:
             raise ConfigError(_unknown(type(self), name, known))
         if rest:
@@ -105,7 +123,7 @@ _hints: dict[type, dict[str, Any]] = {}
 
 
 def hints(cls: type[Config]) -> dict[str, Any]:
-    """Field name -> resolved type, in order of declaration; found out once, since every record that is made asks."""
+    """Field name -> resolved type, in order of declaration; cached, because every constructor needs it."""
     if cls not in _hints:
         resolved = typing.get_type_hints(cls)
         _hints[cls] = {f.name: resolved[f.name] for f in dataclasses.fields(cls)}
@@ -134,7 +152,7 @@ def fields(cls: type[Config], prefix: str = "") -> list[tuple[str, str, str, str
 
 
 def to_text(value: Any) -> str:
-    """The text of one value on a command line; `from_text` reads it back."""
+    """The text of one value on a command line; `from_text` reads it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
@@ -145,7 +163,7 @@ def to_text(value: Any) -> str:
 
 
 def from_text(text: str, kind: Any, spot: str) -> Any:
-    """Reads `text` as a value of type `kind`; `spot` names the place in error messages."""
+    """Reads `text` as a value of type `kind`; `spot` is the name of the field in error messages."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         if text.lower() == "none" and type(None) in args:
@@ -215,10 +233,10 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def _of_union(kind: Any, value: Any, spot: str, read: Callable[[Any], Any]) -> Any:
-    """What the first member of a union that takes `value` makes of it."""
+    """The value that the first matching member of a union reads."""
     members = [member for member in typing.get_args(kind) if member is not type(None)]
     if len(members) == 1:
-        return read(members[0])  # its own complaint says more than ours
+        return read(members[0])  # its error is more specific than the one below
     for member in members:
         try:
             return read(member)

@@ -83,7 +83,7 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.training.run.Run", no_run)
     monkeypatch.setattr("diffusion.device.open_device", str)
     monkeypatch.setattr("diffusion.training.checkpoint.find", accept)
-    monkeypatch.setattr("diffusion.cli.data.locate", accept)
+    monkeypatch.setattr("diffusion.cli.data.files_of", accept)
     monkeypatch.setattr("diffusion.probes.experiment.Experiment", accept)
     monkeypatch.setattr("diffusion.ablations.fit_budget.network_cost", lambda *_: NetworkCost(1, 1))
     monkeypatch.setattr("diffusion.cli.ablate._prepare", accept)

@@ -103,6 +103,12 @@ def wrong_way(arrow):
         return "bench measures diffusion, not the other way round"
     if (top(source), top(target)) == ("bench", "diffusion") and not (source in REACHING and late):
         return f"bench reaches diffusion in functions of {' and '.join(REACHING)}"
+    if (
+        under(target, "diffusion.data")
+        and target not in ("diffusion.data", "diffusion.data.clips")
+        and not under(source, "diffusion.data", "diffusion.cli.data")
+    ):
+        return "other packages only read clips: they import diffusion.data and diffusion.data.clips"
     across = top(source) != top(target) and top(target) in PACKAGES
     if across and any(part.startswith("_") and part != "_support" for part in target.split(".")):
         return "private modules belong to their package"
@@ -116,7 +122,11 @@ def wrong_way(arrow):
         under(source, "temporal_zoo.mixers")
         and under(target, "temporal_zoo")
         and not under(
-            target, *(f"temporal_zoo.{name}" for name in ("mixers", "ops", "interface", "registry", "config", "errors"))
+            target,
+            *(
+                f"temporal_zoo.{name}"
+                for name in ("mixers", "ops", "interface", "registry", "config", "errors", "streaming")
+            ),
         )
     ):
         return "mixers are made of ops"
@@ -154,6 +164,8 @@ def test_no_import_points_the_wrong_way():
         ("bench.sweep.workloads", "from diffusion.model.backbone import Backbone"),
         ("bench.sweep.training_step", "from diffusion.training.ema import MovingAverage"),
         ("bench.plan.plan", "def f():\n    from diffusion.presets import preset"),
+        ("diffusion.evaluation.clips", "from diffusion.data.build import is_cache"),
+        ("diffusion.training.trainer", "def f():\n    from diffusion.data import readers"),
         ("bench.sweep.gate", "from temporal_zoo.ops import _dispatch"),
         ("temporal_zoo.ops.attention", "from temporal_zoo.mixers import attn"),
         ("temporal_zoo.ops.attention.sdpa", "from temporal_zoo.registry import get"),
@@ -176,6 +188,7 @@ def test_that_check_can_fail(source, text):
     ("source", "text"),
     [
         ("bench.sweep.workloads", "def f():\n    from diffusion.model.backbone import Backbone"),
+        ("diffusion.cli.train", "from diffusion.data import DataConfig"),
         ("temporal_zoo.mixers.flash", "from temporal_zoo.mixers import _heads"),
         ("temporal_zoo.mixers.flash", "from ._heads import Heads"),
         ("temporal_zoo.ops.selective_scan._triton_kernels", "import triton.language as tl"),

@@ -1,4 +1,4 @@
-"""`zoo data`: look at videos, decode them for training, look at the clips that training sees."""
+"""`zoo data`: inspects videos, decodes them for training, shows the clips that training sees."""
 
 from __future__ import annotations
 
@@ -15,45 +15,44 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from diffusion.data import DataError, open_clips
-from diffusion.data.changes import several_rates
-from diffusion.data.config import DataConfig, Split
-from diffusion.data.layout import locate
+from diffusion.data import DataConfig, DataError, Split, open_clips
+from diffusion.data.builtin import files_of
 from diffusion.data.names import printable
 
 if TYPE_CHECKING:
     from diffusion.data.inspect import Findings
 
-SHOWN = 10  # bad files and notes printed; all of them are in bad_files.txt
+SHOWN = 10  # number of bad files and notes to print; bad_files.txt has all of them
 
 
 @click.group()
 def data() -> None:
-    """Videos to train on: look at them, decode them once, see what training sees."""
+    """Inspect videos, decode them for training, show clips."""
 
 
 @data.command()
 @click.argument("source", metavar="PATH")
-@click.option("--size", default=32, show_default=True, help="Pixels of the training clips, for the estimates.")
+@click.option("--size", default=32, show_default=True, help="Height and width of the training clips in pixels.")
 def inspect(source: str, size: int) -> None:
-    """Say what PATH holds and which clips it is good for.
+    """Report the videos in PATH and the clips that can be cut from them.
 
-    Up to 50 files, spread over the source, are decoded to the end: what headers say is not believed.
+    Decodes up to 50 files, spread over the source, to their end, because headers can be wrong.
     """
     from diffusion.data.inspect import SAMPLE, inspect
+    from diffusion.data.videos import several_rates
 
-    DataConfig(source=source, size=size)  # which checks the size
-    path = locate(source)
+    DataConfig(source=source, size=size)  # checks the size
+    path = files_of(source)
     with _progress() as progress:
         task = progress.add_task("decoding", total=None)
         for findings in inspect(path, size=size):
-            progress.update(task, completed=findings.looked_at, total=min(SAMPLE, findings.num_items))
+            progress.update(task, completed=findings.num_decoded, total=min(SAMPLE, findings.num_files))
     console = Console()
     console.print(_table(path, findings, size))
     _list(console, findings.bad, "cannot be decoded and are left out")
-    _list(console, findings.notes, "are kept, with a remark")
-    if remark := several_rates(findings.rates.elements()):
-        console.print(remark, highlight=False, soft_wrap=True)
+    _list(console, findings.notes, "are kept, with a note")
+    if warning := several_rates(findings.rates.elements()):
+        console.print(warning, highlight=False, soft_wrap=True)
     if not findings.lengths:
         raise DataError(f"nothing in {printable(path)} can be decoded; the first: {'; '.join(findings.bad[:3])}")
     console.print("Train on it:")
@@ -63,19 +62,20 @@ def inspect(source: str, size: int) -> None:
 @data.command()
 @click.argument("source", metavar="PATH")
 @click.option("--size", default=32, show_default=True, help="Height and width of the decoded videos in pixels.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write [default: where `zoo train` looks].")
-@click.option("--strict", is_flag=True, help="Stop at the first file that cannot be decoded.")
+@click.option("--out", type=click.Path(path_type=Path), help="Cache folder [default: the one that `zoo train` reads].")
+@click.option("--strict", is_flag=True, help="Stop at the first file that cannot be decoded or loses frames.")
 def build(source: str, size: int, out: Path | None, strict: bool) -> None:
-    """Decode the videos in PATH once, for training at this size.
+    """Decode the videos in PATH for training at this size.
 
-    Stopped halfway, the same command goes on where it was.  Files that cannot be decoded are left out and listed in
-    bad_files.txt, together with what was lost or looks otherwise in a viewer.
+    If the command is interrupted, run it again to resume.  It leaves out files that cannot be decoded and lists them in
+    bad_files.txt, together with files that lost frames or look different in a viewer.
     """
     from diffusion.data.build import build, read_index, read_meta
     from diffusion.data.cache import default_folder
+    from diffusion.data.videos import several_rates
 
     config = DataConfig(source=source, size=size)
-    path = locate(source)
+    path = files_of(source)
     folder = out or default_folder(path, config)
     frames, bad, notes = 0, [], []
     with _progress() as progress:
@@ -87,26 +87,32 @@ def build(source: str, size: int, out: Path | None, strict: bool) -> None:
             progress.update(task, description=f"{frames:,} frames", completed=step.done, total=step.total)
     console = Console(stderr=True)
     _list(console, bad, "cannot be decoded and are left out")
-    _list(console, notes, "are kept, with a remark")
-    if remark := several_rates(entry.fps for entry in read_index(folder)[1]):
-        console.print(remark, highlight=False, soft_wrap=True)
+    _list(console, notes, "are kept, with a note")
+    if warning := several_rates(video.fps for video in read_index(folder)[1]):
+        console.print(warning, highlight=False, soft_wrap=True)
     if others := _others(Counter(read_meta(folder)["others"])):
         console.print(f"not videos: {others}", markup=False, highlight=False, soft_wrap=True)
-    click.echo(os.fsencode(folder))  # as bytes, for scripts: a name need not be UTF-8
+    click.echo(os.fsencode(folder))  # as bytes, because a name need not be UTF-8
 
 
 @data.command()
 @click.argument("source")
-@click.option("--frames", default=16, show_default=True, help="Frames of a clip.")
-@click.option("--stride", default=1, show_default=True, help="Take every so many-th frame.")
-@click.option("--size", default=32, show_default=True, help="Pixels of the clips.")
-@click.option("--count", default=8, show_default=True, type=click.IntRange(1), help="Clips to show.")
-@click.option("--split", default="train", show_default=True, type=click.Choice(get_args(Split)), help="Which videos.")
-@click.option("--out", default=Path("preview"), show_default=True, type=click.Path(path_type=Path), help="File stem.")
+@click.option("--frames", default=16, show_default=True, help="Number of frames of a clip.")
+@click.option("--stride", default=1, show_default=True, help="Video frames from one frame of a clip to the next.")
+@click.option("--size", default=32, show_default=True, help="Height and width of the clips in pixels.")
+@click.option("--count", default=8, show_default=True, type=click.IntRange(1), help="Number of clips to show.")
+@click.option("--split", default="train", show_default=True, type=click.Choice(get_args(Split)), help="Split.")
+@click.option(
+    "--out",
+    default=Path("preview"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="File stem.",
+)
 def preview(source: str, frames: int, stride: int, size: int, count: int, split: Split, out: Path) -> None:
     """Write a picture and a gif of clips as training sees them.
 
-    SOURCE is a path or one of the built-in ones: builtin:mazes, builtin:doom.
+    SOURCE is a path or a built-in source: builtin:mazes or builtin:doom.
     """
     config = DataConfig(source=source, frames=frames, stride=stride, size=size)
     clips = open_clips(config, split=split).fixed(count)
@@ -121,9 +127,10 @@ def preview(source: str, frames: int, stride: int, size: int, count: int, split:
 
 
 def _table(path: Path, findings: Findings, size: int) -> Table:
-    about = "" if findings.complete else f" of the {findings.looked_at} files decoded"
+    about = "" if findings.complete else f" of the {findings.num_decoded} files decoded"
     table = Table("", escape(printable(path)), title_justify="left", show_edge=False)
-    table.add_row("files", f"{findings.num_items:,}, {_megabytes(findings.num_bytes)}")
+    table.add_row("layout", escape(findings.layout))
+    table.add_row("files", f"{findings.num_files:,}, {_megabytes(findings.num_bytes)}")
     if others := _others(findings.others):
         table.add_row("not videos", others)
     if not findings.lengths:
@@ -141,7 +148,7 @@ def _table(path: Path, findings: Findings, size: int) -> Table:
     table.add_row("long enough", ", ".join(usable))
     table.add_row(f"decoded at {size} x {size}", f"about {_megabytes(findings.cache_bytes(size))}")
     if findings.seconds:
-        seconds = findings.seconds * findings.num_items / findings.looked_at
+        seconds = findings.seconds * findings.num_files / findings.num_decoded
         table.add_row("time to decode", f"about {max(1, round(seconds)):,} s")
     return table
 
@@ -157,7 +164,7 @@ def _list(console: Console, lines: list[str], what: str) -> None:
 
 
 def _others(others: Counter[str]) -> str | None:
-    """How many files are not videos, with the most frequent endings; None when all are videos."""
+    """Number of files that are not videos, with the most frequent extensions; None if all are videos."""
     if not others:
         return None
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(5))

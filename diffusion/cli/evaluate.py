@@ -1,4 +1,4 @@
-"""`zoo evaluate`: FVD and other measures of generated clips."""
+"""`zoo evaluate`: computes FVD and other measures of generated clips."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from diffusion.cli._progress import LOG_SECONDS, bar
-from diffusion.data.config import DataConfig, Split
-from diffusion.evaluation.protocol import PRESETS, Protocol, protocol
+from diffusion.data import DataConfig, Split, open_source
+from diffusion.evaluation.protocol import PRESETS, EvaluationProtocol, protocol
 from temporal_zoo._support import terminal
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from diffusion.evaluation.samples import Samples
 
 
-def _shown(steps: Iterator[Progress], console: Console) -> None:
-    """Goes through the steps: a bar for each piece of work, or lines now and then where no bar can be drawn."""
+def _show(steps: Iterator[Progress], console: Console) -> None:
+    """Runs the steps; shows a bar for each piece of work, or prints lines if the console is not a terminal."""
     last_line = 0.0
     with bar(console) as progress:
         tasks: dict[str, TaskID] = {}
@@ -43,52 +43,70 @@ def _shown(steps: Iterator[Progress], console: Console) -> None:
 
 @click.command()
 @click.argument("fake", metavar="RUN_OR_FOLDER")
-@click.option("--real", help="Real videos: a file, a folder, builtin:mazes, builtin:doom.  [default: the run's data]")
+@click.option("--real", help="Real videos: a file, a folder or a built-in source.  [default: the data of the run]")
 @click.option(
     "--protocol",
     "preset",
     default="standard",
     show_default=True,
-    help=f"What numbers are computed with: {', '.join(PRESETS)}.",
+    help=f"Settings of the measures: {', '.join(PRESETS)}.",
 )
 @click.option(
     "--count",
     type=click.IntRange(min=2),
-    help="Clips per side; several of a video if need be.  [default: one of each video, at most the protocol's]",
+    help="Clips per side, several of a video if necessary.  [default: one of each, at most the protocol's number]",
 )
-@click.option("--frames", type=click.IntRange(min=1), help="Frames of a clip.  [default: all of a fake one]")
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1),
+    help="Frames of a clip.  [default: all of a generated clip]",
+)
 @click.option(
     "--split",
     type=click.Choice(get_args(Split)),
-    help="Real videos to take.  [default: the protocol's; all of a folder without splits]",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of crops, samples, intervals.")
-@click.option("--extractor", "network", default="i3d", show_default=True, help="Whose features; one unknown lists all.")
-@click.option("--weights", "chosen", type=click.Path(path_type=Path), help="Weights of the extractor.")
-@click.option(
-    "--sampler", type=click.Choice(["ancestral", "ddim"]), default="ancestral", show_default=True, help="Of a run."
+    help="Split of the real videos.  [default: the protocol's; all, if the source has no splits]",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Noise levels that the sampler visits.  [default: 64, or all]"
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of crops, samples, intervals."
+)
+@click.option(
+    "--extractor",
+    "network",
+    default="i3d",
+    show_default=True,
+    help="Feature network; an unknown name lists all.",
+)
+@click.option("--weights", "chosen", type=click.Path(path_type=Path), help="File with the weights of the extractor.")
+@click.option(
+    "--sampler",
+    type=click.Choice(["ancestral", "ddim"]),
+    default="ancestral",
+    show_default=True,
+    help="Sampler, for a run.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Sampler steps.  [default: 64, or all noise levels if fewer]",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to write.  [default: RUN/evaluation, or evaluation]",
+    help="Folder for the results.  [default: RUN/evaluation, or evaluation]",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option(
     "--meta-test",
     is_flag=True,
-    help="Test the measures instead: RUN_OR_FOLDER is real videos, compared with themselves damaged in known ways.",
+    help="Test the measures: compare the real videos in RUN_OR_FOLDER with others that are damaged in known ways.",
 )
 def evaluate(
     fake, real, preset, count, frames, split, seed, network, chosen, sampler, steps, out, device, meta_test
 ) -> None:
-    """Compares generated clips with real ones: FVD and what belongs beside it.
+    """Compare generated clips with real ones by FVD and other measures.
 
-    RUN_OR_FOLDER is a run's folder, a checkpoint or builtin:doom, from which clips are drawn first, or a folder of
-    videos, for which no model is needed.  Writes a picture and a record.  Stopped, the same command goes on.
+    RUN_OR_FOLDER is the folder of a run, a checkpoint or builtin:doom, from which the command first draws clips; or a
+    folder of videos, which needs no model.  Writes a picture and a record.  Run the command again to resume.
     """
     settings = protocol(preset)
 
@@ -103,8 +121,8 @@ def evaluate(
 
     need("matplotlib", "drawing an evaluation")
     console = terminal.messages()
-    where = open_device(device)
-    extractor = open_extractor(network, chosen, where)
+    torch_device = open_device(device)
+    extractor = open_extractor(network, chosen, torch_device)
     if meta_test:
         _meta_test(fake, settings, extractor, count, frames, split or "all", seed, out or Path("evaluation"), console)
         return
@@ -113,29 +131,27 @@ def evaluate(
         from diffusion.evaluation.samples import Samples
 
         samples = Samples(
-            fake, folder, count or settings.count, settings, where, sampler=sampler, num_steps=steps, frames=frames,
-            seed=seed,
+            fake, folder, count or settings.count, settings, torch_device,
+            sampler=sampler, num_steps=steps, frames=frames, seed=seed,
         )  # fmt: skip
         require_frames(fake, samples.frames, extractor)
         drawn = {"sampling": samples.how, "model_sha256": samples.weights_sha256}
         data = samples.config.data if real is None else samples.config.data.replace(source=real)
         split = split or settings.reference
-        # Whatever is wrong with the real clips is told before the hours of drawing.
+        # Opens the real clips first, because drawing samples may take hours.
         reals, second = _real(data, split, count, settings.count, samples, seed, console)
-        _shown(samples.draw(), console)
+        _show(samples.draw(), console)
         fakes: ClipSet = samples.clips()
     else:
         if real is None:
-            raise click.UsageError(
-                "a folder of videos is compared with --real, a folder or builtin:mazes, builtin:doom"
-            )
+            raise click.UsageError("a folder of videos needs --real: a file, a folder, builtin:mazes or builtin:doom")
         fakes, drawn = _folder(fake, count, frames, settings.count, seed), {}
-        split = split or (settings.reference if _has_splits(real) else "all")
+        split = split or (settings.reference if open_source(real).has_splits else "all")
         reals, second = _real(DataConfig(source=real), split, count, settings.count, fakes, seed, console)
     settings = settings.replace(reference=split)
     evaluation = Evaluation(reals, fakes, second, extractor=extractor, protocol=settings, seed=seed)
     session = Session(folder / "evaluation.jsonl", environment())
-    _shown(evaluation.work(), console)
+    _show(evaluation.work(), console)
     session.write("evaluation", evaluation.facts() | drawn | {"rows": [row.to_dict() for row in evaluation.rows]})
     save_plot(folder / "evaluation.png", evaluation)
     click.echo("\n".join([title(evaluation), *remarks(evaluation)]))
@@ -145,7 +161,7 @@ def evaluate(
 
 def _meta_test(
     source: str,
-    settings: Protocol,
+    settings: EvaluationProtocol,
     extractor: Extractor,
     count: int | None,
     frames: int | None,
@@ -154,7 +170,7 @@ def _meta_test(
     folder: Path,
     console: Console,
 ) -> None:
-    """Half of the clips, damaged, against the other half."""
+    """Compares half of the clips, damaged, with the other half."""
     from diffusion.evaluation.clips import open_set
     from diffusion.evaluation.metatest import PICTURE, MetaTest, page, save_plot
     from diffusion.evaluation.report import remarks, title
@@ -167,8 +183,8 @@ def _meta_test(
     settings = settings.replace(reference=split)
     test = MetaTest(cut(count=count), cut(count=count, first=count), extractor=extractor, protocol=settings, seed=seed)
     session = Session(folder / "evaluation.jsonl", environment())
-    _shown(test.work(), console)
-    rows = {name: [row.to_dict() for row in found.values()] for name, found in test.rows.items()}
+    _show(test.work(), console)
+    rows = {name: [row.to_dict() for row in measured.values()] for name, measured in test.rows.items()}
     session.write("meta-test", test.clean.facts() | {"rows": rows})
     command = shlex.join(["zoo", *sys.argv[1:]])
     text = page(test, command, title(test.clean), remarks(test.clean))
@@ -179,29 +195,24 @@ def _meta_test(
     click.echo(f"{folder}/metatest.md, {folder}/{PICTURE}, {folder}/evaluation.jsonl")
 
 
-def _is_run(place: str) -> bool:
-    path = Path(place)
-    return place.startswith("builtin:") or path.suffix == ".pt" or (path / "checkpoint.pt").exists()
+def _is_run(name: str) -> bool:
+    path = Path(name)
+    return name.startswith("builtin:") or path.suffix == ".pt" or (path / "checkpoint.pt").exists()
 
 
-def _has_splits(source: str) -> bool:
-    path = Path(source)
-    return source.startswith("builtin:") or all((path / name).is_dir() for name in ("train", "test"))
-
-
-def _folder(place: str, count: int | None, frames: int | None, most: int, seed: int) -> ClipSet:
-    """The clips of a folder of videos: one of each, at most `count`."""
+def _folder(name: str, count: int | None, frames: int | None, most: int, seed: int) -> ClipSet:
+    """The clips of a folder of videos: one of each video, at most `count`."""
     from diffusion.evaluation.clips import open_set
 
-    cut = partial(open_set, DataConfig(source=place), split="all", frames=frames, size=None, seed=seed)
-    found, wanted = cut(count=None), count or most
-    return found if found.count <= wanted else cut(count=wanted)
+    cut = partial(open_set, DataConfig(source=name), split="all", frames=frames, size=None, seed=seed)
+    clips, wanted = cut(count=None), count or most
+    return clips if clips.count <= wanted else cut(count=wanted)
 
 
 def _real(
     data: DataConfig, split: Split, count: int | None, most: int, fakes: ClipSet | Samples, seed: int, console: Console
 ) -> tuple[ClipSet, ClipSet | None]:
-    """The real clips, and as many others as there are fake ones where the source gives so many."""
+    """The real clips, and a second set with the number of fake clips, or None if the source has too few."""
     from diffusion.evaluation import EvaluationError
     from diffusion.evaluation.clips import open_set
 

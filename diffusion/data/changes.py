@@ -1,8 +1,8 @@
-"""What differs between two states of a set of videos: for a cache that is stale, and for a run that is resumed."""
+"""Compares two states of a set of videos: for a stale cache, and for a run that is resumed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,7 +11,7 @@ _SHOWN = 3  # names of each kind in a message
 
 @dataclass(frozen=True)
 class Changes:
-    """Names that were added, removed or changed; false when there are none.  As text: counts and some names."""
+    """Names that were added, removed or changed; false if there are none.  As text: counts and some names."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -19,9 +19,9 @@ class Changes:
 
     @classmethod
     def between(cls, before: Mapping[str, str], now: Mapping[str, str]) -> Self:
-        """Compares two states: each maps names to digests, or to anything that changes when the contents do.
+        """Compares two states, which map names to digests or to other texts that change with the contents.
 
-        An empty digest says that the contents are not known; such a name counts as unchanged.
+        An empty digest means unknown contents; such a name counts as unchanged.
         """
         changed = (name for name, digest in now.items() if digest and before.get(name) and before[name] != digest)
         return cls(
@@ -36,23 +36,6 @@ class Changes:
     def __str__(self) -> str:
         kinds = {"added": self.added, "removed": self.removed, "changed": self.changed}
         return "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names)
-
-
-def several_rates(rates: Iterable[float]) -> str | None:
-    """What to say of videos whose frames per second differ by more than 2 %; None when they agree."""
-    counts: dict[str, int] = {}
-    rates = sorted(rates)
-    if not rates or rates[-1] <= 1.02 * rates[0]:
-        return None
-    for rate in rates:
-        counts[f"{rate:.4g}"] = counts.get(f"{rate:.4g}", 0) + 1
-    most = sorted(counts, key=lambda rate: -counts[rate])
-    listed = ", ".join(f"{rate} in {counts[rate]}" for rate in most[:_SHOWN])
-    more = f" and {len(most) - _SHOWN} more" if len(most) > _SHOWN else ""
-    return (
-        f"several frame rates: {listed}{more} of {len(rates)} videos; data.stride counts frames, so that clips of "
-        "these videos span different times; convert the videos to one rate to avoid it"
-    )
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What a source holds, found out by decoding some of it: the facts behind `zoo data inspect`."""
+"""Decodes part of a source and reports its videos: `zoo data inspect`."""
 
 from __future__ import annotations
 
@@ -8,27 +8,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffusion.data.build import is_cache, read_index
-from diffusion.data.layout import select
+from diffusion.data.build import is_cache, read_index, remedy
+from diffusion.data.files import VideoFile
+from diffusion.data.layouts import search
 from diffusion.data.names import printable
 from diffusion.data.readers import UnreadableVideo, recordings
-from diffusion.data.search import Item, search
+from diffusion.data.readers.recording import no_frames
+from diffusion.data.splits import select
 from temporal_zoo._support.files import read_json
 
-SAMPLE = 50  # items decoded; more would take long and say little
+SAMPLE = 50  # files to decode; more take long and add little
 
 
 @dataclass
 class Findings:
-    """Facts about the videos looked at; `sizes` are (height, width, channels) as shown.
+    """Facts about the decoded videos of a source.
 
-    bad: a line for each entry that cannot be used.  notes: a line for each thing that was lost or looks otherwise in a
-    viewer.  others: how many files are no videos, by ending.
+    layout: name and description of the layout of the files.
+    num_files, num_bytes: of the whole source.
+    num_decoded: number of files that were decoded, in `seconds`.
+    sizes: (height, width, channels) as shown -> number of videos.
+    bad: one line for each file that cannot be used.
+    notes: lines about lost frames, and about what a viewer would show differently.
+    others: the number of files that are not videos, by file extension.
     """
 
-    num_items: int
+    layout: str
+    num_files: int
     num_bytes: int
-    looked_at: int = 0
+    num_decoded: int = 0
     seconds: float = 0.0
     names: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
@@ -40,74 +48,84 @@ class Findings:
 
     @property
     def complete(self) -> bool:
-        """Whether everything was looked at."""
-        return self.looked_at == self.num_items
+        """Whether all files were decoded."""
+        return self.num_decoded == self.num_files
 
     def usable(self, frames: int) -> int:
-        """How many of the videos looked at are long enough."""
+        """Number of decoded videos with at least `frames` frames."""
         return sum(length >= frames for length in self.lengths)
 
     def split_counts(self, test_share: float) -> dict[str, int]:
-        """Videos of each split among those looked at."""
+        """Number of decoded videos of each split."""
         return {split: len(select(self.names, split, test_share)) for split in ("train", "test")}
 
     def cache_bytes(self, size: int) -> int:
-        """About what a cache of the whole source would take."""
+        """Estimates the size of a cache of the whole source."""
         channels = max((c for _, _, c in self.sizes), default=3)
-        return sum(self.lengths) * size**2 * channels * self.num_items // max(1, self.looked_at)
+        return sum(self.lengths) * size**2 * channels * self.num_files // max(1, self.num_decoded)
 
 
 def inspect(source: Path, *, size: int) -> Iterator[Findings]:
-    """Looks at up to SAMPLE items spread over the source; yields the same growing findings after each of them."""
+    """Decodes up to SAMPLE files, spread over the source.
+
+    Yields:
+        The same object after each file, with the facts so far.
+
+    Raises:
+        DataError: the source is missing or holds no videos.
+    """
     if is_cache(source):
         yield _of_cache(source)
         return
-    found = search(source)
-    items = found.items
-    num_bytes = sum(item.size_bytes for item in items)
-    findings = Findings(len(items), num_bytes, bad=list(found.problems), others=found.others)
-    count = min(SAMPLE, len(items))
+    listing = search(source)
+    files = listing.files
+    num_bytes = sum(file.size_bytes for file in files)
+    findings = Findings(listing.layout, len(files), num_bytes, bad=list(listing.problems), others=listing.others)
+    count = min(SAMPLE, len(files))
     started = time.perf_counter()
     for index in range(count):
-        _look(items[index * len(items) // count], findings, size)
-        findings.looked_at += 1
+        _add(files[index * len(files) // count], findings, size)
+        findings.num_decoded += 1
         findings.seconds = time.perf_counter() - started
         yield findings
 
 
-def _look(item: Item, findings: Findings, size: int) -> None:
-    seen = []
+def _add(file: VideoFile, findings: Findings, size: int) -> None:
+    """Decodes one file and adds its videos to the findings."""
+    videos = []
     try:
-        for number, recording in enumerate(recordings(item.path, size)):
-            seen.append((number, recording, sum(len(block) for block in recording.blocks)))
-        if not any(frames for *_, frames in seen):
-            raise UnreadableVideo(item.path, "there are no frames in it")
+        for number, recording in enumerate(recordings(file.path, size)):
+            videos.append((number, recording, sum(len(block) for block in recording.blocks)))
+        if not any(frames for *_, frames in videos):
+            raise no_frames(file.path)
     except UnreadableVideo as error:
         findings.bad.append(str(error))
         return
-    for number, recording, frames in seen:
-        findings.names.append(item.name if number == 0 else f"{item.name}#{number}")
+    for number, recording, frames in videos:
+        findings.names.append(file.name if number == 0 else f"{file.name}#{number}")
         findings.lengths.append(frames)
         findings.rates[round(recording.fps, 2)] += 1
         findings.sizes[recording.height, recording.width, recording.channels] += 1
-        findings.notes += [f"{printable(item.path)}: {note}" for note in recording.notes]
+        findings.notes += [f"{printable(file.path)}: {note}" for note in recording.notes]
 
 
 def _of_cache(folder: Path) -> Findings:
-    meta, entries = read_index(folder)
-    # Before format 2 it had neither of these lists.
-    index = read_json(folder / "index.json", f"delete {folder} and build it again")
+    """The findings of a built cache, whose index has all facts."""
+    meta, videos = read_index(folder)
+    # Format 1 has neither of these lists.
+    index = read_json(folder / "index.json", remedy(folder))
     bad, notes = index.get("bad", []), index.get("notes", [])
     num_bytes = sum(path.stat().st_size for path in (folder / "videos").glob("*.u8"))
-    num_items = len({entry.shard for entry in entries})
+    num_files = len({video.shard for video in videos})
     return Findings(
-        num_items=num_items,
+        layout="a built cache",
+        num_files=num_files,
         num_bytes=num_bytes,
-        looked_at=num_items,
-        names=[entry.name for entry in entries],
-        lengths=[entry.frames for entry in entries],
-        rates=Counter(round(entry.fps, 2) for entry in entries),
-        sizes=Counter((meta["size"], meta["size"], entry.channels) for entry in entries),
+        num_decoded=num_files,
+        names=[video.name for video in videos],
+        lengths=[video.frames for video in videos],
+        rates=Counter(round(video.fps, 2) for video in videos),
+        sizes=Counter((meta["size"], meta["size"], video.channels) for video in videos),
         bad=bad,
         notes=notes,
         others=Counter(meta.get("others", {})),

@@ -1,4 +1,4 @@
-"""The videos of builtin:mazes on disk: each is rendered when it is first read, then only its bytes are read."""
+"""The videos of builtin:mazes.  Each is rendered and written to disk when it is first read."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 
 from diffusion.data import mazes
 from diffusion.data.config import DataConfig, Split
-from diffusion.data.storage import read_frames
+from diffusion.data.videos import read_frames
 from temporal_zoo._support.files import cache_folder, written_whole
 
 TRAIN_VIDEOS = 256
 TEST_VIDEOS = 32
 FIRST_TEST = 1_000_000  # index of the first held-out maze
 
-# Part of the folder's name: bump it whenever the same (seed, index) would look different.
+# Part of the folder's name.  Increase it when the video of a (seed, index) would look different.
 _LOOK = 1
 
 
 class MazeVideos:
-    """Mazes by index, kept as one file of raw frames each; see `diffusion.data.source.Videos`."""
+    """Mazes by index, with one file of raw frames each; see `diffusion.data.videos.Videos`."""
 
     channels = 3
     fps = mazes.FPS
@@ -37,7 +37,7 @@ class MazeVideos:
 
     @classmethod
     def of(cls, config: DataConfig, split: Split) -> Self:
-        """The configured number of mazes, as long as the clips need."""
+        """The configured number of mazes, long enough for the clips."""
         train = list(range(config.videos or TRAIN_VIDEOS))
         test = [FIRST_TEST + index for index in range(config.videos or TEST_VIDEOS)]
         indices = {"train": train, "test": test, "all": train + test}[split]

@@ -1,6 +1,6 @@
-"""`builtin:mazes`: walks through random mazes, seen by the walker.  Video i of a seed is always the same video.
+"""`builtin:mazes`: walks through random mazes, in first-person view.  Video i of a seed is always the same video.
 
-A walker that keeps coming back to places it has seen makes long memory useful: the walls must look as they did.
+The walker often returns to earlier places, where the walls must look the same, so a model needs a long memory.
 """
 
 from __future__ import annotations
@@ -15,69 +15,73 @@ from diffusion.data.raycast import TEXELS, World, render
 
 FPS = 12.0
 FRAMES = 300
-_STRIDE = 0.1  # cells walked in one frame
-_TURN = math.radians(10)  # most a walker turns in one frame
-_MARGIN = 0.25  # kept from walls, so that no wall fills the picture
-_RETURNS = 0.6  # share of goals that have been goals before
-_PAUSES = 0.25  # share of goals before which the walker stops and looks around
+_STRIDE = 0.1  # cells that the walker moves in one frame
+_TURN = math.radians(10)  # largest turn in one frame
+_MARGIN = 0.25  # distance from walls, so that no wall fills the picture
+_RETURNS = 0.6  # fraction of goals that were goals before
+_PAUSES = 0.25  # fraction of goals before which the walker stops and looks around
 
 Cell = tuple[int, int]
 
 
 def video(seed: int, index: int, *, size: int = 32, frames: int = FRAMES) -> np.ndarray:
-    """Video `index` of a seed, (frames, size, size, 3) uint8; a longer one begins with the same frames."""
-    dice = np.random.default_rng((seed, index))
-    world = make_world(dice)
-    return render(world, walk(world.open, dice, frames), size)
+    """Renders video `index` of a seed, (frames, size, size, 3) uint8; a longer video begins with the same frames."""
+    rng = np.random.default_rng((seed, index))
+    world = make_world(rng)
+    return render(world, walk(world.open, rng, frames), size)
 
 
-def make_world(dice: np.random.Generator) -> World:
-    """A maze on 3 x 3 or 4 x 4 crossings with a few loops, in colours of its own; some walls stand out as landmarks."""
-    nodes = int(dice.integers(3, 5))
-    is_open = _carve(dice, nodes)
+def make_world(rng: np.random.Generator) -> World:
+    """A maze on 3 x 3 or 4 x 4 crossings with a few loops and random colours; some walls are landmarks."""
+    nodes = int(rng.integers(3, 5))
+    is_open = _carve(rng, nodes)
     cells = len(is_open)
-    num_regions = int(dice.integers(2, 5))
-    region = _regions(dice, cells, num_regions)
-    hue = dice.random()
-    colour = iter((hue + np.arange(99) * 0.381966) % 1)  # steps of the golden angle: neighbours differ
-    walls = [_texture(dice, next(colour), bright=True) for _ in range(num_regions)]
-    landmarks = [_texture(dice, next(colour), bright=True) for _ in range(6)]
-    floors = [_texture(dice, next(colour), bright=False) for _ in range(num_regions)]
-    ceilings = [_texture(dice, next(colour), bright=False) for _ in range(num_regions)]
-    stands_out = dice.random((cells, cells)) < 0.15
-    wall = np.where(stands_out, num_regions + dice.integers(0, len(landmarks), (cells, cells)), region)
+    num_regions = int(rng.integers(2, 5))
+    region = _regions(rng, cells, num_regions)
+    hue = rng.random()
+    colour = iter((hue + np.arange(99) * 0.381966) % 1)  # steps of the golden angle, so that neighbours differ
+    walls = [_texture(rng, next(colour), bright=True) for _ in range(num_regions)]
+    landmarks = [_texture(rng, next(colour), bright=True) for _ in range(6)]
+    floors = [_texture(rng, next(colour), bright=False) for _ in range(num_regions)]
+    ceilings = [_texture(rng, next(colour), bright=False) for _ in range(num_regions)]
+    is_landmark = rng.random((cells, cells)) < 0.15
+    wall = np.where(is_landmark, num_regions + rng.integers(0, len(landmarks), (cells, cells)), region)
     floor = num_regions + len(landmarks) + region
     textures = np.stack(walls + landmarks + floors + ceilings)
     return World(open=is_open, wall=wall, floor=floor, ceiling=floor + num_regions, textures=textures)
 
 
-def walk(is_open: np.ndarray, dice: np.random.Generator, frames: int) -> np.ndarray:
-    """Poses (frames, 3) = x, y in cells, heading in radians: along shortest paths to random goals, turning smoothly."""
+def walk(is_open: np.ndarray, rng: np.random.Generator, frames: int) -> np.ndarray:
+    """Walks along shortest paths to random goals and turns smoothly.
+
+    Returns:
+        (frames, 3): x and y in cells, heading in radians.
+    """
     cells = [(int(y), int(x)) for y, x in np.argwhere(is_open)]
-    row, column = cells[dice.integers(len(cells))]
-    x, y, heading, turn = column + 0.5, row + 0.5, dice.random() * math.tau, 0.0
+    row, column = cells[rng.integers(len(cells))]
+    x, y, heading, turn = column + 0.5, row + 0.5, rng.random() * math.tau, 0.0
     path: list[Cell] = []
     goals: list[Cell] = []
-    look = 0.0
+    look_around = 0.0  # radians left to turn
     poses = np.empty((frames, 3))
     for frame in range(frames):
         poses[frame] = x, y, heading
         here = int(y), int(x)
         while not path:
-            old = goals and dice.random() < _RETURNS
-            goal = goals[dice.integers(len(goals))] if old else cells[dice.integers(len(cells))]
+            old = goals and rng.random() < _RETURNS
+            goal = goals[rng.integers(len(goals))] if old else cells[rng.integers(len(cells))]
             goals.append(goal)
             path = shortest_path(is_open, here, goal)
-            if dice.random() < _PAUSES:
-                look = float(dice.choice((-1.0, 1.0)) * (1 + dice.random()) * math.pi / 2)
+            if rng.random() < _PAUSES:
+                look_around = float(rng.choice((-1.0, 1.0)) * (1 + rng.random()) * math.pi / 2)
         aim_y, aim_x = path[0][0] + 0.5, path[0][1] + 0.5
         error = math.remainder(math.atan2(aim_y - y, aim_x - x) - heading, math.tau)
-        if look:
-            wish, speed = math.copysign(min(_TURN, abs(look)), look), 0.0
-            look = 0.0 if abs(look) <= _TURN else look - wish
+        if look_around:
+            wanted_turn, speed = math.copysign(min(_TURN, abs(look_around)), look_around), 0.0
+            look_around = 0.0 if abs(look_around) <= _TURN else look_around - wanted_turn
         else:
-            wish, speed = max(-_TURN, min(_TURN, error / 2)), _STRIDE * max(0.0, math.cos(error)) ** 2
-        turn += (wish - turn) / 2
+            wanted_turn, speed = max(-_TURN, min(_TURN, error / 2)), _STRIDE * max(0.0, math.cos(error)) ** 2
+        turn += (wanted_turn - turn) / 2
         heading += turn
         x, y = _step(is_open, x, y, speed * math.cos(heading), speed * math.sin(heading))
         if math.hypot(aim_x - x, aim_y - y) < 0.3:
@@ -103,7 +107,7 @@ def shortest_path(is_open: np.ndarray, start: Cell, goal: Cell) -> list[Cell]:
 
 
 def _step(is_open: np.ndarray, x: float, y: float, dx: float, dy: float) -> tuple[float, float]:
-    """Moves by (dx, dy), sliding along walls at a distance."""
+    """Moves by (dx, dy); near a wall, moves along it."""
     if is_open[int(y), int(x + dx + math.copysign(_MARGIN, dx))]:
         x += dx
     if is_open[int(y + dy + math.copysign(_MARGIN, dy)), int(x)]:
@@ -111,11 +115,11 @@ def _step(is_open: np.ndarray, x: float, y: float, dx: float, dy: float) -> tupl
     return x, y
 
 
-def _carve(dice: np.random.Generator, nodes: int) -> np.ndarray:
-    """Open cells of a maze: depth-first search over nodes x nodes crossings, then some walls between them removed."""
+def _carve(rng: np.random.Generator, nodes: int) -> np.ndarray:
+    """Carves open cells by depth-first search over nodes x nodes crossings, then removes some walls between them."""
     cells = 2 * nodes + 1
     is_open = np.zeros((cells, cells), bool)
-    stack = [(1 + 2 * int(dice.integers(nodes)), 1 + 2 * int(dice.integers(nodes)))]
+    stack = [(1 + 2 * int(rng.integers(nodes)), 1 + 2 * int(rng.integers(nodes)))]
     is_open[stack[0]] = True
     while stack:
         row, column = stack[-1]
@@ -128,24 +132,24 @@ def _carve(dice: np.random.Generator, nodes: int) -> np.ndarray:
         if not steps:
             stack.pop()
             continue
-        dy, dx = steps[dice.integers(len(steps))]
+        dy, dx = steps[rng.integers(len(steps))]
         is_open[row + dy // 2, column + dx // 2] = is_open[row + dy, column + dx] = True
         stack.append((row + dy, column + dx))
     between = [(r, c) for r in range(1, cells - 1) for c in range(1, cells - 1) if (r + c) % 2 and not is_open[r, c]]
-    for wall in dice.permutation(between)[: max(1, len(between) // 3)]:
+    for wall in rng.permutation(between)[: max(1, len(between) // 3)]:
         is_open[tuple(wall)] = True
     return is_open
 
 
-def _regions(dice: np.random.Generator, cells: int, count: int) -> np.ndarray:
+def _regions(rng: np.random.Generator, cells: int, count: int) -> np.ndarray:
     """(cells, cells) region numbers: each cell belongs to the nearest of `count` random centres."""
-    centres = dice.random((count, 2)) * cells
-    places = np.stack(list(np.mgrid[:cells, :cells]), -1) + 0.5
-    return ((places[:, :, None] - centres) ** 2).sum(-1).argmin(-1)
+    centres = rng.random((count, 2)) * cells
+    centres_of_cells = np.stack(list(np.mgrid[:cells, :cells]), -1) + 0.5
+    return ((centres_of_cells[:, :, None] - centres) ** 2).sum(-1).argmin(-1)
 
 
-def _texture(dice: np.random.Generator, hue: float, *, bright: bool) -> np.ndarray:
-    """A two-coloured pattern, (TEXELS, TEXELS, 3) in 0..255."""
+def _texture(rng: np.random.Generator, hue: float, *, bright: bool) -> np.ndarray:
+    """A pattern in two colours, (TEXELS, TEXELS, 3) in 0..255."""
     y, x = np.mgrid[:TEXELS, :TEXELS]
     patterns = (
         (x // 4 + y // 4) % 2,  # checks
@@ -157,16 +161,16 @@ def _texture(dice: np.random.Generator, hue: float, *, bright: bool) -> np.ndarr
         (x < 2) | (y < 2),  # tiles
         np.maximum(abs(x - 7.5), abs(y - 7.5)) // 2 % 2,  # frames
     )
-    mask = np.asarray(patterns[dice.integers(len(patterns))], np.float32)[..., None]
+    mask = np.asarray(patterns[rng.integers(len(patterns))], np.float32)[..., None]
     if bright:
         saturation, value, contrast = (
-            0.2 + 0.4 * dice.random(),
-            0.75 + 0.25 * dice.random(),
-            0.25 + 0.35 * dice.random(),
+            0.2 + 0.4 * rng.random(),
+            0.75 + 0.25 * rng.random(),
+            0.25 + 0.35 * rng.random(),
         )
     else:
-        saturation, value, contrast = 0.1 + 0.3 * dice.random(), 0.45 + 0.25 * dice.random(), 0.1 + 0.2 * dice.random()
+        saturation, value, contrast = 0.1 + 0.3 * rng.random(), 0.45 + 0.25 * rng.random(), 0.1 + 0.2 * rng.random()
     light = np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255
     dark = light * (1 - contrast)
-    grain = dice.normal(0, 6, (TEXELS, TEXELS, 1))
+    grain = rng.normal(0, 6, (TEXELS, TEXELS, 1))
     return np.clip(light * (1 - mask) + dark * mask + grain, 0, 255).astype(np.float32)

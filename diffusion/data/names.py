@@ -1,4 +1,4 @@
-"""Names of files: as text that fits on one line, and in the order of their numbers."""
+"""Names of files: printed on one line, and sorted by the numbers in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ESCAPED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, sepa
 
 
 def printable(name: str | os.PathLike[str]) -> str:
-    """A name as one line of UTF-8 text; bytes that are not UTF-8 and control characters become escapes like \\xdf."""
+    """Converts a name to one line of UTF-8; other bytes and control characters become escapes like \\xdf."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(
         letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _ESCAPED else letter
@@ -19,5 +19,5 @@ def printable(name: str | os.PathLike[str]) -> str:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """A sort key under which frame2 comes before frame10."""
+    """A sort key that puts frame2 before frame10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

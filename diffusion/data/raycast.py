@@ -1,4 +1,4 @@
-"""Pictures of a grid world from within, by ray casting: one ray per column, all frames at once, NumPy only.
+"""Renders a grid world in first-person view by ray casting: one ray per column, all frames at once, NumPy only.
 
 Cells are 1 x 1 with walls 1 high; the eye is at half height.  Letters: t frames, r rows, q columns of the picture.
 """
@@ -12,19 +12,19 @@ import numpy as np
 
 TEXELS = 16  # texels along the edge of a texture
 FIELD_OF_VIEW = math.radians(80)
-_LEVELS = 5  # 16, 8, 4, 2, 1 texels: halved until one mean colour is left
+_LEVELS = 5  # 16, 8, 4, 2, 1 texels along an edge
 _LEVEL_SIZE = np.array([TEXELS >> level for level in range(_LEVELS)])
 _NEAREST = 0.05
-_CHUNK = 25  # frames rendered at once; more do not fit the processor's cache
+_CHUNK = 25  # frames rendered at once; more do not fit into the processor's cache
 _SUPERSAMPLING = 2
 
 
 @dataclass(frozen=True)
 class World:
-    """A grid of cells, and what its surfaces look like.
+    """A grid of cells and the textures of its surfaces.
 
     open: (cells, cells) bool, False at the whole border; a row is y, a column is x.
-    wall, floor, ceiling: (cells, cells) texture number of a cell; walls are looked up by the wall's own cell.
+    wall, floor, ceiling: (cells, cells) texture number of a cell; a wall has the texture of its own cell.
     textures: (textures, TEXELS, TEXELS, 3) float32 in 0..255.
     """
 
@@ -36,9 +36,15 @@ class World:
 
 
 def render(world: World, poses: np.ndarray, size: int) -> np.ndarray:
-    """Pictures (t, size, size, 3) uint8 seen from poses (t, 3) = x, y in cells and heading in radians (0 = along x).
+    """Renders one picture for each pose.
 
-    Drawn at twice the size and averaged 2 x 2.  Far surfaces use coarser copies of their texture.
+    Pictures are rendered at twice the size and averaged 2 x 2.  Far surfaces use coarser copies of their texture.
+
+    Args:
+        poses: (t, 3): x and y in cells, heading in radians (0 = along x).
+
+    Returns:
+        (t, size, size, 3) uint8.
     """
     fine = _SUPERSAMPLING * size
     texels, first = _pyramid(world.textures)
@@ -54,7 +60,7 @@ def render(world: World, poses: np.ndarray, size: int) -> np.ndarray:
 
 
 def _pyramid(textures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All texels of all textures and their halved copies, (texels, 3), and where each level starts."""
+    """All texels of all textures and of their halved copies, (texels, 3), and the index at which each level starts."""
     levels = [textures.astype(np.float32)]
     while levels[-1].shape[1] > 1:
         n, edge = levels[-1].shape[0], levels[-1].shape[1] // 2
@@ -64,7 +70,7 @@ def _pyramid(textures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _surfaces(world: World, first: np.ndarray, poses: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel (t, r, q) the texel it shows and how brightly it is lit."""
+    """For each pixel (t, r, q): the index of its texel, and its brightness."""
     focal = size / 2 / math.tan(FIELD_OF_VIEW / 2)
     across = ((np.arange(size) + 0.5 - size / 2) / focal).astype(np.float32)
     x, y, heading = poses.T[:, :, None]
@@ -79,7 +85,7 @@ def _surfaces(world: World, first: np.ndarray, poses: np.ndarray, size: int) -> 
     texel = column[:, None, :] + (height * edge[:, None, :]).astype(np.int32) * edge[:, None, :]
     light = np.broadcast_to((_light(distance) * np.where(across_x, 1, 0.8))[:, None, :], is_wall.shape)
 
-    reach = 0.5 / np.abs(across)  # of the rays that meet floor or ceiling, by row of the picture
+    reach = 0.5 / np.abs(across)  # distance at which rays hit floor or ceiling, by row of the picture
     level, edge = (rows[:, None] for rows in _level(reach**1.5 / focal, first))
     flat_x, flat_y = (p[:, None, :] + reach[:, None] * ray[:, None, :] for p, ray in ((x, ray_x), (y, ray_y)))
     cell_x, cell_y = flat_x.astype(np.int32), flat_y.astype(np.int32)
@@ -97,8 +103,9 @@ def _surfaces(world: World, first: np.ndarray, poses: np.ndarray, size: int) -> 
 def _cast(is_open: np.ndarray, x: np.ndarray, y: np.ndarray, ray_x: np.ndarray, ray_y: np.ndarray):
     """Follows each ray (t, q) from wall-free x, y (t, 1) through the grid to the first wall.
 
-    Returns distance along the view direction, place on the wall in [0, 1), whether the wall faces along x, and the
-    wall's cell (flattened).
+    Returns:
+        The distance along the view direction, the position on the wall in [0, 1), whether the wall faces along x, and
+        the wall's cell (flattened).
     """
     cells = len(is_open)
     solid = ~is_open.ravel()
@@ -126,7 +133,11 @@ def _cast(is_open: np.ndarray, x: np.ndarray, y: np.ndarray, ray_x: np.ndarray, 
 
 
 def _level(footprint: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the copies of the textures start whose texels are about as large as a pixel's footprint, and their edge."""
+    """Chooses the copies of the textures whose texels are about as large as a pixel's footprint.
+
+    Returns:
+        The index at which these copies start, and the number of texels along their edge.
+    """
     level = np.clip(np.log2(np.maximum(footprint * TEXELS, 1)), 0, _LEVELS - 1).astype(np.int32)
     return first[level].astype(np.int32), _LEVEL_SIZE[level].astype(np.int32)
 

@@ -1,6 +1,6 @@
-"""How close generated videos are to real ones: FVD that says what it was computed with, and measures beside it.
+"""Measures how close generated videos are to real ones: FVD with a full record of its settings, and other measures.
 
-Importing this package imports no torch, so that `--help` stays light.
+Importing this package does not import torch, so that `--help` stays light.
 """
 
 __all__ = ["EvaluationError"]
@@ -10,4 +10,4 @@ from temporal_zoo.errors import InvalidInput
 
 
 class EvaluationError(InvalidInput):
-    """Clips, weights or a protocol that cannot be used as asked; the message says why and what would work."""
+    """Clips, weights or a protocol cannot be used as requested.  The message gives the reason and what would work."""

@@ -1,15 +1,15 @@
-"""How often the interval of the distance at infinitely many clips holds the truth, by simulation.
+"""Simulates how often the interval of the distance at infinitely many clips contains the true distance.
 
     python -m diffusion.evaluation.coverage FOLDER
 
 Features are drawn from two distributions of 400 features whose distance is known.  Spectra of the covariance, k from 1:
 
 * i3d: k^-0.7 exp(-k / 40), which fits the logits of I3D for 320 clips of 80 recorded walks (16 frames of 32 x 32);
-* heavy: k^-1.2, whose tail a few clips do not show;
+* heavy: k^-1.2, a tail that a few clips do not show;
 * short: exp(-k / 4).
 
-The second distribution is the same; or its mean is shifted; or its axes are turned as well; or its small variances are
-smaller.  Writes a page and a record of all cases.
+The second distribution is the same; or its mean is shifted; or its mean is shifted and its axes are rotated; or its
+mean is shifted and its small variances are smaller.  The module writes a page and a record of all cases.
 """
 
 from __future__ import annotations
@@ -41,9 +41,14 @@ SPECTRA = {
 
 
 @dataclass(frozen=True)
-class Case:
-    """Two distributions.  freedom: of Student's t, or 0 for Gaussians.  clips: of one video, half of whose variance is
-    that of the video."""
+class Pair:
+    """Two distributions.
+
+    spectrum: of the covariance.
+    pair: how the second distribution differs from the first.
+    freedom: degrees of freedom of Student's t, or 0 for Gaussians.
+    clips: number of clips of one video, which share half of their variance.
+    """
 
     spectrum: str
     pair: str
@@ -51,23 +56,24 @@ class Case:
     clips: int = 1
 
     def __str__(self) -> str:
+        # This text seeds the draws of a pair, so that a new wording changes the results.
         tail = f", Student's t with {self.freedom} degrees of freedom" if self.freedom else ""
         return f"{self.spectrum}, {self.pair}{tail}{f', {self.clips} clips a video' if self.clips > 1 else ''}"
 
 
 CASES = [
-    *(Case("i3d", pair) for pair in ("same", "shifted", "turned", "narrower")),
-    *(Case("heavy", pair) for pair in ("same", "turned")),
-    Case("short", "turned"),
-    Case("i3d", "turned", freedom=5),
-    Case("i3d", "turned", clips=4),
+    *(Pair("i3d", pair) for pair in ("same", "shifted", "turned", "narrower")),
+    *(Pair("heavy", pair) for pair in ("same", "turned")),
+    Pair("short", "turned"),
+    Pair("i3d", "turned", freedom=5),
+    Pair("i3d", "turned", clips=4),
 ]
 
 
 class Population:
-    """The two distributions of a case, and the distance between them."""
+    """The two distributions of a pair, and the distance between them."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Pair) -> None:
         self.case = case
         spectrum = SPECTRA[case.spectrum]
         spread = np.diag(np.sqrt(spectrum * TRACE / spectrum.sum()))
@@ -83,34 +89,40 @@ class Population:
         nuclear = np.linalg.svd(spread.T @ other, compute_uv=False).sum()
         self.truth = float(self.mean @ self.mean + np.square(spread).sum() + np.square(other).sum() - 2 * nuclear)
 
-    def draw(self, side: int, videos: int, dice: np.random.Generator) -> np.ndarray:
-        """(videos x clips, 400) features, the clips of a video one after another."""
+    def draw(self, side: int, videos: int, rng: np.random.Generator) -> np.ndarray:
+        """Draws (videos x clips, 400) features; the clips of a video are adjacent rows."""
         clips = self.case.clips
-        values = dice.normal(size=(videos * clips, WIDTH))
+        values = rng.normal(size=(videos * clips, WIDTH))
         if clips > 1:
-            values = np.sqrt(0.5) * (values + dice.normal(size=(videos, WIDTH)).repeat(clips, 0))
+            values = np.sqrt(0.5) * (values + rng.normal(size=(videos, WIDTH)).repeat(clips, 0))
         if freedom := self.case.freedom:
-            values *= np.sqrt((freedom - 2) / dice.chisquare(freedom, size=(len(values), 1)))
+            values *= np.sqrt((freedom - 2) / rng.chisquare(freedom, size=(len(values), 1)))
         return values @ self.factors[side].T + side * self.mean
 
-    def interval(self, videos: int, dice: np.random.Generator) -> dict[str, float]:
-        """Of one draw: value and half-width at infinitely many clips, and by the first order alone (method 1)."""
-        real, fake = (self.draw(side, videos, dice) for side in (0, 1))
+    def interval(self, videos: int, rng: np.random.Generator) -> dict[str, float]:
+        """Value and half-width at infinitely many clips from one draw, and those of method 1 (first order)."""
+        real, fake = (self.draw(side, videos, rng) for side in (0, 1))
         groups = np.arange(videos).repeat(self.case.clips)
-        found = resampled(lambda i, j: frechet(real[i], fake[j]).value, groups, groups, dice)
-        limit = at_infinity(real, fake, groups, groups, found, dice)
+        sampled = resampled(lambda i, j: frechet(real[i], fake[j]).value, groups, groups, rng)
+        limit = at_infinity(real, fake, groups, groups, sampled, rng)
         assert limit is not None
         assert limit.margin is not None
-        assert found.margin is not None
+        assert sampled.margin is not None
         return {
-            "value": limit.value, "margin": limit.margin, "finite": found.value,
-            "first_order": found.first_order, "first_order_margin": found.margin,
+            "value": limit.value, "margin": limit.margin, "finite": sampled.value,
+            "first_order": sampled.first_order, "first_order_margin": sampled.margin,
         }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What repeated draws of one case gave at one number of videos.  *_held: share of intervals with the truth."""
+    """Results of repeated draws of one case at one number of videos.
+
+    truth: the true distance.
+    finite, value, margin, first_order: means over the draws: of the distance at this number of videos, of the distance
+        at infinitely many and its half-width, and of method 1.
+    held, first_order_held: fraction of intervals that contain the truth.
+    """
 
     case: str
     videos: int
@@ -124,11 +136,11 @@ class Coverage:
     first_order_held: float
 
 
-def coverage(case: Case, videos: int, repeats: int, seed: int = 0) -> Coverage:
+def coverage(case: Pair, videos: int, repeats: int, seed: int = 0) -> Coverage:
     """Repeats one case."""
     population = Population(case)
-    dice = np.random.default_rng([seed, videos, *str(case).encode()])
-    draws = [population.interval(videos, dice) for _ in range(repeats)]
+    rng = np.random.default_rng([seed, videos, *str(case).encode()])
+    draws = [population.interval(videos, rng) for _ in range(repeats)]
     of = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
     mean = {name: float(values.mean()) for name, values in of.items()}
     off = {name: np.abs(of[name] - population.truth) for name in ("value", "first_order")}
@@ -142,50 +154,50 @@ def coverage(case: Case, videos: int, repeats: int, seed: int = 0) -> Coverage:
 
 
 def everything() -> Iterator[Coverage]:
-    """All cases at all counts."""
+    """Repeats all cases at all numbers of videos."""
     for case in CASES:
         for videos, repeats in REPEATS.items():
             yield coverage(case, videos, repeats)
 
 
-def page(found: list[Coverage]) -> str:
+def page(results: list[Coverage]) -> str:
     """The results as a page in Markdown."""
     lines = [
-        "# How often the interval of FVD, infinite holds the truth",
+        "# How often the interval of FVD, infinite contains the truth",
         "",
         f"Two distributions of {WIDTH} features with known distance and traces of about {TRACE:g}; method {METHOD}.",
-        "*FVD* is the distance at this number of videos on each side; *held* is the share of intervals with the truth.",
-        "*First order* is the extrapolation of method 1.",
+        "*FVD* is the distance at this number of videos on each side; *held* is the fraction of intervals that contain",
+        "the true distance. *First order* is the extrapolation of method 1.",
         "",
         "| case | videos | truth | FVD | FVD, infinite | held | first order | held |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for c in found:
+    for c in results:
         numbers = (f"{c.truth:z.0f}", f"{c.finite:.0f}", f"{c.value:z.0f} ± {c.margin:.0f}", f"**{c.held:.2f}**")
         first_order = (f"{c.first_order:z.0f}", f"{c.first_order_held:.2f}")
         lines.append(" | ".join(("| " + c.case, str(c.videos), *numbers, *first_order)) + " |")
     for videos in REPEATS:
-        rows = [c for c in found if c.videos == videos]
+        rows = [c for c in results if c.videos == videos]
         if rows:
             held = sum(c.held * c.repeats for c in rows) / sum(c.repeats for c in rows)
-            lines += ["", f"{videos} videos: {held:.3f} of {sum(c.repeats for c in rows)} intervals held the truth."]
-    return "\n".join([*lines, "", "Made by", "", "    python -m diffusion.evaluation.coverage FOLDER", ""])
+            lines += ["", f"{videos} videos: {held:.3f} of {sum(c.repeats for c in rows)} intervals contain the truth."]
+    return "\n".join([*lines, "", "Command:", "", "    python -m diffusion.evaluation.coverage FOLDER", ""])
 
 
 def main(folder: Path) -> None:
     """Writes the page and the record into a folder."""
     session = Session(folder / "fvd-interval.jsonl", environment())
-    found = []
+    results = []
     for result in everything():
-        found.append(result)
+        results.append(result)
         session.write("coverage", {"method": METHOD} | vars(result))
         click.echo(result, err=True)
         with written_whole(folder / "fvd-interval.md") as file:
-            file.write(page(found).encode())
+            file.write(page(results).encode())
 
 
 def _turn() -> np.ndarray:
-    """(400, 400): a rotation, the same at each call, by up to one radian."""
+    """(400, 400): a rotation by up to one radian; every call returns the same one."""
     values = np.random.default_rng(7).normal(size=(WIDTH, WIDTH))
     skew = values - values.T
     frequencies, vectors = np.linalg.eigh(1j * skew)

@@ -1,7 +1,7 @@
-"""Features of a set of clips, kept in the user's cache: computed once for each set, protocol, network and view.
+"""Computes the features of a set of clips once for each set, protocol, network and view, and caches them.
 
-A cache's name is the digest of the clips' pixels, in order, and of all that features depend on besides.  It is written
-as it grows, so that an interrupted extraction goes on where it was.
+The name of a cache file is a digest of the clips' pixels, in order, and of everything else that features depend on.
+The file is written repeatedly during the extraction, so that an interrupted extraction can be resumed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.clips import ClipSet
 from diffusion.evaluation.extractors import Extractor
-from diffusion.evaluation.protocol import Protocol
+from diffusion.evaluation.protocol import EvaluationProtocol
 from temporal_zoo._support.environment import digest
 from temporal_zoo._support.files import cache_folder, written_whole
 
@@ -30,30 +30,30 @@ SAVE_SECONDS = 30
 
 @dataclass(frozen=True)
 class View:
-    """The frames of a clip, by number, that a network is shown."""
+    """The indices of the frames of a clip that are the input of the network."""
 
     name: str
     frames: tuple[int, ...]
 
 
-def views(frames: int, protocol: Protocol, least: int) -> list[View]:
+def views(frames: int, protocol: EvaluationProtocol, least: int) -> list[View]:
     """The views of a clip: whole; one frame repeated `least` times; windows at its start, middle and end."""
-    found = [View("whole", tuple(range(frames)))]
+    chosen = [View("whole", tuple(range(frames)))]
     if protocol.static:
-        found.append(View("static", (frames // 2,) * least))
+        chosen.append(View("static", (frames // 2,) * least))
     if protocol.window and frames >= 2 * protocol.window:
         for name, start in (
             ("start", 0),
             ("middle", (frames - protocol.window) // 2),
             ("end", frames - protocol.window),
         ):
-            found.append(View(name, tuple(range(start, start + protocol.window))))
-    return found
+            chosen.append(View(name, tuple(range(start, start + protocol.window))))
+    return chosen
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one piece of work is."""
+    """How far a piece of work is: `done` of `total` parts."""
 
     work: str
     done: int
@@ -61,37 +61,42 @@ class Progress:
 
 
 def require_frames(name: str, frames: int, extractor: Extractor) -> None:
-    """Raises: EvaluationError when clips of so many frames are too short for a network."""
+    """Checks that clips of this number of frames are long enough for a network.
+
+    Raises:
+        EvaluationError: they are too short.
+    """
     if frames < extractor.least_frames:
         raise EvaluationError(
-            f"{name} has clips of {frames} frames; {extractor.identity['extractor']} takes at least "
+            f"{name} has clips of {frames} frames; {extractor.identity['extractor']} needs at least "
             f"{extractor.least_frames}"
         )
 
 
 class Features:
-    """Features of the clips of a set under one protocol, view after view.
+    """Features of the clips of a set under one protocol, by view.
 
-    Raises: EvaluationError when clips are shorter than the network takes.
+    Raises:
+        EvaluationError: the clips are too short for the network.
     """
 
-    def __init__(self, clips: ClipSet, extractor: Extractor, protocol: Protocol) -> None:
+    def __init__(self, clips: ClipSet, extractor: Extractor, protocol: EvaluationProtocol) -> None:
         require_frames(clips.name, clips.frames, extractor)
         self.clips, self.extractor, self.protocol = clips, extractor, protocol
         self._pixels = ""
-        self._found: dict[str, np.ndarray] = {}
+        self._features: dict[str, np.ndarray] = {}
 
     def __getitem__(self, view: str) -> np.ndarray:
-        """(n, f) float32 of a view that has been computed."""
-        return self._found[view]
+        """(n, f) float32 of a view; `computed` must have finished for this view."""
+        return self._features[view]
 
     @property
     def width(self) -> int:
-        """How many numbers the network makes of a clip; 0 before the first view is computed."""
-        return next((features.shape[1] for features in self._found.values()), 0)
+        """Number of features of a clip; 0 before the first view is computed."""
+        return next((features.shape[1] for features in self._features.values()), 0)
 
     def computed(self, view: View) -> Iterator[Progress]:
-        """Computes the features of a view, or finds them; yields how far it is."""
+        """Computes the features of a view or reads them from the cache; yields the progress."""
         if not self._pixels:
             yield from self._read()
         identity = self._identity(view)
@@ -106,21 +111,22 @@ class Features:
         while done < self.clips.count:
             last = min(self.clips.count, done + at_once)
             batch = torch.stack([self.clips.read(number)[list(view.frames)] for number in range(done, last)])
-            found = self.extractor.features(batch, self.protocol).numpy()
-            if not np.isfinite(found).all():
+            features = self.extractor.features(batch, self.protocol).numpy()
+            if not np.isfinite(features).all():
                 raise EvaluationError(
-                    f"{self.extractor.identity['extractor']} makes numbers that are not finite of clips {done} to "
-                    f"{last - 1} of {self.clips.name}; look at the clips, and at the weights"
+                    f"{self.extractor.identity['extractor']} computes features that are not finite for clips {done} to "
+                    f"{last - 1} of {self.clips.name}; check the clips and the weights"
                 )
-            rows.append(found)
+            rows.append(features)
             done = last
             if done == self.clips.count or time.monotonic() - saved > SAVE_SECONDS:
                 _save(path, identity, np.concatenate(rows))
                 saved = time.monotonic()
             yield Progress(work, done, self.clips.count)
-        self._found[view.name] = np.concatenate(rows)
+        self._features[view.name] = np.concatenate(rows)
 
     def _read(self) -> Iterator[Progress]:
+        """Computes the digest of the pixels."""
         pixels = hashlib.blake2b(digest_size=16)
         for number in range(self.clips.count):
             clip = self.clips.read(number).contiguous()
@@ -149,14 +155,16 @@ def _save(path: Path, identity: dict[str, Any], features: np.ndarray) -> None:
 
 
 def _load(path: Path, identity: dict[str, Any]) -> np.ndarray:
-    """The features in a cache.  Raises: EvaluationError when it is damaged or was made of other clips."""
+    """Reads features from a cache file.
+
+    Raises:
+        EvaluationError: the file is damaged or belongs to other clips.
+    """
     try:
-        with np.load(path, allow_pickle=False) as held:
-            theirs, features = json.loads(str(held["identity"])), held["features"]
-    except Exception as error:  # damage shows as ValueError, KeyError, zipfile.BadZipFile, zlib.error and others
+        with np.load(path, allow_pickle=False) as archive:
+            stored, features = json.loads(str(archive["identity"])), archive["features"]
+    except Exception as error:  # a damaged file raises ValueError, KeyError, zipfile.BadZipFile, zlib.error and others
         raise EvaluationError(f"the features in {path} are damaged ({error}); delete the file") from error
-    if differing := [name for name in identity if theirs.get(name) != identity[name]]:
-        raise EvaluationError(
-            f"the features in {path} were made with other {' and '.join(differing)} than asked for; delete the file"
-        )
+    if differing := [name for name in identity if stored.get(name) != identity[name]]:
+        raise EvaluationError(f"the features in {path} belong to other {' and '.join(differing)}; delete the file")
     return features

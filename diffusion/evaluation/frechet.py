@@ -1,10 +1,10 @@
-"""The Frechet distance of two Gaussians fitted to features, in float64, and what its number of samples does to it.
+"""The squared Frechet distance between two Gaussians that are fitted to features, in float64.
 
     d2 = |m1 - m2|^2 + tr(S1 + S2) - 2 tr (S1^1/2 S2 S1^1/2)^1/2
 
-Covariances are those of samples (N - 1).  With any F such that F F' = S, the last trace is the nuclear norm of F1' F2:
-F is the centred features over sqrt(N - 1) where they are fewer than their width, else the square root of S by `eigh`.
-No singular covariance is ever inverted or multiplied out, which is why a set lies at distance 0 from itself.
+Covariances are sample covariances (N - 1).  For any F with F F' = S, the last trace is the nuclear norm of F1' F2.  If
+there are fewer samples than features, F is the centred features divided by sqrt(N - 1); otherwise F is the square root
+of S by `eigh`.  No singular covariance is inverted or multiplied, so the distance of a set from itself is 0.
 
 Letters: n samples, f features.
 """
@@ -22,9 +22,10 @@ from diffusion.evaluation import EvaluationError
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Count, mean and scatter of features; made of batches in any order, and merged (Chan et al., 1979).
+    """Count, mean and scatter of features.  Statistics of batches can be merged in any order (Chan et al., 1979).
 
-    mean: (f,) float64.  scatter: (f, f) float64, the sum of outer products of what deviates from the mean.
+    mean: (f,) float64.
+    scatter: (f, f) float64, the sum of outer products of the deviations from the mean.
     """
 
     count: int
@@ -59,8 +60,8 @@ class Statistics:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
-    """A few features, kept as they are: what `Statistics` is for many.  features: (n, f) float64."""
+class RawFeatures:
+    """The features themselves, (n, f) float64: cheaper than `Statistics` for fewer samples than features."""
 
     features: np.ndarray
 
@@ -87,35 +88,41 @@ class Samples:
 
 @dataclass(frozen=True)
 class Frechet:
-    """A distance and what it is made of: how far the means lie apart, and how different the covariances are."""
+    """A distance and its two terms: from the difference of the means, and from the difference of the covariances."""
 
     mean_term: float
     covariance_term: float
 
     @property
     def value(self) -> float:
-        """The squared distance, which is what FVD means."""
+        """The squared distance; FVD is this value for the logits of I3D."""
         return self.mean_term + self.covariance_term
 
 
-def distance(first: Statistics | Samples, second: Statistics | Samples) -> Frechet:
-    """The squared Frechet distance.  Raises: EvaluationError with fewer than 2 samples, or features of other widths."""
+def distance(first: Statistics | RawFeatures, second: Statistics | RawFeatures) -> Frechet:
+    """The squared Frechet distance.
+
+    Raises:
+        EvaluationError: there are fewer than 2 samples on a side, or the numbers of features differ.
+    """
     for side in (first, second):
         if side.count < 2:
-            raise EvaluationError(f"a covariance needs at least 2 clips on either side; there is {side.count}")
+            raise EvaluationError(f"a covariance needs at least 2 clips on each side; one side has {side.count}")
     if first.mean.shape != second.mean.shape:
-        raise EvaluationError(f"features of {first.mean.size} and {second.mean.size} numbers are of different networks")
+        raise EvaluationError(
+            f"the numbers of features differ ({first.mean.size}, {second.mean.size}); use one network"
+        )
     nuclear = float(np.linalg.svd(first.factor.T @ second.factor, compute_uv=False).sum())
     gap = first.mean - second.mean
     return Frechet(float(gap @ gap), first.trace + second.trace - 2 * nuclear)
 
 
-def summary(features: np.ndarray) -> Statistics | Samples:
-    """What `distance` takes, of (n, f) features: the form that is cheaper for their number."""
+def summary(features: np.ndarray) -> Statistics | RawFeatures:
+    """Converts (n, f) features to an argument of `distance`: the form that is cheaper for n samples."""
     features = np.asarray(features, np.float64)
-    return Samples(features) if len(features) < features.shape[1] else Statistics.of(features)
+    return RawFeatures(features) if len(features) < features.shape[1] else Statistics.of(features)
 
 
 def frechet(first: np.ndarray, second: np.ndarray) -> Frechet:
-    """The squared Frechet distance of (n, f) features."""
+    """The squared Frechet distance between two sets of (n, f) features."""
     return distance(summary(first), summary(second))

@@ -18,13 +18,13 @@ from diffusion.evaluation import EvaluationError
 
 FEATURES = 400
 SIZE = 224
-# Three halvings of time, and the two time steps that the last average pool needs: 8 frames leave one, 9 leave two.
+# Time is halved three times, and the last average pool needs two time steps: 8 frames leave one, 9 leave two.
 LEAST_FRAMES = 9
 PREFIX = "RGB/inception_i3d/"
-EPSILON = 1e-3  # of the batch norms; ports that take torch's default of 1e-5 differ by 0.2 % in the logits
+EPSILON = 1e-3  # of the batch norms; the logits of ports with torch's default of 1e-5 differ by 0.2 %
 
 STEM = (("Conv3d_1a_7x7", 7, 3, 64), ("Conv3d_2b_1x1", 1, 64, 64), ("Conv3d_2c_3x3", 3, 64, 192))
-# Block -> channels in, and out of branch 0, both convolutions of branch 1, both of branch 2, and branch 3.
+# Block -> input channels; output channels of branch 0, of both convolutions of branches 1 and 2, and of branch 3.
 BLOCKS = {
     "Mixed_3b": (192, 64, 96, 128, 16, 32, 32),
     "Mixed_3c": (256, 128, 128, 192, 32, 96, 64),
@@ -36,15 +36,15 @@ BLOCKS = {
     "Mixed_5b": (832, 256, 160, 320, 32, 128, 128),
     "Mixed_5c": (832, 384, 192, 384, 48, 128, 128),
 }
-# Pools in front of a block: kernel (t, h, w), which is the stride too but for the 3s, whose stride is 2.
+# Max-pools before a block: kernel (t, h, w).  The stride equals the kernel, except that it is 2 where the kernel is 3.
 POOLS = {"Mixed_3b": (1, 3, 3), "Mixed_4b": (3, 3, 3), "Mixed_5b": (2, 2, 2)}
 LOGITS = ("Logits/Conv3d_0c_1x1", 1, 1024, FEATURES)
 
 
 def block_units(block: str) -> list[tuple[str, int, int, int]]:
-    """The convolutions of an inception block: name, kernel, channels in, channels out."""
+    """The convolutions of an inception block: name, kernel size, input channels, output channels."""
     into, zero, one_a, one_b, two_a, two_b, three = BLOCKS[block]
-    last = "Conv3d_0a_3x3" if block == "Mixed_5b" else "Conv3d_0b_3x3"  # a slip in the published names
+    last = "Conv3d_0a_3x3" if block == "Mixed_5b" else "Conv3d_0b_3x3"  # an inconsistency in the published names
     units = [
         ("Branch_0/Conv3d_0a_1x1", 1, into, zero),
         ("Branch_1/Conv3d_0a_1x1", 1, into, one_a),
@@ -57,7 +57,7 @@ def block_units(block: str) -> list[tuple[str, int, int, int]]:
 
 
 def units() -> list[tuple[str, int, int, int]]:
-    """All convolutions with a batch norm, in the order of the network; `LOGITS` follows them."""
+    """All convolutions with a batch norm, in the order of the network; `LOGITS` comes after them."""
     return [*STEM, *(unit for block in BLOCKS for unit in block_units(block))]
 
 
@@ -80,13 +80,19 @@ class I3D(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits averaged over time, (b, 400).
+        """Computes the logits, averaged over time.
 
-        pixels: (b, 3, t, 224, 224) float32; the network was trained on [-1, 1].
-        Raises: EvaluationError with fewer than `LEAST_FRAMES` frames.
+        Args:
+            pixels: (b, 3, t, 224, 224) float32; the network was trained on [-1, 1].
+
+        Returns:
+            (b, 400).
+
+        Raises:
+            EvaluationError: there are fewer than `LEAST_FRAMES` frames.
         """
         if pixels.shape[2] < LEAST_FRAMES:
-            raise EvaluationError(f"I3D takes clips of at least {LEAST_FRAMES} frames, not {pixels.shape[2]}")
+            raise EvaluationError(f"I3D needs clips of at least {LEAST_FRAMES} frames, not {pixels.shape[2]}")
         first, second, third = self.stem
         x = first(pixels.contiguous(memory_format=torch.channels_last_3d))
         x = third(second(_pooled(x, (1, 3, 3), (1, 2, 2))))
@@ -94,7 +100,7 @@ class I3D(nn.Module):
             if name in POOLS:
                 x = _pooled(x, POOLS[name], tuple(min(edge, 2) for edge in POOLS[name]))
             x = block(x)
-        # An average pool of two time steps, a 1x1x1 convolution and a mean over time: one weighted mean, one product.
+        # An average pool of two time steps, a 1x1x1 convolution and a mean over time: a weighted mean and a product.
         steps = x.mean((3, 4))  # b c t
         pairs = (steps[:, :, 1:] + steps[:, :, :-1]) / 2
         return self.head(pairs.mean(2))
@@ -119,7 +125,7 @@ class _Unit(nn.Module):
 
 
 class _Inception(nn.Module):
-    """Four branches side by side: 1x1x1; two of 1x1x1 and 3x3x3; max-pool and 1x1x1."""
+    """Four parallel branches: 1x1x1; two of 1x1x1 and 3x3x3; max-pool and 1x1x1."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], block: str) -> None:
         super().__init__()
@@ -132,7 +138,7 @@ class _Inception(nn.Module):
 
 
 def _unit(weights: Mapping[str, np.ndarray], name: str, stride: int = 1) -> _Unit:
-    """y = conv(x) with batch norm folded in: w / sqrt(var + eps), beta - mean / sqrt(var + eps)."""
+    """A convolution with its batch norm folded in: w / sqrt(var + eps), beta - mean / sqrt(var + eps)."""
     kernel, mean, variance, beta = (
         torch.tensor(weights[f"{PREFIX}{name}/{leaf}"], dtype=torch.float64)
         for leaf in ("conv_3d/w", "batch_norm/moving_mean", "batch_norm/moving_variance", "batch_norm/beta")
@@ -146,7 +152,7 @@ def _constant(value: Tensor) -> nn.Parameter:
 
 
 def _same(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding of one axis: as little as gives ceil(length / stride); an odd one goes to the end."""
+    """TensorFlow's SAME padding of one axis: the least for ceil(length / stride) steps; an odd one is at the end."""
     total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
     return total // 2, total - total // 2
 

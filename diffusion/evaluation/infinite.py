@@ -1,23 +1,23 @@
 """The Frechet distance at infinitely many clips: an interval between a bound from above and a bound from below.
 
-With fewer clips than features, the bias of the distance is no multiple of 1/N, and an extrapolation alone can be off
-by several times its statistical error.  How far depends on the tail of the spectrum, which few clips do not show.
-Two estimates err to opposite sides:
+With fewer clips than features, the bias of the distance is not proportional to 1/N, and the error of an extrapolation
+can be several times its statistical error.  It depends on the tail of the spectrum, which few clips do not show.
+Two estimates have errors of opposite sign:
 
-* From above.  The mean of d(N) falls as N grows (Jensen's inequality), and in every spectrum that was tried it falls
-  more steeply in 1/N the smaller 1/N is.  So the line through N/2 and N meets 1/N = 0 at or above the truth:
+* From above.  The mean of d(N) decreases with N (Jensen's inequality).  In every spectrum that was tried, its slope in
+  1/N is larger for smaller 1/N.  So the line through N/2 and N meets 1/N = 0 at or above the true value:
   2 d(N) - mean d(N/2).
 * From below.  For every spectrum and every orthonormal basis v_1 ... v_f,
 
       d2 >= |m1 - m2|^2 + sum_k (s_1k - s_2k)^2,     s_ik^2 = v_k' S_i v_k
 
-  and one basis reaches equality: the eigenvectors of  S1^-1/2 (S1^1/2 S2 S1^1/2)^1/2 S1^-1/2  (Fuchs and Caves, 1995,
+  and one basis gives equality: the eigenvectors of  S1^-1/2 (S1^1/2 S2 S1^1/2)^1/2 S1^-1/2  (Fuchs and Caves, 1995,
   arXiv quant-ph/9604001, for density matrices).  The basis is computed from one half of the clips, with covariances
-  shrunk to a multiple of the identity, and applied to the other half, so that it fits no noise there.  The 1/N biases
-  of |m1 - m2|^2 and of s_1k s_2k are removed by the delta method, with variances between groups.
+  shrunk towards a multiple of the identity, and applied to the other half, so that it does not fit the noise there.
+  The delta method, with variances between groups, removes the 1/N biases of |m1 - m2|^2 and of s_1k s_2k.
 
-The interval reaches from the lower bound less, to the upper bound plus, the half-width of d(N).
-docs/results/fvd-interval.md tells how often it holds the truth.
+The interval extends from the lower bound minus the half-width of d(N) to the upper bound plus this half-width.
+docs/results/fvd-interval.md reports how often it contains the true value.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ import numpy as np
 
 from diffusion.evaluation.uncertainty import Estimate, Resampled, split_in_two
 
-# Named in records: numbers of other methods are not compared.  Records of method 1, which had no number, hold
+# Records contain this number, and values of different methods are not compared.  Records without it have method 1:
 # 2 d(N) - mean d(N/2) with the half-width of d(N).
 METHOD = 2
-LEAST_VIDEOS = 32  # on each side: intervals were tested from here on
+LEAST_VIDEOS = 32  # on each side; intervals were tested with this number and more
 _SPLITS = 2
 _SHRINKAGE = 0.3
 
@@ -41,46 +41,47 @@ def at_infinity(
     fake: np.ndarray,
     real_groups: np.ndarray,
     fake_groups: np.ndarray,
-    found: Resampled,
-    dice: np.random.Generator,
+    sampled: Resampled,
+    rng: np.random.Generator,
 ) -> Estimate | None:
-    """The distance of infinitely many clips: the middle of its interval, and half of its width.
+    """Estimates the distance for infinitely many clips: the middle of its interval, and half of its width.
 
     Args:
         real, fake: (n, f) features.
         real_groups, fake_groups: see `resampled`.
-        found: the distance of these clips and of halves of them.
+        sampled: the distance of these clips and of halves of them.
+
     Returns:
-        None with fewer than `LEAST_VIDEOS` groups on a side.
+        The estimate, or None with fewer than `LEAST_VIDEOS` groups on a side.
     """
-    if found.margin is None or any(len(np.unique(groups)) < LEAST_VIDEOS for groups in (real_groups, fake_groups)):
+    if sampled.margin is None or any(len(np.unique(groups)) < LEAST_VIDEOS for groups in (real_groups, fake_groups)):
         return None
-    below = lower_bound(real, fake, real_groups, fake_groups, dice)
-    low, high = sorted((below, found.first_order))
-    return Estimate((low + high) / 2, (high - low) / 2 + found.margin)
+    below = lower_bound(real, fake, real_groups, fake_groups, rng)
+    low, high = sorted((below, sampled.first_order))
+    return Estimate((low + high) / 2, (high - low) / 2 + sampled.margin)
 
 
 def lower_bound(
-    real: np.ndarray, fake: np.ndarray, real_groups: np.ndarray, fake_groups: np.ndarray, dice: np.random.Generator
+    real: np.ndarray, fake: np.ndarray, real_groups: np.ndarray, fake_groups: np.ndarray, rng: np.random.Generator
 ) -> float:
-    """A number whose mean is not above the distance at infinitely many clips."""
+    """A number whose expected value is not above the distance for infinitely many clips."""
     real, fake = (np.asarray(side, np.float64) for side in (real, fake))
     covariance_terms = []
     for _ in range(_SPLITS):
-        some, others = zip(split_in_two(real_groups, dice), split_in_two(fake_groups, dice), strict=True)
+        some, others = zip(split_in_two(real_groups, rng), split_in_two(fake_groups, rng), strict=True)
         for (fit_real, fit_fake), (use_real, use_fake) in ((some, others), (others, some)):
             basis = _best_basis(real[fit_real], fake[fit_fake])
             first = _Moments.of(real[use_real] @ basis, real_groups[use_real])
             second = _Moments.of(fake[use_fake] @ basis, fake_groups[use_fake])
             covariance_terms.append(_gap_of_spreads(first, second))
     gap = real.mean(0) - fake.mean(0)
-    of_chance = sum(_Moments.of(x, g).mean_variance.sum() for x, g in ((real, real_groups), (fake, fake_groups)))
-    return float(gap @ gap - of_chance + np.mean(covariance_terms))
+    bias = sum(_Moments.of(x, g).mean_variance.sum() for x, g in ((real, real_groups), (fake, fake_groups)))
+    return float(gap @ gap - bias + np.mean(covariance_terms))
 
 
 @dataclass(frozen=True)
 class _Moments:
-    """Of each feature: its variance, and the variances of the estimates of its mean and of its variance; (f,) each."""
+    """For each feature its variance, and the variances of the estimates of its mean and of its variance; (f,) each."""
 
     variance: np.ndarray
     mean_variance: np.ndarray
@@ -91,13 +92,13 @@ class _Moments:
         residuals = features - features.mean(0)
         squares = np.square(residuals)
         mean_variance = _variance_of_mean(residuals, groups)
-        # The mean of the squares misses the variance by that of the mean; for independent samples this is N - 1.
+        # The mean of squares is below the variance by the variance of the mean; for independent samples this is N - 1.
         variance = squares.mean(0) + mean_variance
         return cls(variance, mean_variance, _variance_of_mean(squares - squares.mean(0), groups))
 
 
 def _variance_of_mean(residuals: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(f,): the variance of a mean over samples whose groups are independent."""
+    """(f,): the variance of the mean over samples; different groups are independent."""
     _, inverse = np.unique(groups, return_inverse=True)
     sums = np.zeros((inverse.max() + 1, residuals.shape[1]))
     np.add.at(sums, inverse, residuals)
@@ -105,14 +106,14 @@ def _variance_of_mean(residuals: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def _gap_of_spreads(first: _Moments, second: _Moments) -> float:
-    """sum_k (s_1k - s_2k)^2 without the bias of first order: a root of a variance v is too small by var(v) / 8 v^2."""
+    """sum_k (s_1k - s_2k)^2 without its first-order bias: the root of a variance v is too small by var(v) / 8 v^2."""
     one, two = (side.variance_variance / (8 * side.variance.clip(1e-150) ** 2) for side in (first, second))
     products = np.sqrt(first.variance * second.variance) * (1 + one + two)
     return float((first.variance + second.variance - 2 * products).sum())
 
 
 def _best_basis(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
-    """(f, f): the basis in which the spreads of two Gaussians differ most, in columns."""
+    """(f, f): columns are the basis in which the standard deviations of two Gaussians differ most."""
     values, vectors = np.linalg.eigh(_shrunk(real))
     root = (vectors * np.sqrt(values)) @ vectors.T
     inverse = (vectors / np.sqrt(values)) @ vectors.T
@@ -124,5 +125,5 @@ def _best_basis(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
 def _shrunk(features: np.ndarray) -> np.ndarray:
     covariance = np.atleast_2d(np.cov(features, rowvar=False))
     width = len(covariance)
-    level = max(np.trace(covariance) / width, 1e-12)  # not zero, as it is for clips that are all the same
+    level = max(np.trace(covariance) / width, 1e-12)  # above zero, also if all clips are equal
     return (1 - _SHRINKAGE) * covariance + _SHRINKAGE * level * np.eye(width)

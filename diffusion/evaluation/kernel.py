@@ -2,8 +2,8 @@
 
     k(x, y) = (x'y / f + 1)^3,   KVD = mean k(x, x') + mean k(y, y') - 2 mean k(x, y),   pairs of different samples
 
-(arXiv 1801.01401, eq. 3 and 4; for videos as in arXiv 2204.03638.)  Unbiased at any number of samples, hence negative
-at times; the permutation test says whether it is more than chance.  Letters: n samples, f features.
+(arXiv 1801.01401, eq. 3 and 4; for videos as in arXiv 2204.03638.)  It is unbiased at any number of samples, so it can
+be negative.  A permutation test gives its p-value.  Letters: n samples, f features.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from functools import cached_property
 import numpy as np
 
 PERMUTATIONS = 999
-_BLOCK = 64  # labellings at a time
+_BLOCK = 64  # labellings per block
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """The kernel of all pairs of two sets of features, from which distances of any two subsets are read.
+    """The kernel of all pairs of two sets of features; gives the distance of any two subsets.
 
     real, fake: (n, f), at least 2 samples each.
     """
@@ -29,7 +29,7 @@ class Kernel:
 
     @cached_property
     def matrix(self) -> np.ndarray:
-        """(n, n) float64 over both sets, zero for a sample with itself."""
+        """(n, n) float64 over both sets; the diagonal is zero."""
         both = np.concatenate([self.real, self.fake]).astype(np.float64)
         matrix = both @ both.T
         matrix /= both.shape[1]
@@ -46,31 +46,32 @@ class Kernel:
 
     def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(m,) KVD of m pairs of disjoint subsets, given as (m, n) booleans over both sets."""
-        found = []
+        values = []
         for start in range(0, len(first), _BLOCK):
             a, b = (side[start : start + _BLOCK].astype(np.float64) for side in (first, second))
             to_a, to_b = a @ self.matrix, b @ self.matrix
             count_a, count_b = a.sum(1), b.sum(1)
             within_a = (to_a * a).sum(1) / (count_a * (count_a - 1))
             within_b = (to_b * b).sum(1) / (count_b * (count_b - 1))
-            found.append(within_a + within_b - 2 * (to_a * b).sum(1) / (count_a * count_b))
-        return np.concatenate([np.empty(0), *found])
+            values.append(within_a + within_b - 2 * (to_a * b).sum(1) / (count_a * count_b))
+        return np.concatenate([np.empty(0), *values])
 
     def subset(self, first: np.ndarray, second: np.ndarray) -> float:
-        """KVD of two disjoint subsets, given by numbers over the real and then the fake samples."""
+        """KVD of two disjoint subsets, given as indices over the real and then the fake samples."""
         chosen = np.zeros((2, 1, len(self.matrix)), bool)
         chosen[0, 0, first] = chosen[1, 0, second] = True
         return float(self.between(*chosen)[0])
 
-    def p_value(self, dice: np.random.Generator, groups: np.ndarray) -> float:
-        """Share of random labellings, the true one among them, whose KVD is at least as large.
+    def p_value(self, rng: np.random.Generator, groups: np.ndarray) -> float:
+        """The fraction of random labellings, including the true one, whose KVD is at least as large.
 
-        groups: an integer for each of the real and then the fake samples, equal for those that belong together; a
-            labelling gives them one label, and meets the number of real samples as nearly as groups allow.  One that
-            leaves fewer than 2 samples on a side counts as larger.
+        Args:
+            groups: an integer for each of the real and then the fake samples; the samples of a group have equal
+                integers and get one label.  The number of samples with the first label is as near to the number of real
+                samples as groups allow.  A labelling that leaves fewer than 2 samples on a side counts as larger.
         """
         _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-        ranks = dice.permuted(np.tile(np.arange(len(sizes)), (PERMUTATIONS, 1)), axis=1)
+        ranks = rng.permuted(np.tile(np.arange(len(sizes)), (PERMUTATIONS, 1)), axis=1)
         counts = sizes[np.argsort(ranks, axis=1)].cumsum(1)[:, :-1]
         usable = (counts >= 2) & (counts <= len(inverse) - 2)
         num_groups = 1 + np.where(usable, np.abs(counts - len(self.real)), np.inf).argmin(1)

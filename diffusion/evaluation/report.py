@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def title(evaluation: Evaluation) -> str:
-    """What was compared, how many, and with what."""
+    """One line: the two sides, their numbers of clips, protocol and network."""
     real, fake, protocol = evaluation.real, evaluation.fake, evaluation.protocol
     network = ", ".join(
         f"{name} {value[:8] if name == 'sha256' else value}" for name, value in evaluation.extractor.identity.items()
@@ -33,49 +33,54 @@ def title(evaluation: Evaluation) -> str:
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """Lines below the title: what the protocol equals, how clips were made of files, and what to beware of."""
+    """Lines below the title: what the protocol is comparable with, how clips were cut from files, and warnings."""
     frames, size = evaluation.real.frames, evaluation.real.size
     sides = (("real", evaluation.real), ("generated", evaluation.fake))
-    made = [f"{side} clips: {clips.origin.sentence(frames, size)}" for side, clips in sides]
+    lines = [f"{side} clips: {clips.origin.sentence(frames, size)}" for side, clips in sides]
     name = evaluation.protocol.name
     if evaluation.extractor.measures[0] == "FVD" and name in PUBLISHED:
-        made.insert(0, f"protocol {name}: {PUBLISHED[name]}")
-    return [*made, *(f"warning: {text}" for text in evaluation.warnings)]
+        lines.insert(0, f"protocol {name}: {PUBLISHED[name]}")
+    return [*lines, *(f"warning: {text}" for text in evaluation.warnings)]
 
 
 def table(evaluation: Evaluation) -> Table:
-    """A row for each measure: value with 95 % interval, floor, the parts of it, p-value."""
-    found = terminal.table("measure", "value", "real against real", "of means", "of covariances", "p")
+    """A row for each measure: value with 95 % interval, floor, its two terms, p-value."""
+    shown = terminal.table("measure", "value", "real against real", "of means", "of covariances", "p")
     for row in evaluation.rows:
         numbers = (row.mean_term, row.covariance_term, row.p_value)
         parts = ["" if number is None else f"{number:.3g}" for number in numbers]
-        found.add_row(row.measure, str(row.estimate), "" if row.floor is None else str(row.floor), *parts)
-    return found
+        shown.add_row(row.measure, str(row.estimate), "" if row.floor is None else str(row.floor), *parts)
+    return shown
 
 
 def comparison(records: Sequence[Mapping[str, Any]]) -> Table:
-    """Several evaluations, as `zoo evaluate` records them, side by side: a row for each, a column for each measure.
+    """Compares several records of `zoo evaluate`: a row for each record, a column for each measure.
 
-    Raises: EvaluationError when their numbers cannot be compared.
+    Raises:
+        EvaluationError: their values cannot be compared.
     """
     require_comparable(records)
     measures = list(dict.fromkeys(row["measure"] for record in records for row in record["rows"]))
-    found = terminal.table("clips", *measures)
+    shown = terminal.table("clips", *measures)
     for record in records:
         values = {row["measure"]: str(Estimate(*row["estimate"])) for row in record["rows"]}
-        found.add_row(record["sets"]["fake"]["name"], *(values.get(measure, "not shown") for measure in measures))
-    return found
+        shown.add_row(record["sets"]["fake"]["name"], *(values.get(measure, "not shown") for measure in measures))
+    return shown
 
 
 def require_comparable(records: Sequence[Mapping[str, Any]]) -> None:
-    """Raises: EvaluationError unless protocol, network, frames, size, counts and real clips are the same in all."""
+    """Checks that protocol, network, frames, size, numbers of clips and real clips are equal in all records.
+
+    Raises:
+        EvaluationError: they are not.
+    """
     first = _conditions(records[0])
     for record in records[1:]:
-        theirs = _conditions(record)
-        if differing := [f"{name} ({first[name]} and {theirs[name]})" for name in first if first[name] != theirs[name]]:
+        other = _conditions(record)
+        if differing := [f"{name} ({first[name]} and {other[name]})" for name in first if first[name] != other[name]]:
             raise EvaluationError(
                 f"{records[0]['sets']['fake']['name']} and {record['sets']['fake']['name']} were evaluated with "
-                f"different {', '.join(differing)}; their numbers do not belong in one table"
+                f"different {', '.join(differing)}; their values cannot be compared"
             )
 
 
@@ -88,13 +93,13 @@ def _conditions(record: Mapping[str, Any]) -> dict[str, Any]:
         "size": record["size"],
         "clips": [sets["real"]["count"], sets["fake"]["count"]],
         "real clips": sets["real"]["pixels"],
-        # Records from before intervals had a number hold method 1.
+        # Records without the field have method 1.
         "method of intervals": record.get("interval_method", 1),
     }
 
 
 def save_plot(path: Path, evaluation: Evaluation) -> None:
-    """Draws every measure in units of the upper end of where real clips lie, or as it is where that is not known."""
+    """Draws every measure divided by the upper end of its floor; without a floor, draws the value."""
     need("matplotlib", "drawing an evaluation")
     from matplotlib.figure import Figure
 
@@ -102,12 +107,12 @@ def save_plot(path: Path, evaluation: Evaluation) -> None:
     rows = (bounded or [(row, 1.0) for row in evaluation.rows])[::-1]
     figure = Figure(figsize=(7, 1.5 + 0.35 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    for place, (row, unit) in enumerate(rows):
+    for height, (row, unit) in enumerate(rows):
         margin = (row.estimate.margin or 0) / unit
-        axes.errorbar(row.estimate.value / unit, place, xerr=margin, fmt="o", color="C0", capsize=3)
+        axes.errorbar(row.estimate.value / unit, height, xerr=margin, fmt="o", color="C0", capsize=3)
         if row.floor and bounded:
             low = (row.floor.value - (row.floor.margin or 0)) / unit
-            axes.plot([low, 1], [place - 0.25, place - 0.25], color="0.6", linewidth=3, solid_capstyle="butt")
+            axes.plot([low, 1], [height - 0.25, height - 0.25], color="0.6", linewidth=3, solid_capstyle="butt")
     axes.set_yticks(range(len(rows)), [row.measure for row, _ in rows])
     axes.set_xlabel("value; 1 is the upper end of real against real (grey)" if bounded else "value")
     axes.grid(alpha=0.3, axis="x")

@@ -1,6 +1,6 @@
-"""Samples of a trained model, a file each: drawn once, and where an interruption left off.
+"""Samples of a trained model, one file each.  Only missing samples are drawn, so an interrupted command can be resumed.
 
-Clip i is a function of the checkpoint, the sampler and (seed, i), whatever the batch.
+Clip i is a function of the checkpoint, the sampler and (seed, i); it does not depend on the batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.clips import Arrays
 from diffusion.evaluation.features import Progress
 from diffusion.evaluation.origin import DRAWN
-from diffusion.evaluation.protocol import Protocol
+from diffusion.evaluation.protocol import EvaluationProtocol
 from diffusion.sampling.generate import SAMPLER, STEPS, Sampler, generate, load_network
 from diffusion.training import checkpoint
 from temporal_zoo._support.environment import digest
@@ -28,19 +28,20 @@ AT_ONCE = 8
 
 
 class Samples:
-    """`count` clips of a run, kept in a folder of their own below `folder`.
+    """`count` clips of a run, in a subfolder of `folder`.
 
     Args:
         run: a run's folder, a checkpoint, or "builtin:NAME".
-        protocol: says whether clips are kept as uint8, or unrounded.
-        how: sampler, number of its steps, frames of a clip (None: as trained) and seed.
+        protocol: whether clips are stored as uint8 or as floats.
+        sampler, num_steps, frames, seed: of the sampling; frames None is the number of frames in training.
+
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be read.
-        ConfigError: the run cannot sample so.
+        ConfigError: the run cannot be sampled with these settings.
     """
 
     def __init__(
-        self, run: str, folder: Path, count: int, protocol: Protocol, device: torch.device, *,
+        self, run: str, folder: Path, count: int, protocol: EvaluationProtocol, device: torch.device, *,
         sampler: Sampler = SAMPLER, num_steps: int | None = None, frames: int | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         path = checkpoint.find(run)
@@ -52,16 +53,16 @@ class Samples:
             "frames": frames or self.config.data.frames, "seed": seed,
         }  # fmt: skip
         self.frames, self.size = self.how["frames"], self.config.model.size
-        # The averaged weights, and not the file: it also holds the moment that it was written.
+        # The digest is of the averaged weights and not of the file, which also contains the time when it was written.
         content = hashlib.sha256()
         for name, value in self.network.state_dict().items():
             content.update(name.encode() + value.cpu().numpy().tobytes())
         self.weights_sha256 = content.hexdigest()
-        made_with = {"weights": self.weights_sha256, "rounded": self.quantised, **self.how}
-        self.folder = folder / f"samples-{digest(made_with)}"
+        settings = {"weights": self.weights_sha256, "rounded": self.quantised, **self.how}
+        self.folder = folder / f"samples-{digest(settings)}"
 
     def draw(self) -> Iterator[Progress]:
-        """Draws what is missing; yields how far it is."""
+        """Draws the missing samples; yields the progress."""
         work = f"drawing from {self.run}"
         for first in range(0, self.count, AT_ONCE):
             numbers = range(first, min(first + AT_ONCE, self.count))
@@ -75,7 +76,11 @@ class Samples:
             yield Progress(work, numbers.stop, self.count)
 
     def clips(self) -> Arrays:
-        """The set of clips.  Raises: EvaluationError before they are drawn."""
+        """The set of clips.
+
+        Raises:
+            EvaluationError: some samples are not drawn yet.
+        """
         paths = [self._path(number) for number in range(self.count)]
         if missing := sum(not path.exists() for path in paths):
             raise EvaluationError(f"{missing} of the {self.count} samples of {self.run} are not drawn yet")

@@ -1,6 +1,7 @@
 """The safetensors format: 8 bytes little-endian length of a JSON header, the header, then raw little-endian arrays.
 
-Read and written here because the digest of the whole file, header included, is what names a set of weights.
+This module reads and writes the format itself, because the digest of the whole file, including its header, identifies
+the weights.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ _ALIGNMENT = 8
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """The float32 arrays of a file by name, read-only.
+    """Reads the float32 arrays of a file by name; the arrays are read-only.
 
-    Raises: EvaluationError when the file is not of this format, is cut short, or holds another type.
+    Raises:
+        EvaluationError: the file has another format, is cut short, or holds another type.
     """
     content = path.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
@@ -33,12 +35,12 @@ def load(path: Path) -> dict[str, np.ndarray]:
             first, last = entry["data_offsets"]
             arrays[name] = np.frombuffer(content[end + first : end + last], "<f4").reshape(entry["shape"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvaluationError(f"{path} is no safetensors file of float32 arrays, or is damaged ({error})") from error
+        raise EvaluationError(f"{path} is not a safetensors file of float32 arrays, or is damaged ({error})") from error
     return arrays
 
 
 def length(content: bytes) -> int:
-    """The number of bytes that a file needs whose beginning is `content`; of a damaged header, its end."""
+    """The length in bytes of the file that begins with `content`; for a damaged header, the end of the header."""
     end = 8 + int.from_bytes(content[:8], "little")
     try:
         entries = json.loads(content[8:end])
@@ -48,7 +50,7 @@ def length(content: bytes) -> int:
 
 
 def packed(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """The content of a file with these float32 arrays, in their order."""
+    """The content of a file with these float32 arrays, in this order."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     first = 0
     for name, array in arrays.items():

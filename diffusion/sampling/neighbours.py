@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from diffusion.clip import Clip
-from diffusion.data import open_clips
-from diffusion.data.config import DataConfig
-from diffusion.data.source import ClipSource
+from diffusion.data import DataConfig, open_clips
+from diffusion.data.clips import ClipSource
 from diffusion.sampling.video import save_sheet
 
 MOST_WINDOWS = 5000

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion.data.changes import Changes
+from diffusion.data import Changes
 from temporal_zoo._support.record import RecordError, read
 
 if TYPE_CHECKING:
     import torch
 
-    from diffusion.data.source import ClipSource
+    from diffusion.data.clips import ClipSource
 
 KIND = "start"  # of the records in the log, one for each time that a run is started or resumed
 _WORDS = {"torch": "torch", "sources": "digest of our source files", "device": "device"}

@@ -17,7 +17,7 @@ import torch
 from diffusion.clip import Clip, ClipBatch
 from diffusion.config import ProcessConfig, TrainConfig
 from diffusion.data import open_clips
-from diffusion.data.source import ClipSource
+from diffusion.data.clips import ClipSource
 from diffusion.model.backbone import Backbone
 from diffusion.model.mixer_text import explicit
 from diffusion.process.process import Process, draw_levels, draw_noise

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import torch
 
-from temporal_zoo.contract import _building, _function, _inputs, _tools, _training
+from temporal_zoo.contract import _building, _function, _inputs, _streaming, _tools, _training
 from temporal_zoo.contract._probe import Check, ContractError, Make
 
 __all__ = ["CHECKS", "ContractError", "outcomes"]
@@ -46,7 +46,7 @@ def _seeded(check: Check) -> Check:
 
 CHECKS: dict[str, Check] = {
     name.removeprefix("check_"): _seeded(check)
-    for module in (_function, _inputs, _training, _tools, _building)
+    for module in (_function, _streaming, _inputs, _training, _tools, _building)
     for name, check in vars(module).items()
     if name.startswith("check_")
 }

@@ -47,6 +47,19 @@ def check_state(make: Make) -> None:
     require(not unknown, f"no_decay names {', '.join(sorted(unknown))}, which are no parameters: they would be decayed")
 
 
+def check_declarations(make: Make) -> None:
+    """With its default options a mixer is what its class declares, so that `names` can filter without building any."""
+    mixer = make()
+    if mixer.config != type(mixer.config)():
+        return
+    for name in ("causal", "order_blind", "passes"):
+        declared, actual = getattr(type(mixer), name, None), getattr(mixer, name, None)
+        require(
+            declared == actual,
+            f"the class declares {name} = {declared} and the mixer says {actual}: `names` would list it wrongly",
+        )
+
+
 def check_options(make: Make) -> None:
     """Options that do not exist and values of a wrong type are refused by name."""
     kind = type(make().config)

@@ -1,11 +1,10 @@
-"""What a mixer computes: shapes, padding, what each frame may and must see, chunks."""
+"""What a mixer computes: shapes, padding, what each frame may and must see."""
 
 from __future__ import annotations
 
 import torch
 
-from temporal_zoo.contract._probe import FELT, SAME, Make, awake, ragged, require, same, share, swept
-from temporal_zoo.interface import StatefulMixer
+from temporal_zoo.contract._probe import FELT, SAME, Make, awake, ragged, require, same, share
 
 
 def check_shapes(make: Make) -> None:
@@ -106,24 +105,6 @@ def check_order(make: Make) -> None:
             "shuffled frames come out as the shuffled output: it cannot tell forwards from backwards, and declares "
             "no order_blind",
         )
-
-
-def check_chunks(make: Make) -> None:
-    """Chunks of 1, 5 and 16 frames, with the state handed on, add up to the whole clip (for stateful mixers)."""
-    mixer = awake(make)
-    if not isinstance(mixer, StatefulMixer) or not mixer.passes:
-        return
-    x = torch.randn(2, 33, mixer.dim)
-    with torch.no_grad():
-        whole = mixer(x)
-        for size in (1, 5, 16):
-            total = torch.stack([swept(mixer, x, size, reverse=reverse) for reverse in mixer.passes]).sum(0)
-            require(total.dtype == whole.dtype, f"chunks come out in {total.dtype}, the whole in {whole.dtype}")
-            same(
-                total,
-                whole,
-                f"chunks of {size} frames do not add up to the whole: long clips made in pieces would have seams",
-            )
 
 
 def check_determinism(make: Make) -> None:

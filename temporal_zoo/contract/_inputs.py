@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from temporal_zoo.config import ConfigError, hints
-from temporal_zoo.contract._probe import ContractError, Make, awake, require, swept
+from temporal_zoo.contract._probe import ContractError, Make, awake, require
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.interface import StatefulMixer
+from temporal_zoo.streaming import over_chunks
 
 
 def check_lengths(make: Make) -> None:
@@ -81,9 +82,8 @@ def check_zero_rows(make: Make) -> None:
             require(y.shape == x.shape, f"{tuple(x.shape)} became {tuple(y.shape)}")
             torch.autograd.grad(y.sum(), x)
         if isinstance(mixer, StatefulMixer):
-            for reverse in mixer.passes:
-                y = swept(mixer, x, 4, reverse=reverse)
-                require(y.shape == x.shape, f"chunks of {tuple(x.shape)} became {tuple(y.shape)}")
+            y = torch.cat(over_chunks(mixer, x.split(4, dim=1)), dim=1) if mixer.passes else x
+            require(y.shape == x.shape, f"chunks of {tuple(x.shape)} became {tuple(y.shape)}")
     except ContractError:
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from temporal_zoo.interface import Mixer, StatefulMixer
+from temporal_zoo.streaming import over_chunks
 
 Make = Callable[[], Mixer]
 
@@ -55,13 +56,12 @@ def trained(
     return {"output": y.detach(), **dict(zip(wanted, slopes, strict=True))}
 
 
-def swept(mixer: StatefulMixer, x: Tensor, size: int, *, reverse: bool) -> Tensor:
-    """One sweep over chunks of `size` frames of x, put back in time order."""
-    chunks, state, parts = list(x.split(size, dim=1)), None, []
-    for chunk in reversed(chunks) if reverse else chunks:
-        part, state = mixer.mix_chunk(chunk, state, reverse=reverse)
-        parts.append(part)
-    return torch.cat(parts[::-1] if reverse else parts, dim=1)
+def in_chunks(mixer: Mixer, x: Tensor, weights: Tensor, size: int = 3) -> dict[str, Tensor]:
+    """`trained` over chunks of `size` frames, under names of its own; empty for mixers without chunks."""
+    if not isinstance(mixer, StatefulMixer) or not mixer.passes:
+        return {}
+    run = lambda x, lengths: torch.cat(over_chunks(mixer, x.split(size, dim=1)), dim=1)
+    return {f"{name} in chunks": tensor for name, tensor in trained(mixer, x, weights, None, run=run).items()}
 
 
 def share(got: Tensor, wanted: Tensor) -> float:

@@ -6,7 +6,6 @@ import functools
 from contextlib import suppress
 
 import torch
-from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from temporal_zoo.contract._probe import (
@@ -14,14 +13,13 @@ from temporal_zoo.contract._probe import (
     Make,
     awake,
     distance,
+    in_chunks,
     ragged,
     require,
     same,
     same_training,
-    swept,
     trained,
 )
-from temporal_zoo.interface import Mixer, StatefulMixer
 from temporal_zoo.ops import BackendError, ops, tracing, use_backend
 
 
@@ -118,7 +116,7 @@ def check_compile(make: Make) -> None:
 
 
 def check_backends(make: Make) -> None:
-    """Whatever backend of the mixer's ops can run here agrees with the reference: values, gradients, carried state."""
+    """Every backend that can run here agrees with the reference: values and gradients, in chunks too."""
     mixer = awake(make)
     x, lengths = ragged(mixer)
     weights = torch.randn_like(x)
@@ -128,7 +126,7 @@ def check_backends(make: Make) -> None:
         results = {}
         for backend in ops()[op].backends:
             with suppress(BackendError), use_backend(**{op: backend}):
-                results[backend] = trained(mixer, x, weights, lengths) | _sweeps(mixer, x.nan_to_num())
+                results[backend] = trained(mixer, x, weights, lengths) | in_chunks(mixer, x.nan_to_num(), weights)
         wanted = results.pop("reference")
         for backend, got in results.items():
             same_training(
@@ -136,14 +134,3 @@ def check_backends(make: Make) -> None:
                 wanted,
                 f"{op} by {backend} differs from the reference in the {{}}: results would depend on the machine",
             )
-
-
-def _sweeps(mixer: Mixer, x: Tensor) -> dict[str, Tensor]:
-    """What each sweep over chunks computes, by name."""
-    if not isinstance(mixer, StatefulMixer):
-        return {}
-    with torch.no_grad():
-        return {
-            f"{'backward' if reverse else 'forward'} sweep over chunks": swept(mixer, x, 3, reverse=reverse)
-            for reverse in mixer.passes
-        }

@@ -1,1 +1,1 @@
-"""One file per mixer; the file's name is the mixer's name.  Files with a leading underscore are shared parts."""
+"""One file per mixer, with the name of the mixer.  Files with a leading underscore are shared parts."""

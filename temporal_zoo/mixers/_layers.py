@@ -1,4 +1,4 @@
-"""Whether a layer may be read, weight by weight, in place of being called."""
+"""Tells whether a mixer may use the weights of a layer directly and not call the layer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def plain(*layers: nn.Module) -> bool:
-    """Whether calling each layer does what its `weight` and `bias` say and nothing else.
+    """Whether each layer computes only what its `weight` and `bias` define.
 
-    A mixer may then hand the weights to a fused function.  Every other layer has to be called: an adapter, a quantised
-    or parametrised layer, one with hooks (pruning is one), with a `forward` of its own, or with a weight that is more
-    than a tensor.
+    A mixer may then pass the weights to a fused function.  It must call every other layer: an adapter, a quantised or
+    parametrised layer, one with hooks (such as pruning), with its own `forward`, or whose weight is a tensor subclass.
     """
     return all(_is_plain(layer) for layer in layers)
 

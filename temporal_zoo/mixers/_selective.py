@@ -1,4 +1,4 @@
-"""Short convolution and selective scan per direction: what `mamba` and `bimamba` are both composed of.
+"""Short convolution and selective scan per direction: the common parts of `mamba` and `bimamba`.
 
 Letters: r rows, t frames, d dim, e inner width (expand * dim), n state, k rank of dt.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,9 @@ from temporal_zoo.ops.causal_conv import Filter, causal_conv
 from temporal_zoo.ops.causal_conv.reference import surround
 from temporal_zoo.ops.selective_block import Affine, Branch, selective_block
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
+from temporal_zoo.streaming import State, register_state
 
-# Step sizes at the start: log-uniform between the first two, none below the floor (arXiv:2312.00752, section 3.6).
+# Initial step sizes: log-uniform between the first two, at least the floor (arXiv:2312.00752, section 3.6).
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 
 
@@ -32,11 +33,11 @@ DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 class Options(Mixer.Config):
     """The options that `mamba` and `bimamba` share; the defaults are those of arXiv:2403.07711 and its code."""
 
-    state: int = option(16, "numbers of memory per channel", least=1)
+    state: int = option(16, "size of the state per channel", least=1)
     conv: int = option(4, "width of the short causal convolution, in frames", least=1)
     expand: int = option(2, "inner width as a multiple of dim", least=1)
     dt_rank: Literal["inner", "dim"] = option(
-        "inner", "rank of the step sizes: a sixteenth of the inner width, or of dim (Mamba, Vim); rounded up"
+        "inner", "rank of the step sizes: the inner width / 16, or dim / 16 (Mamba, Vim); rounded up"
     )
     projection_bias: bool = option(True, "biases in the projections in and out (Mamba, Vim: no)")
 
@@ -59,9 +60,10 @@ class Core(nn.Module):
 
     Args:
         channels: width of u.
-        state: numbers of memory per channel.
+        state: size of the state per channel.
         rank: rank of the step sizes.
-        spread_dt: start with step sizes spread over `DT_MIN`..`DT_MAX`; otherwise `nn.Linear`'s start (about 0.5 to 1).
+        spread_dt: whether initial step sizes are spread over `DT_MIN`..`DT_MAX`; otherwise `nn.Linear` initialises them
+            (about 0.5 to 1).
     """
 
     def __init__(self, channels: int, state: int, rank: int, *, spread_dt: bool = True) -> None:
@@ -75,11 +77,11 @@ class Core(nn.Module):
             nn.init.uniform_(self.dt_proj.weight, -(rank**-0.5), rank**-0.5)
             dt = torch.empty(channels).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp().clamp(min=DT_FLOOR)
             with torch.no_grad():
-                # The inverse of softplus, so that delta starts as dt.
+                # The inverse of softplus, so that the initial delta is dt.
                 self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
     def direction(self, u: Tensor, *, reverse: bool) -> Direction:
-        """What `selective_scan` reads, of u (rows, frames, channels), with the layers called."""
+        """The inputs of `selective_scan`, computed from u (rows, frames, channels)."""
         steps, B, C = self.x_proj(u).split(self.parts, dim=-1)
         layer = self.dt_proj
         # The scan adds a plain layer's bias in its own precision.
@@ -88,7 +90,7 @@ class Core(nn.Module):
 
 
 class Way(NamedTuple):
-    """One direction of time: a core behind its short convolution over `width` frames."""
+    """One direction of time: a short convolution over `width` frames, then a core."""
 
     core: Core
     conv: nn.Conv1d
@@ -96,12 +98,12 @@ class Way(NamedTuple):
     reverse: bool = False
 
     def fuses(self) -> bool:
-        """Whether a `Branch` says all of it, so that no layer has to be called."""
+        """Whether a `Branch` describes this direction completely, so that no layer must be called."""
         x_proj, dt_proj = self.core.x_proj, self.core.dt_proj
         return self._reads_conv() and plain(x_proj, dt_proj) and x_proj.bias is None and dt_proj.bias is not None
 
     def branch(self) -> Branch:
-        """As `selective_block` reads it."""
+        """The weights of this direction for `selective_block`."""
         core = self.core
         assert self.conv.bias is not None
         return Branch(
@@ -116,7 +118,7 @@ class Way(NamedTuple):
         )
 
     def convolved(self, a: Tensor, start: Tensor | None, lengths: Tensor | None) -> Tensor:
-        """SiLU of the convolution of a, (rows, frames, e), with the inputs `start` that come before its first frame."""
+        """SiLU of the convolution of a, (rows, frames, e); `start` holds the inputs before its first frame."""
         if self._reads_conv():
             taps = Filter(self.conv.weight.squeeze(1), self.conv.bias, self.reverse)
             (u,) = causal_conv(a, [taps], silu=True, lengths=lengths, initial=(start,))
@@ -125,38 +127,39 @@ class Way(NamedTuple):
         if y.shape != a.shape:
             name = type(self.conv).__name__
             raise InvalidInput(
-                f"the short convolution, conv1d, is a {name} that makes {tuple(y.shape)} of {tuple(a.shape)} and the "
-                f"{self.width - 1} frames before; it must keep every channel and look back {self.width - 1} frames"
+                f"the short convolution, conv1d, is a {name} that returns {tuple(y.shape)} for {tuple(a.shape)} and "
+                f"{self.width - 1} earlier frames; it must keep every channel and use these earlier frames"
             )
         return fill_padding(silu(y), lengths)
 
     def following(self, a: Tensor, start: Tensor | None) -> Tensor:
-        """The last inputs of the convolution, (rows, width - 1, e): the next chunk's `start`."""
+        """The last inputs of the convolution, (rows, width - 1, e): the `start` of the next chunk."""
         inputs, size = surround(a, self.width, start, None, self.reverse), self.width - 1
         return (inputs[:, :size] if self.reverse else inputs[:, a.shape[1] :]).clone()
 
     def _reads_conv(self) -> bool:
-        """Whether the convolution's weights say all that it does."""
+        """Whether the convolution's weights define it completely."""
         conv = self.conv
         return (
             plain(conv) and conv.bias is not None and conv.weight.shape[1:] == (1, self.width) and conv.dilation == (1,)
         )
 
     def _in_order(self, x: Tensor) -> Tensor:
-        """The frames in the order in which this direction visits them, and back again."""
+        """Converts between the order of time and the order in which this direction visits the frames."""
         return x.flip(1) if self.reverse else x
 
 
+@register_state
 @dataclass(frozen=True)
-class State:
-    """What a chunk hands to the next one of the same sweep."""
+class SelectiveState(State):
+    """The state of one direction between two chunks."""
 
     inputs: Tensor  # (rows, conv - 1, e): the last inputs of the convolution
     memory: Tensor  # (rows, e, n): the state of the scan
 
 
 def short_conv(channels: int, width: int) -> nn.Conv1d:
-    """The parameters of a depthwise convolution over `width` frames, with PyTorch's start as in mamba_ssm."""
+    """A depthwise convolution over `width` frames with PyTorch's initial weights, as in mamba_ssm."""
     return nn.Conv1d(channels, channels, width, groups=channels)
 
 
@@ -167,24 +170,34 @@ def run(
     out_proj: nn.Linear,
     lengths: Tensor | None,
     *,
-    share: float = 1.0,
+    scale: float = 1.0,
 ) -> Tensor:
-    """The whole layer, its sum over the ways multiplied by `share`: fused where the layers' weights say all they do."""
+    """The whole layer; the sum of its directions is multiplied by `scale`.  It is fused where all layers are plain."""
     if plain(in_proj, out_proj) and all(way.fuses() for way in ways):
-        ends = Affine(in_proj.weight, in_proj.bias), Affine(shared_out(out_proj, share), out_proj.bias)
+        ends = Affine(in_proj.weight, in_proj.bias), Affine(scaled_weight(out_proj, scale), out_proj.bias)
         return selective_block(x, ends[0], [way.branch() for way in ways], ends[1], lengths=lengths)
     a, gate = in_proj(x).chunk(2, dim=-1)
     directions = [way.core.direction(way.convolved(a, None, lengths), reverse=way.reverse) for way in ways]
     y = selective_scan(directions, gate, lengths=lengths)
-    return out_proj(y if share == 1 else y * share)
+    return out_proj(y if scale == 1 else y * scale)
 
 
-def shared_out(out_proj: nn.Linear, share: float) -> Tensor:
-    """The weight of a projection whose inputs are multiplied by `share`."""
-    return out_proj.weight if share == 1 else out_proj.weight * share
+def scaled_weight(out_proj: nn.Linear, scale: float) -> Tensor:
+    """The weight of a projection whose inputs are multiplied by `scale`."""
+    return out_proj.weight if scale == 1 else out_proj.weight * scale
 
 
-def run_chunk(a: Tensor, gate: Tensor, way: Way, state: State | None) -> tuple[Tensor, State]:
+def init_state(
+    rows: int, core: Core, width: int, like: Tensor, device: Any, dtype: torch.dtype | None
+) -> SelectiveState:
+    """Zeros, for frames of `dtype` on `device`; by default those of `like`."""
+    channels, state = core.A_log.shape
+    inputs = torch.zeros(rows, width - 1, channels, device=device or like.device, dtype=dtype or like.dtype)
+    wide = torch.promote_types(inputs.dtype, torch.float32)
+    return SelectiveState(inputs, torch.zeros(rows, channels, state, device=inputs.device, dtype=wide))
+
+
+def run_chunk(a: Tensor, gate: Tensor, way: Way, state: SelectiveState | None) -> tuple[Tensor, SelectiveState]:
     """One way between the projections, for one chunk of frames and with the state before it.
 
     Args:
@@ -193,4 +206,4 @@ def run_chunk(a: Tensor, gate: Tensor, way: Way, state: State | None) -> tuple[T
     inputs, memory = (None, None) if state is None else (state.inputs, (state.memory,))
     direction = way.core.direction(way.convolved(a, inputs, None), reverse=way.reverse)
     y, (memory,) = selective_scan([direction], gate, initial=memory, return_final=True)
-    return y, State(way.following(a, inputs), memory)
+    return y, SelectiveState(way.following(a, inputs), memory)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from temporal_zoo.config import option
@@ -23,24 +24,24 @@ from temporal_zoo.registry import register
     memory="T",
 )
 class BiMamba(StatefulMixer):
-    """Two selective scans, one in time order and one against it, between shared projections and under a shared gate.
+    """Two selective scans, one in time order and one in reverse order, with shared projections and a shared gate.
 
-        [a, z] = in_proj x;  u = silu(conv a);  u' = silu(conv' a), conv' looking ahead
+        [a, z] = in_proj x;  u = silu(conv a);  u' = silu(conv' a), conv' over later frames
         y = out_proj( (S6(u) + S6'(u')) * silu(z) ), S6' starting at the last real frame
 
     The default is the layer of arXiv:2403.07711 as its code has it (43,072 parameters at width 64): projections with
     biases, step sizes of rank 2 dim / 16, a plain sum of the directions.  The flavour `vim` is the bidirectional "v2"
     of arXiv:2401.09417 as released (40,704 parameters): no such biases, rank dim / 16, the mean of the directions, and
-    step sizes spread at the start in the forward direction only.
+    spread initial step sizes in the forward direction only.
     """
 
     @dataclass(frozen=True, kw_only=True)
     class Config(_selective.Options):
         """Options of `bimamba`."""
 
-        merge: Literal["sum", "mean"] = option("sum", "how the two directions are added up (Vim: mean)")
+        merge: Literal["sum", "mean"] = option("sum", "sum or mean of the two directions (Vim: mean)")
         backward_dt: Literal["spread", "generic"] = option(
-            "spread", "step sizes of the backward direction at the start: spread as forward, or a plain layer's (Vim)"
+            "spread", "initial step sizes of the backward direction: spread as forward, or those of a plain layer (Vim)"
         )
         flavours: ClassVar[dict[str, str]] = {
             "paper": "dt_rank=inner:projection_bias=yes:merge=sum:backward_dt=spread",
@@ -56,7 +57,7 @@ class BiMamba(StatefulMixer):
     def __init__(self, dim: int, config: Config, shared: nn.Module | None = None) -> None:
         super().__init__(dim, config, shared)
         inner = config.inner(dim)
-        self.share = 0.5 if config.merge == "mean" else 1.0
+        self.scale = 0.5 if config.merge == "mean" else 1.0
         self.in_proj = nn.Linear(dim, 2 * inner, bias=config.projection_bias)
         self.conv1d = _selective.short_conv(inner, config.conv)
         self.conv1d_b = _selective.short_conv(inner, config.conv)
@@ -65,21 +66,26 @@ class BiMamba(StatefulMixer):
         self.out_proj = nn.Linear(inner, dim, bias=config.projection_bias)
 
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        return _selective.run(x, self.in_proj, self._ways(), self.out_proj, lengths, share=self.share)
+        return _selective.run(x, self.in_proj, self._ways(), self.out_proj, lengths, scale=self.scale)
+
+    def init_state(
+        self, rows: int, *, device: Any = None, dtype: torch.dtype | None = None
+    ) -> _selective.SelectiveState:
+        return _selective.init_state(rows, self.core, self.config.conv, self.in_proj.weight, device, dtype)
 
     def mix_chunk(
-        self, x: Tensor, state: _selective.State | None, *, reverse: bool = False
-    ) -> tuple[Tensor, _selective.State]:
+        self, x: Tensor, state: _selective.SelectiveState | None, *, reverse: bool = False
+    ) -> tuple[Tensor, _selective.SelectiveState]:
         if not plain(self.out_proj):
             raise InvalidInput(
-                "bimamba.mix_chunk adds up its two sweeps, which only a plain nn.Linear as out_proj allows; this is a "
+                "bimamba.mix_chunk adds its two sweeps and needs a plain nn.Linear as out_proj; this is a "
                 f"{type(self.out_proj).__name__}, or has hooks: call the mixer on whole clips, or merge the adapter"
             )
         a, z = self.in_proj(x).chunk(2, dim=-1)
         y, state = _selective.run_chunk(a, z, self._ways()[reverse], state)
-        # The sweeps add up, so only one of them may bring the bias.
+        # The sweeps are added, so only one of them may add the bias.
         bias = None if reverse else self.out_proj.bias
-        return nn.functional.linear(y, _selective.shared_out(self.out_proj, self.share), bias), state
+        return nn.functional.linear(y, _selective.scaled_weight(self.out_proj, self.scale), bias), state
 
     def _ways(self) -> tuple[_selective.Way, _selective.Way]:
         return (

@@ -1,4 +1,4 @@
-"""Softmax attention that never holds the weights of all pairs of frames: `attn`, evaluated without them."""
+"""Softmax attention that never stores the weights of all pairs of frames: the same function as `attn`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from temporal_zoo.registry import register
 
 @register(
     "flash",
-    summary="softmax attention that never holds its weights: the same function as attn, linear memory",
+    summary="softmax attention that never stores its weights: the same function as attn, linear memory",
     paper="2205.14135; same function as attn",
     time="T^2",
     memory="T",
@@ -23,8 +23,8 @@ class Flash(Mixer):
     """Every frame attends to every frame, without rows x heads x frames x frames numbers, forward or backward.
 
     y as in `attn`, with the same parameters: each loads the other's state dict.  Without relative bias a fused backend
-    of the op runs (FlashAttention, arXiv 2205.14135), with it the blocked one, which also sums the bias's gradient;
-    that holds heads x frames x frames numbers for the bias itself, whatever the number of rows.
+    of the op runs (FlashAttention, arXiv 2205.14135).  With relative bias the blocked backend runs, which also sums the
+    gradient of the bias; it stores heads x frames x frames numbers for the bias, for any number of rows.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A control: no exchange between frames at all."""
+"""A control without any exchange between frames."""
 
 from torch import Tensor
 
@@ -6,9 +6,9 @@ from temporal_zoo.interface import Mixer
 from temporal_zoo.registry import register
 
 
-@register("identity", summary="control: passes frames through unmixed", paper="none (control)", time="1", memory="1")
+@register("identity", summary="control: returns the frames unchanged", paper="none (control)", time="1", memory="1")
 class Identity(Mixer):
-    """y = x: frames pass through, so that whatever a network around it learns, it learned without temporal mixing."""
+    """y = x: a network with this mixer learns without temporal mixing."""
 
     causal = True
     order_blind = True

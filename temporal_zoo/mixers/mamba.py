@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from temporal_zoo.errors import InvalidInput
@@ -25,8 +26,9 @@ class Mamba(StatefulMixer):
 
         [a, z] = in_proj x;  u = silu(conv a);  y = out_proj( S6(u) * silu(z) )
 
-    The default is the video paper's: projections with biases, step sizes of rank 2 dim / 16 (33,984 parameters at width
-    64).  The flavour `literal` is the layer of mamba_ssm: no such biases, rank dim / 16 (32,640 parameters).
+    The default is the layer of the video paper: projections with biases, step sizes of rank 2 dim / 16 (33,984
+    parameters at width 64).  The flavour `literal` is the layer of mamba_ssm: no such biases, rank dim / 16
+    (32,640 parameters).
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -55,9 +57,14 @@ class Mamba(StatefulMixer):
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return _selective.run(x, self.in_proj, [self._way()], self.out_proj, lengths)
 
+    def init_state(
+        self, rows: int, *, device: Any = None, dtype: torch.dtype | None = None
+    ) -> _selective.SelectiveState:
+        return _selective.init_state(rows, self.core, self.config.conv, self.in_proj.weight, device, dtype)
+
     def mix_chunk(
-        self, x: Tensor, state: _selective.State | None, *, reverse: bool = False
-    ) -> tuple[Tensor, _selective.State]:
+        self, x: Tensor, state: _selective.SelectiveState | None, *, reverse: bool = False
+    ) -> tuple[Tensor, _selective.SelectiveState]:
         if reverse:
             raise InvalidInput("mamba has no backward sweep; its passes are (False,)")
         a, z = self.in_proj(x).chunk(2, dim=-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,27 +26,27 @@ from temporal_zoo.registry import register
 class S4D(StatefulMixer):
     """A linear time-invariant recurrence per channel and direction, then mixing of channels frame by frame.
 
-        s = S4D(x), s' = S4D'(x) against time, starting at the last real frame
-        glu:  s <- GLU(W gelu(s) + b), for each direction its own
+        s = S4D(x), s' = S4D'(x) in reverse order, starting at the last real frame
+        glu:  s <- GLU(W gelu(s) + b), with weights per direction
         y = s + s', or with an MLP  y = W2 gelu(W1 [gelu](s + s' or concat(s, s')))
 
-    The default has 20,992 parameters at width 64.  The flavours are the layers of arXiv:2403.07711 as its code has
-    them: `glu` (the default) and `mlp` are those of its current code ("mixing GLU" and "mixing MLP"), `v1` is the layer
-    of the paper's first versions.
+    The default has 20,992 parameters at width 64.  The flavours are the layers in the code of arXiv:2403.07711: `glu`
+    (the default) and `mlp` are those of its current code ("mixing GLU" and "mixing MLP"), `v1` is the layer of the
+    paper's first versions.
     """
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
         """Options of `s4d`."""
 
-        state: int = option(16, "numbers of memory per channel; even", least=2)
-        init: _diagonal.Init = option("lin", "where the modes start: equally spaced (S4D-Lin) or inverse (S4D-Inv)")
+        state: int = option(16, "size of the state per channel; even", least=2)
+        init: _diagonal.Init = option("lin", "initial modes: equally spaced (S4D-Lin) or inverse (S4D-Inv)")
         discretisation: _diagonal.Discretisation = option("zoh", "zero-order hold or bilinear")
-        bidirectional: bool = option(True, "a second recurrence against time")
-        glu: bool = option(True, "a gated linear unit behind each direction")
-        merge: Literal["sum", "concat"] = option("sum", "how the directions meet; concat needs an MLP")
+        bidirectional: bool = option(True, "a second recurrence in reverse order")
+        glu: bool = option(True, "a gated linear unit after each direction")
+        merge: Literal["sum", "concat"] = option("sum", "sum or concatenation of the directions; concat needs an MLP")
         mlp: int = option(0, "width of an MLP on the merged directions; 0 for none", least=0)
-        mlp_gelu: bool = option(False, "whether the merged directions pass through GELU before the MLP")
+        mlp_gelu: bool = option(False, "GELU before the MLP")
 
         flavours: ClassVar[dict[str, str]] = {
             "glu": "state=16:glu=yes:merge=sum:mlp=0",
@@ -67,18 +67,21 @@ class S4D(StatefulMixer):
                 raise ConfigError(f"Config.state is {self.state}; it must be even, as modes come in conjugate pairs")
             if not self.mlp and self.merge == "concat":
                 raise ConfigError(
-                    "Config.merge is concat, which only an MLP brings back to the width; set mlp, say 512"
+                    "Config.merge is concat, which needs an MLP to return to width dim; set mlp, for example 512"
                 )
             if not self.mlp and self.mlp_gelu:
-                raise ConfigError("Config.mlp_gelu is yes without an MLP; set mlp, say 512")
+                raise ConfigError("Config.mlp_gelu is yes without an MLP; set mlp, for example 512")
 
     config: Config
+    # For the default options; the constructor sets both for other options.
+    causal = False
+    passes: tuple[bool, ...] = (False, True)
 
     def __init__(self, dim: int, config: Config, shared: nn.Module | None = None) -> None:
         super().__init__(dim, config, shared)
         both = config.bidirectional
         self.causal = not both
-        # What follows the sum is not linear, so two sweeps add up to the whole only when nothing follows.
+        # The MLP after the sum is not linear, so the outputs of two sweeps add up only without it.
         self.passes = (False,) if not both else () if config.mlp else (False, True)
         names = ("core", "core_b") if both else ("core",)
         self.no_decay = tuple(f"{name}.{parameter}" for name in names for parameter in _diagonal.Core.PARAMETERS)
@@ -107,13 +110,18 @@ class S4D(StatefulMixer):
         ys = [self._gated(_diagonal.run(x, [core], [reverse], lengths), glu) for core, glu, reverse in ways]
         return self.mlp(torch.cat(ys, dim=-1) if self.config.merge == "concat" else sum(ys))
 
-    def mix_chunk(self, x: Tensor, state: Tensor | None, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
+    def init_state(self, rows: int, *, device: Any = None, dtype: torch.dtype | None = None) -> _diagonal.DiagonalState:
+        return _diagonal.init_state(rows, self.core, device, dtype)
+
+    def mix_chunk(
+        self, x: Tensor, state: _diagonal.DiagonalState | None, *, reverse: bool = False
+    ) -> tuple[Tensor, _diagonal.DiagonalState]:
         core, glu, _ = self._ways()[reverse]
         y, state = _diagonal.run_chunk(x, core, reverse, state)
         return self.mlp(self._gated(y, glu)), state
 
     def _ways(self) -> list[tuple[_diagonal.Core, nn.Module | None, bool]]:
-        """Core, gated unit and sense of every direction."""
+        """Core, gated unit and, as a bool, reverse order, for every direction."""
         back = [] if self.core_b is None else [(self.core_b, self.glu_b, True)]
         return [(self.core, self.glu, False), *back]
 
@@ -131,6 +139,6 @@ def _glu(y: Tensor) -> Tensor:
     """The first half of the channels times the sigmoid of the second."""
     if _transforms.active() is None:
         return F.glu(y, dim=-1)
-    # torch cannot differentiate the forward-mode derivative of its own `glu`, which stores less.
+    # torch cannot differentiate the forward-mode derivative of its `glu`, which stores less.
     value, gate = y.chunk(2, dim=-1)
     return value * gate.sigmoid()

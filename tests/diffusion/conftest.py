@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diffusion.config import ModelConfig, OptimizerConfig, ProcessConfig, TrainConfig
-from diffusion.data.config import DataConfig
+from diffusion.data import DataConfig
 
 
 @pytest.fixture(scope="session")
@@ -69,9 +69,9 @@ class Means:
         self.seen = 0
 
     def features(self, values, protocol):
-        from diffusion.evaluation.pixels import levelled
+        from diffusion.evaluation.pixels import quantised_values
 
-        values = levelled(values, protocol)
+        values = quantised_values(values, protocol)
         self.seen += len(values)
         motion = (values[:, 1:] - values[:, :-1]).abs().mean((1, 2, 3, 4))[:, None]
         return torch.cat([values.mean((1, 3, 4)), values.std((1, 3, 4)), motion], 1)

@@ -1,4 +1,4 @@
-"""Configuration records: strict types, bounds, plain values and back, assignments in dotted text."""
+"""Configuration records: strict types, bounds, conversion to plain values and back, assignments as text."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,21 +12,21 @@ from temporal_zoo.spec import MixerSpec
 @dataclass(frozen=True, kw_only=True)
 class Part(Config):
     width: int = option(8, "width of the part", least=1, most=64)
-    name: str = option("plain", "what it is called")
+    name: str = option("plain", "a name")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Whole(Config):
-    part: Part = option(Part(), "a record in a record")
+    part: Part = option(Part(), "an inner record")
     rate: float = option(0.5, "a number", least=0)
     on: bool = option(True, "a switch")
     merge: Literal["sum", "mean"] = option("sum", "a choice")
     depth: Literal[1, 2] = option(1, "a choice of numbers")
     widths: tuple[int, ...] = option((1, 2), "a list", least=1)
-    limit: int | None = option(None, "perhaps a number")
+    limit: int | None = option(None, "a number or none")
     seed: int | Literal["clock"] = option(0, "a number or a word")
     weights: dict[str, float] = option({}, "named numbers")
-    mixer: MixerSpec = option(MixerSpec("identity"), "a type that parses itself")
+    mixer: MixerSpec = option(MixerSpec("identity"), "a type with its own parser")
 
 
 CHANGED = {
@@ -44,7 +44,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_every_type_survives_the_way_to_plain_values_and_back(name):
+def test_every_type_is_converted_to_plain_values_and_back(name):
     config = Whole(**{name: CHANGED[name]})
     plain = config.to_dict()
     assert type(plain[name]) in (int, float, str, bool, list, dict, type(None))
@@ -52,7 +52,7 @@ def test_every_type_survives_the_way_to_plain_values_and_back(name):
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_every_type_survives_the_way_to_text_and_back(name):
+def test_every_type_is_converted_to_text_and_back(name):
     assert from_text(to_text(CHANGED[name]), hints(Whole)[name], name) == CHANGED[name]
     assert Whole().override([f"{name}={to_text(CHANGED[name])}"]) == Whole(**{name: CHANGED[name]})
 
@@ -87,14 +87,14 @@ def test_empty_values_have_a_text(value):
         ({"part": {"width": 3}}, ["Whole.part", "Part"]),
     ],
 )
-def test_wrong_values_are_refused_by_field_and_by_what_is_accepted(changes, words):
+def test_the_error_names_the_field_and_the_accepted_values(changes, words):
     with pytest.raises(ConfigError) as refusal:
         Whole(**changes)
     for word in words:
         assert word in str(refusal.value)
 
 
-def test_bounds_are_inclusive_and_hold_for_parts():
+def test_bounds_are_inclusive_and_apply_to_inner_records():
     assert (Part(width=1).width, Part(width=64).width) == (1, 64)
     with pytest.raises(ConfigError, match="at most 64"):
         Whole().override(["part.width=65"])
@@ -106,13 +106,13 @@ def test_whole_numbers_become_numbers_and_lists_become_tuples():
     assert config.widths == (3, 4)
 
 
-def test_a_mutable_default_belongs_to_one_record():
+def test_records_do_not_share_a_mutable_default():
     first = Whole()
     first.weights["a"] = 1.0
     assert Whole().weights == {}
 
 
-def test_unknown_names_are_refused_with_the_nearest_and_the_whole_list():
+def test_the_error_for_an_unknown_name_gives_the_nearest_and_the_full_list():
     with pytest.raises(
         ConfigError, match=r"no option 'wdith' \(did you mean \"width\"\?\); its options are width, name"
     ):
@@ -124,34 +124,34 @@ def test_unknown_names_are_refused_with_the_nearest_and_the_whole_list():
 
 
 @pytest.mark.parametrize("text", ["rate", "", "part"])
-def test_what_is_no_assignment_is_refused(text):
+def test_texts_that_are_not_assignments_are_refused(text):
     with pytest.raises(ConfigError, match="is not an assignment"):
         Whole().override([text])
 
 
-def test_a_field_without_parts_is_refused():
+def test_a_path_into_a_plain_field_is_refused():
     with pytest.raises(ConfigError, match=r"Whole\.rate has no parts"):
         Whole().override(["rate.x=3"])
 
 
 @pytest.mark.parametrize(("text", "value"), [("yes", True), ("True", True), ("0", False), ("off", False)])
-def test_switches_read_as_people_write_them(text, value):
+def test_the_usual_words_for_true_and_false_are_read(text, value):
     assert Whole().override([f"on={text}"]).on is value
 
 
 @pytest.mark.parametrize("text", ["[5, 6]", "(5,6)", "5,6", " 5 , 6 "])
-def test_lists_read_as_people_write_them(text):
+def test_the_usual_ways_to_write_a_list_are_read(text):
     assert Whole().override([f"widths={text}"]).widths == (5, 6)
 
 
 @pytest.mark.parametrize("text", ["on=maybe", "part.width=2.5", "merge=max", "weights={", "limit=x", "rate="])
-def test_wrong_texts_are_refused_by_field(text):
+def test_the_error_for_a_wrong_text_names_the_field(text):
     field = text.partition("=")[0].rpartition(".")[2]
     with pytest.raises(ConfigError, match=rf"\.{field} cannot be"):
         Whole().override([text])
 
 
-def test_later_assignments_win_and_the_original_stays():
+def test_later_assignments_win_and_the_original_does_not_change():
     config = Whole()
     assert config.override(["rate=1", "rate=2", "part.width=3"]).rate == 2
     assert config == Whole()
@@ -165,14 +165,14 @@ def test_records_are_frozen_and_replace_checks():
         Part().replace(width=0)
 
 
-def test_describe_tells_every_field_in_order():
+def test_describe_lists_every_field_in_order():
     assert describe(Part) == [
         ("width", "whole number", "8", "width of the part"),
-        ("name", "text", "plain", "what it is called"),
+        ("name", "text", "plain", "a name"),
     ]
     assert [row[0] for row in describe(Whole)] == list(CHANGED)
 
 
-def test_nearest_is_silent_when_nothing_is_near():
+def test_nearest_is_empty_when_no_word_is_near():
     assert nearest("zzz", ["alpha"]) == ""
     assert nearest("alpa", ["alpha", "beta"]) == ' (did you mean "alpha"?)'

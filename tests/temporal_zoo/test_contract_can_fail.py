@@ -10,6 +10,7 @@ from temporal_zoo import Mixer, StatefulMixer
 from temporal_zoo.config import ConfigError, option
 from temporal_zoo.contract import CHECKS, ContractError, outcomes
 from temporal_zoo.errors import InvalidInput
+from temporal_zoo.streaming import State, register_state
 
 
 class Sums(StatefulMixer):
@@ -80,6 +81,45 @@ class Wastes(Sums):
 class Forgets(Sums):
     def mix_chunk(self, x, state, *, reverse=False):
         return super().mix_chunk(x, None)
+
+
+class ForgetsHistory(Sums):
+    def mix_chunk(self, x, state, *, reverse=False):
+        return super().mix_chunk(x, None if state is None else state.detach())
+
+
+class StartsElsewhere(Sums):
+    def init_state(self, rows, *, device=None, dtype=None):
+        return torch.ones(rows, 1, self.dim)
+
+
+@register_state
+@dataclass(frozen=True)
+class Sum(State):
+    sums: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Unregistered(State):
+    sums: torch.Tensor
+
+
+class WithState(Sums):
+    state = Sum
+
+    def mix_chunk(self, x, state, *, reverse=False):
+        y, sums = super().mix_chunk(x, None if state is None else state.sums)
+        return y, self.state(sums)
+
+
+class WithUnregisteredState(WithState):
+    state = Unregistered
+
+
+class MixesStates(WithState):
+    def mix_chunk(self, x, state, *, reverse=False):
+        y, sums = Sums.mix_chunk(self, x, None if state is None else state.sums.flip(0))
+        return y, Sum(sums)
 
 
 class Rough(Sums):
@@ -222,6 +262,14 @@ class SkipsHooks(Sums):
         return self.map.forward(x.cumsum(1))
 
 
+class DeclaresLate(Sums):
+    causal = False
+
+    def __init__(self, dim, config, shared=None):
+        super().__init__(dim, config, shared)
+        self.causal = True
+
+
 class OffInHalf(Sums):
     def mix(self, x, lengths):
         return super().mix(x, lengths) * (1.5 if self.map.weight.dtype == torch.bfloat16 else 1)
@@ -246,6 +294,11 @@ def test_a_sound_mixer_passes(check):
         ("order", IsBlind, "cannot tell forwards from backwards"),
         ("gradients", Wastes, "unused is never used"),
         ("chunks", Forgets, "would have seams"),
+        ("steps", Forgets, "a live stream would drift"),
+        ("chunk_gradients", ForgetsHistory, "would ignore earlier frames"),
+        ("states", StartsElsewhere, "a frame that does not exist"),
+        ("states", WithUnregisteredState, "not a registered pytree"),
+        ("states", MixesStates, "streams of one batch would be mixed up"),
         ("autocast", Rough, "mixed precision would train another model"),
         ("checkpointing", Counts, "saving memory would change the result"),
         ("compile", Breaks, "cannot trace it in one graph"),
@@ -253,6 +306,7 @@ def test_a_sound_mixer_passes(check):
         ("state", LosesState, "a checkpoint would not resume the run"),
         ("state", DecaysByAnOldName, "map.old_name, which are no parameters"),
         ("determinism", Rolls, "no sample could be reproduced"),
+        ("declarations", DeclaresLate, "the class declares causal = False and the mixer says True"),
         ("options", Lenient, "a wrong width is accepted"),
         ("lengths", Open, "one for three rows are accepted: a kernel could read and write outside"),
         ("layout", Open, "another axis than time"),
@@ -300,7 +354,11 @@ def test_outcomes_go_on_after_a_failure_and_an_error():
         raise RuntimeError("no weights today")
 
     assert dict(outcomes(make)) == dict.fromkeys(CHECKS, "RuntimeError: no weights today")
-    assert [name for name, failure in outcomes(lambda: Forgets(8, Forgets.Config())) if failure] == ["chunks"]
+    assert [name for name, failure in outcomes(lambda: Forgets(8, Forgets.Config())) if failure] == [
+        "chunks",
+        "chunk_gradients",
+        "steps",
+    ]
 
 
 def test_checks_leave_the_callers_random_state_alone():

@@ -231,6 +231,14 @@ BUGS = [
         pinned={"selective_scan": "reference"},
     ),
     Bug(
+        what="gradients stop at the borders of chunks: mamba's",
+        function="mixers._selective:run_chunk",
+        old="(state.memory,)",
+        new="(state.memory.detach(),)",
+        spec="mamba",
+        caught_by=("chunk_gradients",),
+    ),
+    Bug(
         what="carried state ignored: the scan's",
         function="mixers._selective:run_chunk",
         old="initial=memory",
@@ -258,7 +266,7 @@ BUGS = [
     Bug(
         what="carried state ignored: s4d's",
         function="mixers._diagonal:run_chunk",
-        old="initial=(state,)",
+        old="initial=(initial,)",
         new="initial=None",
         spec="s4d",
         caught_by=("chunks",),
@@ -282,7 +290,7 @@ BUGS = [
     ),
     Bug(
         what="rotary time stands still",
-        function="mixers._heads:turned",
+        function="mixers._heads:apply_rotary",
         old="torch.arange(x.shape[1]",
         new="torch.zeros(x.shape[1]",
         spec="attn",
@@ -347,7 +355,7 @@ BUGS = [
     Bug(
         what="the mean of the directions is forgotten where layers are called",
         function="mixers._selective:run",
-        old="y if share == 1 else y * share",
+        old="y if scale == 1 else y * scale",
         new="y",
         spec="bimamba:merge=mean",
         caught_by=("replaced_layers", "hooks"),

@@ -1,4 +1,4 @@
-"""One file, no other edit: a new mixer is listed, keeps the contract, is benchmarked and trains."""
+"""A new mixer is one file: every command, the list of names and the tables of the docs find it without another edit."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import pytest
 
 from temporal_zoo.cli.main import ROOT
 
-EMA = '''
+ECHO = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,13 +19,13 @@ from temporal_zoo.interface import Mixer
 from temporal_zoo.registry import register
 
 
-@register("echo", summary="adds what was a few frames ago", paper="none", time="T", memory="T")
+@register("echo", summary="adds an earlier frame", paper="none", time="T", memory="T")
 class Echo(Mixer):
     """y[t] = W x[t] + V x[t - delay]"""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
-        delay: int = option(1, "how many frames ago", least=1)
+        delay: int = option(1, "distance in frames", least=1)
         examples: ClassVar[tuple[str, ...]] = ("delay=2",)
 
     causal = True
@@ -40,8 +40,9 @@ class Echo(Mixer):
         return self.now(x) + self.then(delayed)
 '''
 
-# One process for all commands: most of the time goes into importing torch.
+# One process for all commands, because the import of torch takes most of the time.
 COMMANDS = """
+import runpy
 import sys
 from click.testing import CliRunner
 from temporal_zoo.cli.main import zoo
@@ -49,12 +50,18 @@ for arguments in sys.argv[1:]:
     result = CliRunner().invoke(zoo, arguments.split(), catch_exceptions=False)
     print(f"<{arguments}> ended with {result.exit_code}", result.output, sep="\\n")
     print(result.stderr, file=sys.stderr)
+from temporal_zoo import build, names
+print("names:", names("ec*", causal=True, stateful=False), build("echo", 8, delay=2).spec)
+tables = runpy.run_path(GENERATE)
+print(tables["mixers"](), tables["options"]())
 """
 
 QUESTIONS = (
     "list --json",
     "info echo:delay=2",
     "check echo",
+    "bench --layers echo,identity --dry-run",
+    "plan --layers echo --lengths 2 --checkpointing none --preset tiny --size 16 --gpu cpu:16GiB --out plan",
     "bench --layers echo,identity --lengths 4,8 --level mixer --mode train --rows 2 --dim 8 --out bench "
     "--repetitions 1",
     "train --mixer echo:delay=2 --steps 2 --out run --set data.frames=4 --set data.size=16 --set batch=1",
@@ -63,24 +70,25 @@ QUESTIONS = (
 
 @pytest.fixture
 def one_file(tmp_path):
-    """A copy of our packages with one more file among the mixers."""
+    """A copy of the three packages with one more file among the mixers."""
     tree = tmp_path / "tree"
     for package in ("temporal_zoo", "diffusion", "bench"):
         skipped = shutil.ignore_patterns("__pycache__", "*.safetensors")
         shutil.copytree(ROOT / package, tree / package, ignore=skipped)
-    (tree / "temporal_zoo" / "mixers" / "echo.py").write_text(EMA)
+    (tree / "temporal_zoo" / "mixers" / "echo.py").write_text(ECHO)
     return tree
 
 
 @pytest.fixture
 def installed(third_party):
-    """Somebody else's distribution that ships the mixer."""
-    return third_party({"theirs/echo_mixer.py": EMA}, "[temporal_zoo.mixers]\necho = theirs.echo_mixer\n")
+    """Another distribution that ships the mixer."""
+    return third_party({"theirs/echo_mixer.py": ECHO}, "[temporal_zoo.mixers]\necho = theirs.echo_mixer\n")
 
 
 @pytest.mark.parametrize("way", ["one_file", "installed"])
-def test_a_mixer_is_found_checked_measured_and_trained(zoo_process, request, way):
-    done = zoo_process(*QUESTIONS, path=request.getfixturevalue(way), code=COMMANDS)
+def test_a_mixer_is_found_checked_measured_planned_trained_and_documented(zoo_process, request, way):
+    code = COMMANDS.replace("GENERATE", repr(str(ROOT / "docs" / "generate.py")))
+    done = zoo_process(*QUESTIONS, path=request.getfixturevalue(way), code=code)
     assert done.returncode == 0, done.stderr
     for question in QUESTIONS:
         assert f"<{question}> ended with 0" in done.stdout, done.stdout + done.stderr
@@ -88,7 +96,7 @@ def test_a_mixer_is_found_checked_measured_and_trained(zoo_process, request, way
     (echo,) = [row for row in rows if row["name"] == "echo"]
     assert echo == {
         "name": "echo",
-        "summary": "adds what was a few frames ago",
+        "summary": "adds an earlier frame",
         "time": "T",
         "memory": "T",
         "causal": True,
@@ -96,5 +104,8 @@ def test_a_mixer_is_found_checked_measured_and_trained(zoo_process, request, way
         "parameters": 2 * (64 * 64 + 64),
     }
     assert "echo:delay=2: " in done.stdout
+    assert "names: ['echo'] echo:delay=2" in done.stdout
+    assert f"| `echo` | adds an earlier frame | {2 * (64 * 64 + 64):,} | T | T | none |" in done.stdout
+    assert "y[t] = W x[t] + V x[t - delay]" in done.stdout.rpartition("names: ")[2]
     home = "temporal_zoo.mixers.echo.Echo" if way == "one_file" else "theirs.echo_mixer.Echo"
     assert home in done.stdout

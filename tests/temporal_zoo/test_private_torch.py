@@ -29,8 +29,10 @@ FUNCTIONS = {
     "torch.utils._python_dispatch.TorchDispatchMode",
     "torch.utils._python_dispatch._get_current_dispatch_mode",
     "torch.utils._python_dispatch.is_traceable_wrapper_subclass",
+    "torch.utils._pytree.tree_flatten",
     "torch.utils._pytree.tree_leaves",
     "torch.utils._pytree.tree_map_only",
+    "torch.utils._pytree.tree_unflatten",
 }
 _ENDS = "dropout_p is_causal"
 # Operator -> its arguments and the number of its results.

@@ -1,4 +1,4 @@
-"""Sizes without an upper bound: `build` refuses them before it asks for memory."""
+"""Options without an upper bound: `build` refuses too large sizes before it asks for memory."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from temporal_zoo import build, get, names, registry
 from temporal_zoo.errors import InvalidInput
 
-# Loaded before any test runs: tests of the registry undo what is registered while they run.
+# Loaded before any test runs, because tests of the registry remove what is registered during them.
 BIMAMBA = {name: get(name) for name in names()}["bimamba"].mixer
 
 
@@ -14,7 +14,7 @@ BIMAMBA = {name: get(name) for name in names()}["bimamba"].mixer
     ("spec", "dim"),
     [
         ("bimamba:state=1000000000000", 64),
-        ("mamba:state=100000000", 16),  # 13 GB: a machine may have them, and the process ends while it asks for them
+        ("mamba:state=100000000", 16),  # 13 GB: the system may end a process that asks for them
         ("mamba:expand=1000000000", 16),
         ("bimamba:conv=1000000000000", 16),
         ("attn:heads=1000000000", 16),
@@ -28,9 +28,9 @@ BIMAMBA = {name: get(name) for name in names()}["bimamba"].mixer
         ("flash", 10**30),
     ],
 )
-def test_absurd_sizes_are_refused_before_memory_is_asked_for(spec, dim):
+def test_too_large_sizes_are_refused_before_memory_is_allocated(spec, dim):
     def on_meta(module, name, parameter):
-        assert parameter is None or parameter.is_meta, "memory was asked for"
+        assert parameter is None or parameter.is_meta, "memory was allocated"
 
     refused = pytest.raises(InvalidInput, match=r"more than 2,147,483,648 numbers|a whole number in 1\.\.")
     with torch.nn.modules.module.register_module_parameter_registration_hook(on_meta), refused:

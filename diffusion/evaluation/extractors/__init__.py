@@ -4,8 +4,8 @@ A module has one function,
 
     open_extractor(argument: str, weights: Path | None, device: torch.device) -> Extractor
 
-where `argument` is what follows the colon, empty without one, and `weights` what `--weights` said.  The first line of
-its docstring is what `zoo evaluate` says of it.
+where `argument` is the text after the colon (empty without a colon) and `weights` is the path of `--weights`.
+`zoo evaluate` prints the first line of the module's docstring.
 """
 
 from __future__ import annotations
@@ -26,40 +26,41 @@ if TYPE_CHECKING:
 
 
 class Extractor(Protocol):
-    """A network from clips to features.
+    """A network that maps clips to features.
 
-    measures: what Frechet and kernel distance of its features are called; "FVD" and "KVD" are those of I3D alone.
-    identity: what features depend on besides clips and protocol: the extractor's name, and its weights' sha256.
-    least_frames: clips shorter than this are refused.
+    measures: the names of the Frechet and the kernel distance of its features; only I3D's are called "FVD" and "KVD".
+    identity: what features depend on besides clips and protocol: the extractor's name, and the sha256 of its weights.
+    least_frames: the shortest clips that it accepts.
     """
 
     measures: tuple[str, str]
     identity: dict[str, str]
     least_frames: int
 
-    def features(self, values: torch.Tensor, protocol: protocol.Protocol) -> torch.Tensor:
-        """(b, f) float32 on the CPU of (b, t, c, h, w) uint8, or floats in [-1, 1], on the CPU."""
+    def features(self, values: torch.Tensor, protocol: protocol.EvaluationProtocol) -> torch.Tensor:
+        """Maps (b, t, c, h, w) uint8, or floats in [-1, 1], to (b, f) float32; both are on the CPU."""
         ...
 
 
 def names() -> list[str]:
-    """The extractors there are; imports none of them."""
+    """The names of all extractors; imports none of them."""
     return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
 
 
 def summary(name: str) -> str:
-    """The first line of an extractor's docstring, read without importing it."""
+    """The first line of an extractor's docstring; does not import it."""
     text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
 
 
 def open_extractor(text: str, weights: Path | None, device: torch.device) -> Extractor:
-    """The extractor that "NAME" or "NAME:ARGUMENT" names.
+    """Opens the extractor that "NAME" or "NAME:ARGUMENT" names.
 
-    Raises: EvaluationError for an unknown name, listing the known ones, or for weights that cannot be used.
+    Raises:
+        EvaluationError: the name is unknown (the message lists the known ones), or the weights cannot be used.
     """
     name, _, argument = text.partition(":")
     if name not in names():
         listed = "; ".join(f"{known}: {summary(known)}" for known in names())
-        raise EvaluationError(f"there is no extractor {name!r}{nearest(name, names())}; there is {listed}")
+        raise EvaluationError(f"unknown extractor {name!r}{nearest(name, names())}; choose from {listed}")
     return import_module(f"{__name__}.{name}").open_extractor(argument, weights, device)

@@ -1,4 +1,4 @@
-"""400 logits of I3D on Kinetics-400: the features of FVD."""
+"""400 logits of I3D, trained on Kinetics-400: the features of FVD."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion.evaluation import EvaluationError, weights
 from diffusion.evaluation.i3d import I3D, LEAST_FRAMES, SIZE
 from diffusion.evaluation.pixels import prepared
-from diffusion.evaluation.protocol import Protocol
+from diffusion.evaluation.protocol import EvaluationProtocol
 
 
 class _Logits:
@@ -21,12 +21,12 @@ class _Logits:
         self.identity = {"extractor": "i3d", "sha256": weights.SHA256}
         self._network, self._device = network.to(device), device
 
-    def features(self, values: Tensor, protocol: Protocol) -> Tensor:
+    def features(self, values: Tensor, protocol: EvaluationProtocol) -> Tensor:
         return self._network(prepared(values.to(self._device), protocol, SIZE)).cpu()
 
 
 def open_extractor(argument: str, chosen: Path | None, device: torch.device) -> _Logits:
-    """I3D with the weights that `weights.find` finds."""
+    """Opens I3D with the weights of `weights.find`."""
     if argument:
-        raise EvaluationError(f"i3d takes no argument, and so not {argument!r}; its weights are named by --weights")
+        raise EvaluationError(f"i3d has no argument, but got {argument!r}; name its weights with --weights")
     return _Logits(I3D(weights.load(weights.find(chosen))), device)

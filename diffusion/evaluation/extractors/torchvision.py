@@ -1,7 +1,7 @@
 """Kinetics-400 classifiers of torchvision, such as torchvision:r3d_18, with --weights FILE: a state dict, local.
 
-Features are what the last layer sees.  Clips are resized as the protocol says, to 112 pixels, and normalised as these
-networks were trained; the protocol's range does not apply to them.
+Features are the input of the last layer.  Clips are resized to 112 pixels with the protocol's interpolation, and
+normalised as in the training of these networks; the protocol's range does not apply.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.evaluation import EvaluationError
-from diffusion.evaluation.pixels import levelled, resized
-from diffusion.evaluation.protocol import Protocol
+from diffusion.evaluation.pixels import quantised_values, resized
+from diffusion.evaluation.protocol import EvaluationProtocol
 from temporal_zoo._support.packages import need
 from temporal_zoo.config import nearest
 
@@ -34,19 +34,19 @@ class _Classifier:
         self.identity = {"extractor": f"torchvision:{name}", "sha256": digest}
 
     @torch.inference_mode()
-    def features(self, values: Tensor, protocol: Protocol) -> Tensor:
+    def features(self, values: Tensor, protocol: EvaluationProtocol) -> Tensor:
         """(b, 512)."""
-        values = levelled(values, protocol).to(self._device).expand(-1, -1, 3, -1, -1)
+        values = quantised_values(values, protocol).to(self._device).expand(-1, -1, 3, -1, -1)
         mean, spread = (torch.tensor(numbers, device=self._device)[:, None, None] for numbers in (_MEAN, _SPREAD))
         clips = (resized(values, SIZE, protocol.resize) / 2 + 0.5 - mean) / spread
         return self._network(clips.transpose(1, 2)).float().cpu()
 
 
 def open_extractor(argument: str, weights: Path | None, device: torch.device) -> _Classifier:
-    """The network that `argument` names, with the state dict in `weights`, less its last layer."""
+    """Opens the network that `argument` names, with the state dict in `weights`, without its last layer."""
     if argument not in NETWORKS:
         raise EvaluationError(
-            f"torchvision:{argument} is not known{nearest(argument, NETWORKS)}; {', '.join(NETWORKS)} are"
+            f"unknown network torchvision:{argument}{nearest(argument, NETWORKS)}; choose from {', '.join(NETWORKS)}"
         )
     models = need("torchvision.models.video", f"the extractor torchvision:{argument}")
     if weights is None or not weights.is_file():
@@ -59,24 +59,24 @@ def open_extractor(argument: str, weights: Path | None, device: torch.device) ->
         network.load_state_dict(state)
     except RuntimeError as error:
         why = str(error).splitlines()[-1].strip()
-        raise EvaluationError(f"{weights} holds the weights of another network than {argument} ({why})") from error
+        raise EvaluationError(f"{weights} does not hold the weights of {argument} ({why})") from error
     network.fc = nn.Identity()
     return _Classifier(argument, network, hashlib.sha256(weights.read_bytes()).hexdigest(), device)
 
 
 def tensors(path: Path, network: str) -> dict[str, Tensor]:
-    """The tensors of a file by name; other objects are refused, since unpickling them can execute code."""
+    """Reads the tensors of a file by name; rejects other objects, because unpickling them can execute code."""
     refusal = f"{path} does not hold the weights of {network}: "
-    works = "; store a state dict, torch.save(network.state_dict(), FILE)"
+    remedy = "; store a state dict, torch.save(network.state_dict(), FILE)"
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        why = "it is damaged, or a pickle of other objects than tensors, which is not opened: it could execute code"
-        raise EvaluationError(refusal + why + works) from error
+        why = "it is damaged, or a pickle of other objects, which is not opened because it could execute code"
+        raise EvaluationError(refusal + why + remedy) from error
     except OSError:
         raise
-    except Exception as error:  # a torn or foreign file fails in as many ways as there are formats
-        raise EvaluationError(f"{refusal}it is damaged, cut short, or no file of torch{works}") from error
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise EvaluationError(f"{refusal}it holds other things than tensors by name{works}")
-    return found
+    except Exception as error:  # a damaged or foreign file raises many kinds of errors
+        raise EvaluationError(f"{refusal}it is damaged, cut short, or not a file of torch{remedy}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise EvaluationError(f"{refusal}it holds objects other than named tensors{remedy}")
+    return state

@@ -28,9 +28,9 @@ def source(tmp_path):
     """Twelve small videos of 20 to 31 frames, and a broken one."""
     folder = tmp_path / "my videos"
     folder.mkdir()
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for index in range(12):
-        np.save(folder / f"{index}.npy", dice.integers(0, 256, (20 + index, 12, 16, 3), dtype=np.uint8))
+        np.save(folder / f"{index}.npy", rng.integers(0, 256, (20 + index, 12, 16, 3), dtype=np.uint8))
     (folder / "broken.mp4").write_bytes(b"not a video")
     return folder
 
@@ -39,7 +39,7 @@ def run(*words: object) -> Result:
     return CliRunner().invoke(zoo, ["data", *map(str, words)])
 
 
-def test_inspect_says_what_there_is_and_how_to_train_on_it(source):
+def test_inspect_reports_the_videos_and_the_training_command(source):
     result = run("inspect", source, "--size", 8)
     assert result.exit_code == 0, result.output
     facts = {
@@ -54,13 +54,13 @@ def test_inspect_says_what_there_is_and_how_to_train_on_it(source):
     assert f"zoo train --set 'data.source={source}' --set data.size=8" in result.stdout
 
 
-def test_inspect_of_many_files_looks_at_some(source, monkeypatch):
+def test_inspect_of_many_files_decodes_some(source, monkeypatch):
     monkeypatch.setattr("diffusion.data.inspect.SAMPLE", 4)
     result = run("inspect", source)
     assert "videos of the 4 files decoded" in result.stdout
 
 
-def test_build_then_inspect_then_preview_what_was_built(source, tmp_path):
+def test_build_then_inspect_then_preview_of_the_cache(source, tmp_path):
     built = run("build", source, "--size", 8, "--out", tmp_path / "out")
     assert built.exit_code == 0, built.output
     assert built.stdout == f"{tmp_path / 'out'}\n"
@@ -100,7 +100,7 @@ def test_preview_of_the_built_in_mazes(tmp_path):
         (("preview", "builtin:mazes", "--count", "0"), "--count"),
     ],
 )
-def test_what_cannot_be_done_is_one_message_and_exit_code_2(words, message):
+def test_errors_of_users_are_one_message_and_exit_code_2(words, message):
     result = run(*words)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -113,7 +113,7 @@ def test_strict_names_the_first_bad_file(source, tmp_path):
     assert "broken.mp4" in result.stderr
 
 
-def test_a_source_of_bad_files_only(tmp_path):
+def test_inspect_of_a_source_with_only_bad_files(tmp_path):
     (tmp_path / "a.gif").write_bytes(b"")
     result = run("inspect", tmp_path)
     assert result.exit_code == 2

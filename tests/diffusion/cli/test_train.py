@@ -239,7 +239,10 @@ def test_a_run_of_another_configuration(empty_folder):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("--mixer bimmba", ["no mixer is named 'bimmba' (did you mean \"bimamba\"?); there are attn, bimamba, flash"]),
+        (
+            "--mixer bimmba",
+            ["no mixer is named 'bimmba' (did you mean \"bimamba\"?); choose from attn, bimamba, flash"],
+        ),
         ("--mixer bimamba:sate=8", ["'bimamba' has no option 'sate' (did you mean \"state\"?); its options are state"]),
         ("--mixer bimamba:state=0", ["must be at least 1"]),
         ("--mixer flash@midd", ['did you mean "mid"']),

@@ -48,10 +48,10 @@ def overwrite(path: Path, array: np.ndarray) -> None:
 
 
 def decoded(monkeypatch) -> list[str]:
-    """Names of the items decoded from now on."""
+    """Names of the files decoded from now on."""
     names: list[str] = []
     decode = building._decode
-    monkeypatch.setattr(building, "_decode", lambda item, *rest: names.append(item.name) or decode(item, *rest))
+    monkeypatch.setattr(building, "_decode", lambda file, *rest: names.append(file.name) or decode(file, *rest))
     return names
 
 
@@ -65,7 +65,7 @@ def test_clips_are_windows_of_the_files(config):
         assert any(torch.equal(v[s : s + 6], drawn) for v in videos for s in range(len(v) - 5))
 
 
-def test_every_window_can_be_drawn_and_longer_videos_more_often(source, config):
+def test_every_window_can_be_drawn_and_longer_videos_are_drawn_more_often(source, config):
     np.save(source / "train/long.npy", pixels(400, 5))
     clips = open_clips(config, split="train")
     long = torch.from_numpy(pixels(400, 5)).permute(0, 3, 1, 2)
@@ -101,7 +101,7 @@ def test_a_second_opening_decodes_nothing(config, monkeypatch, caplog):
         (lambda s: (s / "train/1.npy").unlink(), []),
     ],
 )
-def test_a_changed_source_is_noticed_and_only_the_change_decoded(source, config, monkeypatch, caplog, change, again):
+def test_only_the_changes_of_a_source_are_decoded_again(source, config, monkeypatch, caplog, change, again):
     open_clips(config, split="train")
     names = decoded(monkeypatch)
     change(source)
@@ -113,7 +113,7 @@ def test_a_changed_source_is_noticed_and_only_the_change_decoded(source, config,
     assert len(shards) == len(list(source.rglob("*.npy")))
 
 
-def test_a_build_that_was_stopped_goes_on(source, config, tmp_path, monkeypatch):
+def test_an_interrupted_build_is_resumed(source, config, tmp_path, monkeypatch):
     folder = up_to_date(source, config.replace(cache=str(tmp_path / "whole")))
     steps = build(source, tmp_path / "halves", size=8)
     next(steps), next(steps)
@@ -125,7 +125,7 @@ def test_a_build_that_was_stopped_goes_on(source, config, tmp_path, monkeypatch)
     assert json.loads((tmp_path / "halves/index.json").read_text()) == json.loads((folder / "index.json").read_text())
 
 
-def test_a_crash_while_decoding_leaves_nothing_half_written(source, tmp_path, monkeypatch):
+def test_a_crash_while_decoding_leaves_no_partial_file(source, tmp_path, monkeypatch):
     def crash(recording, file):
         file.write(b"half")
         raise KeyboardInterrupt
@@ -146,7 +146,7 @@ def test_damaged_shards_are_decoded_again(config, damage, caplog):
     assert all(torch.equal(pixels, again.draw(number, 0).pixels) for number, pixels in enumerate(expected))
 
 
-def test_a_shard_that_vanishes_while_training_is_named(config):
+def test_a_shard_that_is_deleted_during_training_is_named(config):
     clips = open_clips(config, split="test")
     for shard in Path(config.cache).rglob("*.u8"):
         shard.unlink()
@@ -178,7 +178,7 @@ def test_a_built_cache_is_a_source(source, config, tmp_path, caplog):
     assert open_clips(whole, split="train").num_videos == 5
 
 
-def test_what_changed_is_a_value_and_a_line(source, config, caplog):
+def test_changes_of_a_source_as_a_value_and_as_text(source, config, caplog):
     before = open_clips(config, split="train").contents
     assert list(before) == [f"train/{index}.npy" for index in range(4)]
     assert not Changes.between(before, open_clips(config, split="train").contents)
@@ -196,7 +196,7 @@ def test_what_changed_is_a_value_and_a_line(source, config, caplog):
     )
 
 
-def test_changes_name_a_few_and_count_all():
+def test_changes_as_text_count_all_names_and_show_three():
     names = {f"{number}.mp4": "digest" for number in range(9)}
     assert str(Changes.between({}, names)) == "9 added: 0.mp4, 1.mp4, 2.mp4 and 6 more"
     assert str(Changes.between(names, {})).startswith("9 removed: ")
@@ -204,7 +204,7 @@ def test_changes_name_a_few_and_count_all():
     assert not Changes.between(dict.fromkeys(names, ""), names)  # an old cache, which knows no digests
 
 
-def test_rendered_videos_have_no_contents_that_could_change(tmp_path):
+def test_rendered_videos_have_no_contents(tmp_path):
     assert open_clips(DataConfig(size=8, cache=str(tmp_path)), split="train").contents == {}
 
 
@@ -217,7 +217,7 @@ def as_format_1(folder: Path) -> None:
     (folder / "index.json").write_text(json.dumps({"videos": videos}))
 
 
-def test_a_cache_of_the_first_format_is_decoded_again_or_used_as_it_is(source, config, tmp_path, caplog):
+def test_a_cache_of_the_first_format_is_decoded_again_or_used_unchanged(source, config, tmp_path, caplog):
     list(build(source, tmp_path / "built", size=8))
     built = config.replace(source=str(tmp_path / "built"))
     expected = open_clips(built, split="train").draw(4, 4).pixels
@@ -234,7 +234,7 @@ def test_a_cache_of_the_first_format_is_decoded_again_or_used_as_it_is(source, c
     assert "decoded by an older version" in caplog.text
 
 
-def test_a_cache_of_a_newer_format_is_refused_where_it_cannot_be_built_again(source, config, tmp_path):
+def test_a_cache_of_a_newer_format_is_an_error_if_its_source_is_gone(source, config, tmp_path):
     list(build(source, tmp_path / "built", size=8))
     meta = json.loads((tmp_path / "built/meta.json").read_text())
     (tmp_path / "built/meta.json").write_text(json.dumps(meta | {"format": building.FORMAT + 1}))
@@ -243,7 +243,7 @@ def test_a_cache_of_a_newer_format_is_refused_where_it_cannot_be_built_again(sou
         open_clips(config.replace(source=str(tmp_path / "built")), split="train")
 
 
-def test_lost_frames_are_listed_and_strict_refuses_them(tmp_path, caplog):
+def test_lost_frames_are_listed_and_are_an_error_with_strict(tmp_path, caplog):
     image = pytest.importorskip("PIL.Image")
     (tmp_path / "source/v").mkdir(parents=True)
     for number in range(4):
@@ -255,13 +255,13 @@ def test_lost_frames_are_listed_and_strict_refuses_them(tmp_path, caplog):
     (listed,) = Path(config.cache).rglob("bad_files.txt")
     assert "1 of its 4 pictures" in listed.read_text()
     result = CliRunner().invoke(zoo, ["data", "build", config.source, "--size=8", f"--out={tmp_path / 'out'}"])
-    assert "1 are kept, with a remark" in result.stderr
-    with pytest.raises(DataError, match=r"1 of its 4 pictures .*; without strict the rest would be kept"):
+    assert "1 are kept, with a note" in result.stderr
+    with pytest.raises(DataError, match=r"1 of its 4 pictures .*; without strict, the build keeps the other frames"):
         list(build(tmp_path / "source", tmp_path / "strict", size=8, strict=True))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_clips_play_at_the_rate_of_their_video_and_several_rates_are_said(tmp_path, caplog, stride):
+def test_clips_have_the_rate_of_their_video_and_several_rates_give_a_warning(tmp_path, caplog, stride):
     image = pytest.importorskip("PIL.Image")
     for name, milliseconds in (("slow", 200), ("fast", 50)):
         frames = [image.fromarray(frame) for frame in pixels(12, 0)]
@@ -278,10 +278,10 @@ def test_clips_play_at_the_rate_of_their_video_and_several_rates_are_said(tmp_pa
         assert "several frame rates" in result.output
 
 
-def test_a_folder_with_something_else_is_left_alone(source, tmp_path):
+def test_a_folder_that_is_not_a_cache_is_not_changed(source, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("")
-    with pytest.raises(DataError, match="is not empty and no cache of videos"):
+    with pytest.raises(DataError, match="is not empty and is not a cache of videos"):
         list(build(source, tmp_path / "mine", size=8))
     list(build(source, tmp_path / "cache", size=8))
     (tmp_path / "second").mkdir()
@@ -290,7 +290,7 @@ def test_a_folder_with_something_else_is_left_alone(source, tmp_path):
         list(build(tmp_path / "second", tmp_path / "cache", size=8))
 
 
-def test_bad_files_are_named_left_out_and_listed(source, config, caplog):
+def test_bad_files_are_left_out_and_listed(source, config, caplog):
     (source / "train/broken.npy").write_bytes(b"")
     np.save(source / "train/floats.npy", np.zeros((9, 8, 8, 3)))
     clips = open_clips(config, split="train")
@@ -306,7 +306,7 @@ def test_bad_files_are_named_left_out_and_listed(source, config, caplog):
     assert not listed.exists()
 
 
-def test_strict_stops_at_the_first_bad_file_even_one_known_from_before(source, tmp_path):
+def test_strict_stops_at_the_first_bad_file_also_in_a_second_build(source, tmp_path):
     (source / "train/broken.npy").write_bytes(b"")
     list(build(source, tmp_path / "cache", size=8))
     with pytest.raises(DataError, match=r"broken\.npy: the file is empty; without strict"):
@@ -322,7 +322,7 @@ def test_a_source_of_bad_files_only_is_an_error_every_time(tmp_path):
             open_clips(config, split="train")
 
 
-def test_grey_videos_among_coloured_ones_become_coloured(source, config):
+def test_grey_videos_get_three_channels_if_others_have_three(source, config):
     grey = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 1), dtype=np.uint8)
     np.save(source / "train/grey.npy", grey)
     clips = open_clips(config, split="train")
@@ -331,10 +331,10 @@ def test_grey_videos_among_coloured_ones_become_coloured(source, config):
     assert np.array_equal(clips.videos.read(video, slice(2, 8, 2)), grey[2:8:2].repeat(3, -1))
 
 
-def test_a_full_disk_is_noticed_before_it_is_full(source, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_an_error_before_decoding(source, tmp_path, monkeypatch):
     usage = building.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(building.shutil, "disk_usage", lambda path: usage._replace(free=2**20))
-    with pytest.raises(DataError, match="its disk has 1 MB left; make room"):
+    with pytest.raises(DataError, match="its disk has 1 MB left; free some space"):
         list(build(source, tmp_path / "cache", size=8))
 
 
@@ -353,22 +353,22 @@ def test_the_users_cache_folder(source, tmp_path, monkeypatch):
     assert up_to_date(source, config).parent == tmp_path / "zoo"
 
 
-def test_clips_longer_than_every_video_say_how_long_the_longest_is(config):
+def test_clips_longer_than_every_video_are_an_error_with_the_longest_length(config):
     with pytest.raises(DataError, match=r"spans 31 frames \(16 at stride 2\).* longest video .* has 23"):
         open_clips(config.replace(frames=16, stride=2), split="train")
 
 
-def test_short_videos_are_dropped_refused_or_padded(config, caplog):
+def test_short_videos_are_dropped_an_error_or_padded(config, caplog):
     long = config.replace(frames=22)
     assert open_clips(long, split="train").num_videos == 2
-    assert "2 of 4 shorter videos are left out, such as train/0.npy with 20" in caplog.text
+    assert "2 of 4 videos are shorter and are left out, such as train/0.npy with 20" in caplog.text
     with pytest.raises(DataError, match=r"2 of 4 videos are shorter, such as train/0\.npy with 20"):
         open_clips(long.replace(short="error"), split="train")
     padded = open_clips(long.replace(short="pad"), split="train")
     assert {padded.draw(number, 0).frames for number in range(40)} == {20, 21, 22}
 
 
-def test_fewer_videos_on_request(config):
+def test_the_number_of_videos_can_be_limited(config):
     clips = open_clips(config.replace(videos=2), split="train")
     assert clips.videos.names == ["train/0.npy", "train/1.npy"]
 
@@ -384,7 +384,7 @@ def test_one_file_with_many_videos(tmp_path):
         assert np.array_equal(train.videos.read(video, slice(2, 5)), pixels(10, index)[2:5])
 
 
-def test_a_single_video_serves_both_splits_and_says_so(tmp_path, caplog):
+def test_a_single_video_is_in_both_splits_with_a_warning(tmp_path, caplog):
     np.save(tmp_path / "one.npy", pixels(30, 0))
     config = DataConfig(source=str(tmp_path / "one.npy"), size=8, frames=4, cache=str(tmp_path / "cache"))
     assert open_clips(config, split="train").num_videos == open_clips(config, split="test").num_videos == 1
@@ -399,7 +399,7 @@ def test_a_split_without_videos_is_an_error(source, config):
         open_clips(flat, split="test")
 
 
-def test_reading_needs_no_more_and_more_memory_and_keeps_no_file_open(config):
+def test_reading_does_not_leak_memory_and_leaves_no_file_open(config):
     clips = open_clips(config, split="train")
     for number in range(200):
         clips.draw(number, 0)
@@ -412,13 +412,13 @@ def test_reading_needs_no_more_and_more_memory_and_keeps_no_file_open(config):
     assert len(pickle.dumps(clips)) < 10_000
 
 
-def test_progress_is_told_to_those_who_listen(config, caplog):
+def test_a_build_logs_its_progress(config, caplog):
     caplog.set_level(logging.INFO)
     open_clips(config, split="train")
     assert "5 of 5: train/3.npy, 23 frames" in caplog.text
 
 
-def test_the_shipped_walks(tmp_path):
+def test_the_built_in_walks(tmp_path):
     pytest.importorskip("av")
     config = DataConfig(source="builtin:doom", cache=str(tmp_path), frames=256)
     train, test = (open_clips(config, split=split) for split in ("train", "test"))

@@ -27,7 +27,7 @@ def room(wall: tuple[float, float, float] = (200, 100, 50)) -> World:
     return World(open=is_open, wall=texture, floor=texture + 1, ceiling=texture + 2, textures=textures)
 
 
-def test_a_video_depends_on_seed_and_number_only():
+def test_a_video_depends_only_on_seed_and_number():
     first = mazes.video(3, 7, size=8, frames=20)
     mazes.video(3, 8, size=8, frames=20)
     assert first.shape == (20, 8, 8, 3)
@@ -54,10 +54,10 @@ def test_every_open_cell_can_be_reached_and_there_are_loops(index):
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_the_walker_stays_off_walls_moves_smoothly_and_returns(index):
-    dice = np.random.default_rng((0, index))
-    world = mazes.make_world(dice)
-    x, y, heading = mazes.walk(world.open, dice, 300).T
+def test_the_walker_keeps_its_distance_from_walls_moves_smoothly_and_returns(index):
+    rng = np.random.default_rng((0, index))
+    world = mazes.make_world(rng)
+    x, y, heading = mazes.walk(world.open, rng, 300).T
     for dx in (-0.1, 0.1):
         assert world.open[y.astype(int), (x + dx).astype(int)].all()
         assert world.open[(y + dx).astype(int), x.astype(int)].all()
@@ -68,7 +68,7 @@ def test_the_walker_stays_off_walls_moves_smoothly_and_returns(index):
     assert any(visited[t] in visited[: t - 64] for t in range(65, 300))
 
 
-def test_a_room_looks_as_it_should():
+def test_a_room_has_the_expected_picture():
     picture = render(room(), np.array([[1.5, 2.5, 0.0]]), 16)[0].astype(int)
     assert (picture[7:9, 8] == picture[8, 8]).all()
     distant, near = picture[8, 8], picture[8, 0]
@@ -80,20 +80,20 @@ def test_a_room_looks_as_it_should():
     assert picture[0, 8, 0] > picture[15, 8, 0]  # ceiling 60, floor 30
 
 
-def test_a_turned_world_looks_the_same_to_a_turned_walker():
-    dice = np.random.default_rng(2)
-    world = mazes.make_world(dice)
+def test_rotating_world_and_walker_does_not_change_the_picture():
+    rng = np.random.default_rng(2)
+    world = mazes.make_world(rng)
     plain = np.zeros_like(world.textures) + world.textures.mean((1, 2), keepdims=True)
     plain[: world.wall.max() + 1] = 0  # walls along x and along y are lit differently
     turned = World(*(np.rot90(grid, -1) for grid in (world.open, world.wall, world.floor, world.ceiling)), plain)
-    x, y, heading = poses = mazes.walk(world.open, dice, 5).T + np.array([[0], [0], [0.4]])
+    x, y, heading = poses = mazes.walk(world.open, rng, 5).T + np.array([[0], [0], [0.4]])
     there = np.stack([len(world.open) - y, x, heading + math.pi / 2], -1)
     here = render(World(world.open, world.wall, world.floor, world.ceiling, plain), poses.T, 16)
     assert np.abs(here.astype(int) - render(turned, there, 16)).mean() < 0.5
     assert np.abs(here.astype(int) - here[:, :, ::-1]).mean() > 5
 
 
-def test_turning_moves_the_picture_and_a_full_turn_restores_it():
+def test_a_turn_moves_the_picture_and_a_full_turn_restores_it():
     world = mazes.make_world(np.random.default_rng(0))
     y, x = np.argwhere(world.open)[0] + 0.5
     poses = np.array([[x, y, 0.3], [x, y, 0.3 + math.pi], [x, y, 0.3 + math.tau]])
@@ -121,7 +121,7 @@ def test_a_clip_is_a_window_of_its_video(config):
     assert any(torch.equal(v[s : s + 13 : 3], drawn.pixels) for v in videos for s in range(288))
 
 
-def test_half_of_the_draws_are_mirrored_when_asked(config):
+def test_half_of_the_draws_are_mirrored_with_flip(config):
     plain, flipped = (open_clips(config.replace(flip=flip), split="train") for flip in (False, True))
     mirrored = 0
     for number in range(40):
@@ -131,7 +131,7 @@ def test_half_of_the_draws_are_mirrored_when_asked(config):
     assert 10 <= mirrored <= 30
 
 
-def test_fixed_clips_are_spread_and_always_the_same(config):
+def test_fixed_clips_are_spread_evenly_and_always_the_same(config):
     clips = open_clips(config, split="test")
     fixed = clips.fixed(6)
     assert len({clip.pixels.numpy().tobytes() for clip in fixed}) == 6
@@ -139,7 +139,7 @@ def test_fixed_clips_are_spread_and_always_the_same(config):
     assert clips.fixed(0) == []
 
 
-def test_test_mazes_are_no_train_mazes(config):
+def test_no_maze_is_in_both_splits(config):
     train, test, both = (open_clips(config, split=split) for split in ("train", "test", "all"))
     assert test.videos.names[0] == f"maze {FIRST_TEST}"
     assert set(train.videos.names).isdisjoint(test.videos.names)
@@ -151,7 +151,7 @@ def test_mazes_are_as_long_as_the_clips_need(config):
     assert clips.draw(0, 0).frames == 200
 
 
-def test_a_rendered_video_is_kept_and_nothing_else(config, tmp_path):
+def test_only_rendered_videos_are_written(config, tmp_path):
     clips = open_clips(config.replace(videos=1), split="train")
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
     clips.draw(0, 0)
@@ -162,7 +162,7 @@ def test_a_rendered_video_is_kept_and_nothing_else(config, tmp_path):
     assert kept[0].stat().st_mtime_ns == before
 
 
-def test_drawing_needs_no_more_and_more_memory(config):
+def test_drawing_clips_does_not_leak_memory(config):
     clips = open_clips(config, split="train")
     for number in range(200):
         clips.draw(number, 0)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from diffusion.data import DataError
-from diffusion.data.layout import find_items, select
-from diffusion.data.readers import UnreadableVideo, recordings, shrink
+from diffusion.data.layouts import search
+from diffusion.data.readers import UnreadableVideo, recordings
+from diffusion.data.readers.pixels import centre_square
+from diffusion.data.splits import select
 from temporal_zoo._support.packages import MissingPackage
 
 av = pytest.importorskip("av")
@@ -46,7 +48,7 @@ def decode(path: Path, size: int = 16) -> list[np.ndarray]:
         ("a.gif", "gif", "rgb8", 30),  # eight colours a channel, dithered
     ],
 )
-def test_video_files_come_back(tmp_path, name, codec, pix_fmt, tolerance):
+def test_video_files_are_decoded(tmp_path, name, codec, pix_fmt, tolerance):
     frames = smooth_video(9)
     write_video(tmp_path / name, frames, codec, pix_fmt)
     recording = next(videos := recordings(tmp_path / name, 16))
@@ -58,28 +60,28 @@ def test_video_files_come_back(tmp_path, name, codec, pix_fmt, tolerance):
     assert np.abs(back.astype(int) - frames).mean() <= tolerance
 
 
-def test_a_video_of_another_shape_is_cut_at_the_centre_and_averaged(tmp_path):
+def test_a_video_of_another_shape_is_cropped_and_resized(tmp_path):
     frames = smooth_video(70, 32, 48)
     write_video(tmp_path / "wide.mkv", frames, "ffv1", "bgr0")
     (back,) = decode(tmp_path / "wide.mkv", 8)
     assert back.shape == (70, 8, 8, 3)
-    assert np.abs(back.astype(int) - shrink(frames, 8)).max() <= 3
+    assert np.abs(back.astype(int) - centre_square(frames, 8)).max() <= 3
 
 
-def test_shrinking_averages_areas():
+def test_resizing_averages_areas():
     frames = np.random.default_rng(0).integers(0, 256, (3, 12, 18, 3), dtype=np.uint8)
     centre = frames[:, :, 3:15].astype(float)
     halves = centre.reshape(3, 6, 2, 6, 2, 3).mean((2, 4))
-    assert np.abs(shrink(frames, 6) - halves).max() <= 0.5 + 1e-4
-    assert np.abs(shrink(frames, 5).mean((1, 2)) - centre.mean((1, 2))).max() < 1
-    assert np.array_equal(shrink(frames, 12), frames[:, :, 3:15])
-    assert shrink(frames, 30).shape == (3, 30, 30, 3)
+    assert np.abs(centre_square(frames, 6) - halves).max() <= 0.5 + 1e-4
+    assert np.abs(centre_square(frames, 5).mean((1, 2)) - centre.mean((1, 2))).max() < 1
+    assert np.array_equal(centre_square(frames, 12), frames[:, :, 3:15])
+    assert centre_square(frames, 30).shape == (3, 30, 30, 3)
 
 
 @pytest.mark.parametrize("shape", [(7, 16, 16, 3), (7, 16, 16, 1), (2, 7, 16, 16, 3)])
 @pytest.mark.parametrize("channels_first", [False, True])
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_arrays_come_back(tmp_path, shape, channels_first, suffix):
+def test_arrays_are_read(tmp_path, shape, channels_first, suffix):
     videos = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     stored = np.moveaxis(videos, -1, -3) if channels_first else videos
     path = tmp_path / f"a{suffix}"
@@ -89,7 +91,7 @@ def test_arrays_come_back(tmp_path, shape, channels_first, suffix):
     assert np.array_equal(np.stack(back), videos.reshape(len(back), *shape[-4:]))
 
 
-def test_frame_folders_come_back_in_the_order_of_their_numbers(tmp_path):
+def test_frame_folders_are_read_in_the_order_of_their_numbers(tmp_path):
     frames = smooth_video(12)
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / f"frame{number}.png")
@@ -98,7 +100,7 @@ def test_frame_folders_come_back_in_the_order_of_their_numbers(tmp_path):
     assert np.array_equal(back, frames)
 
 
-def test_a_header_that_lies_about_its_frames_does_no_harm(tmp_path):
+def test_a_wrong_number_of_frames_in_a_header_is_ignored(tmp_path):
     path = tmp_path / "liar.avi"
     write_video(path, smooth_video(9), "mpeg4")
     content = path.read_bytes()
@@ -129,14 +131,14 @@ FLOATS = np.linspace(0, 1, 4 * 8 * 8 * 3).reshape(4, 8, 8, 3)
         (np.array([{"a": 1}], dtype=object), "Python objects"),
     ],
 )
-def test_arrays_that_are_no_video_say_why(tmp_path, array, message):
+def test_arrays_that_are_not_videos_are_errors_with_the_reason(tmp_path, array, message):
     np.save(tmp_path / "odd.npy", array, allow_pickle=True)
     with pytest.raises(UnreadableVideo, match=message) as caught:
         decode(tmp_path / "odd.npy")
     assert "odd.npy" in str(caught.value)
 
 
-def test_an_npz_without_a_video_names_what_it_has(tmp_path):
+def test_the_error_for_an_npz_without_a_video_names_its_arrays(tmp_path):
     np.savez(tmp_path / "poses.npz", pose=np.zeros(3), action=np.zeros(3))
     with pytest.raises(UnreadableVideo, match=r'poses.npz: none of its arrays \(pose, action\) is called "video"'):
         decode(tmp_path / "poses.npz")
@@ -144,14 +146,14 @@ def test_an_npz_without_a_video_names_what_it_has(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.avi", "a.webm", "a.npy", "a.npz"])
 @pytest.mark.parametrize("content", [b"", b"this is no video at all, whatever its name may say"])
-def test_files_that_are_not_what_their_name_says(tmp_path, name, content):
+def test_files_with_a_wrong_extension_are_errors(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableVideo, match=name):
         decode(tmp_path / name)
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.9])
-def test_truncated_files_are_bad_and_not_a_traceback(tmp_path, keep):
+def test_truncated_files_are_errors_without_a_traceback(tmp_path, keep):
     path = tmp_path / "cut.mp4"
     write_video(path, smooth_video(30), "libx264")
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
@@ -164,7 +166,7 @@ def test_truncated_files_are_bad_and_not_a_traceback(tmp_path, keep):
         decode(tmp_path / "cut.npz")
 
 
-def test_damage_in_the_middle_is_noticed_while_decoding(tmp_path):
+def test_damage_in_the_middle_is_an_error_while_decoding(tmp_path):
     path = tmp_path / "hole.npz"
     np.savez(path, video=smooth_video(30))
     content = bytearray(path.read_bytes())
@@ -174,7 +176,7 @@ def test_damage_in_the_middle_is_noticed_while_decoding(tmp_path):
         decode(path)
 
 
-def test_sound_alone_is_no_video(tmp_path):
+def test_a_file_with_only_sound_is_not_a_video(tmp_path):
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=44100)
         silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
@@ -193,7 +195,7 @@ def test_a_broken_frame_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "module"), [("a.mp4", "av"), ("frames", "PIL.Image")])
-def test_a_missing_package_is_one_line_with_the_command(tmp_path, monkeypatch, name, module):
+def test_a_missing_package_is_an_error_of_one_line_with_the_command(tmp_path, monkeypatch, name, module):
     path = tmp_path / name
     if name == "frames":
         path.mkdir()
@@ -213,14 +215,14 @@ def test_a_source_is_searched_and_sorted(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "d/walk").mkdir(parents=True)
     (tmp_path / "d/walk/1.jpg").touch()
-    assert [item.name for item in find_items(tmp_path)] == ["a.npy", "b/9.gif", "b/10.gif", "c/act.mp4", "d/walk"]
+    assert [file.name for file in search(tmp_path).files] == ["a.npy", "b/9.gif", "b/10.gif", "c/act.mp4", "d/walk"]
 
 
-def test_train_and_test_folders_hide_the_rest(tmp_path):
+def test_with_train_and_test_folders_other_files_are_ignored(tmp_path):
     for name in ("train/1.mp4", "test/2.mp4", "train/deep/3.mp4", "other/4.mp4", "5.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    names = [item.name for item in find_items(tmp_path)]
+    names = [file.name for file in search(tmp_path).files]
     assert names == ["test/2.mp4", "train/1.mp4", "train/deep/3.mp4"]
     assert select(names, "train", 0.1) == [1, 2]
     assert select(names, "test", 0.1) == [0]
@@ -228,13 +230,13 @@ def test_train_and_test_folders_hide_the_rest(tmp_path):
 
 
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_text("hello")])
-def test_a_source_without_videos_says_what_can_be_read(tmp_path, make):
+def test_a_source_without_videos_is_an_error_that_names_it(tmp_path, make):
     make(tmp_path / "notes.txt")
     with pytest.raises(DataError, match=r"notes\.txt"):
-        find_items(tmp_path / "notes.txt")
+        search(tmp_path / "notes.txt")
 
 
-def test_videos_stay_in_their_split_when_others_are_added():
+def test_videos_keep_their_split_when_others_are_added():
     names = [f"{number}.mp4" for number in range(200)]
     test = {names[video] for video in select(names, "test", 0.1)}
     assert 8 <= len(test) <= 35

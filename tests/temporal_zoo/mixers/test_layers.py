@@ -1,4 +1,4 @@
-"""Layers of the mixers are read only while they are plain; every other layer is called, or refused by its name."""
+"""Mixers use the weights of plain layers directly; they call every other layer, or refuse it by its name."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def with_hook(register):
 
 
 class Elsewhere(torch.Tensor):
-    """A weight that is more than a tensor, as a quantised or a distributed one."""
+    """A tensor subclass as a weight, such as a quantised or a distributed one."""
 
     @staticmethod
     def __new__(cls, inner):
@@ -102,7 +102,7 @@ def test_no_layer_is_plain_under_a_hook_for_all_modules():
 
 @pytest.mark.parametrize("spec", ["attn", "flash", "mamba", "bimamba", "bimamba:flavour=vim", "mamba:conv=1"])
 @pytest.mark.parametrize("lengths", [None, [7, 1, 4]], ids=["whole", "padded"])
-def test_called_layers_compute_what_read_weights_do(spec, lengths):
+def test_called_layers_compute_the_same_as_fused_weights(spec, lengths):
     mixer = build(spec, 6).double()
     x = torch.randn(3, 7, 6, dtype=torch.float64)
     lengths = lengths and torch.tensor(lengths)
@@ -129,7 +129,7 @@ def test_chunks_add_up_with_wrapped_layers(spec):
     torch.testing.assert_close(total, mixer(x), rtol=0, atol=1e-13)
 
 
-def test_sweeps_behind_a_wrapped_projection_are_refused_by_its_name():
+def test_sweeps_before_a_wrapped_projection_are_refused_by_its_name():
     mixer = build("bimamba", 6)
     with_layer(mixer, "out_proj", Wrapper(mixer.out_proj))
     with pytest.raises(InvalidInput, match=r"plain nn.Linear as out_proj.*a Wrapper.*merge the adapter"):
@@ -137,7 +137,7 @@ def test_sweeps_behind_a_wrapped_projection_are_refused_by_its_name():
 
 
 @pytest.mark.parametrize("spec", ["attn", "flash", "mamba", "bimamba"])
-def test_a_bias_that_was_not_there_is_added(spec):
+def test_an_additional_bias_is_applied(spec):
     name = "heads.qkv" if spec in ("attn", "flash") else "core.x_proj"
     mixer = build(spec, 6)
     x = torch.randn(2, 5, 6)
@@ -151,7 +151,7 @@ def test_a_bias_that_was_not_there_is_added(spec):
 
 @pytest.mark.parametrize("spec", ["mamba", "bimamba"])
 @pytest.mark.parametrize("name", ["core.dt_proj", "conv1d"])
-def test_a_bias_that_is_gone_is_not_missed(spec, name):
+def test_a_removed_bias_is_not_applied(spec, name):
     mixer = build(spec, 6).double()
     x = torch.randn(2, 5, 6, dtype=torch.float64)
     layer = mixer.get_submodule(name)
@@ -167,11 +167,11 @@ def test_a_bias_that_is_gone_is_not_missed(spec, name):
 )
 def test_a_convolution_of_another_shape_is_refused_by_its_name(conv):
     mixer = with_layer(build("mamba", 6), "conv1d", conv)
-    with pytest.raises(InvalidInput, match="the short convolution, conv1d, is a Conv1d that makes"):
+    with pytest.raises(InvalidInput, match="the short convolution, conv1d, is a Conv1d that returns"):
         mixer(torch.randn(2, 9, 6))
 
 
-def test_plain_layers_stay_fused_and_one_hook_ends_it():
+def test_plain_layers_are_fused_and_one_hook_prevents_it():
     mixer = build("bimamba", 6)
     assert "selective_block" in graph(mixer(torch.randn(2, 3, 6)))
     mixer.core_b.dt_proj.register_forward_hook(lambda *_: None)
@@ -179,7 +179,7 @@ def test_plain_layers_stay_fused_and_one_hook_ends_it():
 
 
 def graph(y):
-    """The names of all functions that y was computed by."""
+    """The names of all functions in the autograd graph of y."""
     found, ahead = [], [y.grad_fn]
     while ahead:
         node = ahead.pop()

@@ -1,4 +1,4 @@
-"""What is special to `mamba`: its sizes, its step recurrence, and the layer of mamba_ssm under the same weights."""
+"""Tests of `mamba` only: its sizes, its step recurrence, and the layer of mamba_ssm with the same weights."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from temporal_zoo.convert.mamba_ssm import from_mamba_ssm, to_mamba_ssm
 
 
 class Published(nn.Module):
-    """mamba_ssm's layer as published, restated: (batch, length, dim), channels first inside, one step at a time."""
+    """mamba_ssm's published layer, implemented again: (batch, length, dim), channels first inside, step by step."""
 
     def __init__(self, dim, state=16, conv=4, rank=None, bias=False):
         super().__init__()
@@ -62,7 +62,7 @@ def test_scan_equals_step_recurrence(spec):
 
 
 @pytest.mark.parametrize(("spec", "options"), [("mamba:flavour=literal", {}), ("mamba", {"rank": 3, "bias": True})])
-def test_weights_exchange_with_the_published_layer(spec, options):
+def test_the_published_layer_loads_the_weights_and_gives_the_same_output(spec, options):
     theirs, ours = Published(24, **options).double(), build(spec, 24).double()
     x = torch.randn(2, 7, 24, dtype=torch.float64)
 
@@ -74,7 +74,7 @@ def test_weights_exchange_with_the_published_layer(spec, options):
     torch.testing.assert_close(another(x), theirs(x), rtol=0, atol=1e-10)
 
 
-def test_step_sizes_start_spread_over_two_decades():
+def test_initial_step_sizes_are_spread_over_two_decades():
     delta = F.softplus(build("mamba", 512).core.dt_proj.bias)
     assert 1e-3 * 0.999 <= delta.min() < 2e-3
     assert 5e-2 < delta.max() <= 1e-1 * 1.001
@@ -82,7 +82,7 @@ def test_step_sizes_start_spread_over_two_decades():
     assert 0.4 < (delta < 1e-2).double().mean() < 0.6
 
 
-def test_a_flavour_prints_as_the_options_that_it_stands_for():
+def test_a_flavour_is_printed_as_its_options():
     assert str(MixerSpec.parse("mamba:flavour=literal").canonical()) == "mamba:dt_rank=dim:projection_bias=no"
     assert str(MixerSpec.parse("mamba:flavour=paper").canonical()) == "mamba"
     overridden = MixerSpec.parse("mamba:projection_bias=yes:flavour=literal")

@@ -1,4 +1,4 @@
-"""What is special to `s4d`: its sizes, where it starts, its equations written out, and its symmetry in time."""
+"""Tests of `s4d` only: its sizes, its initial values, its equations, and its symmetry in time."""
 
 import math
 
@@ -41,12 +41,12 @@ def test_parameter_counts_are_the_published_ones(spec, expected):
         ("s4d:flavour=v1:mlp=0:bidirectional=no", 55_599_875),
     ],
 )
-def test_layers_of_the_first_versions_make_up_the_published_totals(spec, total):
+def test_layers_of_the_first_versions_add_up_to_the_published_totals(spec, total):
     without_mixers = 52_085_507
     assert sum(count(spec, dim) for dim in SLOTS) == total - without_mixers
 
 
-def test_starts_where_the_paper_says():
+def test_initial_values_are_those_of_the_paper():
     core = build("s4d:state=16", 4096).core
     n = torch.arange(8)
     torch.testing.assert_close(core.A_imag[7], math.pi * n)
@@ -61,13 +61,13 @@ def test_starts_where_the_paper_says():
 
 
 def by_recurrence(core, x, discretisation):
-    """The differential equation x' = A x + u, y = 2 Re(C x) + D u, stepped by hand."""
+    """The differential equation x' = A x + u, y = 2 Re(C x) + D u, computed step by step."""
     C, A = torch.view_as_complex(core.C), torch.complex(-core.log_A_real.exp(), core.A_imag)
     dt = core.log_dt.exp()[:, None]
     state, ys = torch.zeros(x.shape[0], *A.shape, dtype=A.dtype), []
     for u in x.unbind(1):
         if discretisation == "zoh":
-            # The solution at the end of a step whose input is constant.
+            # The solution at the end of a step with a constant input.
             rest = -u[..., None] / A
             state = rest + torch.exp(dt * A) * (state - rest)
         else:
@@ -92,7 +92,7 @@ def test_convolution_equals_the_recurrence(init, discretisation, backend):
 @pytest.mark.parametrize("glu", [False, True])
 @pytest.mark.parametrize("merge", ["sum", "concat"])
 @pytest.mark.parametrize("gelu", [False, True])
-def test_directions_meet_in_the_mlp_as_written(glu, merge, gelu):
+def test_the_mlp_after_the_merge_is_the_documented_one(glu, merge, gelu):
     text = {True: "yes", False: "no"}
     mixer = build(f"s4d:state=4:glu={text[glu]}:merge={merge}:mlp=12:mlp_gelu={text[gelu]}", 6).double()
     x = torch.randn(2, 9, 6, dtype=torch.float64)
@@ -115,7 +115,7 @@ def test_directions_meet_in_the_mlp_as_written(glu, merge, gelu):
 @pytest.mark.parametrize(
     "spec", ["s4d:state=4", "s4d:state=4:glu=no", "s4d:state=4:mlp=9", "s4d:state=4:init=inv:discretisation=bilinear"]
 )
-def test_reversed_in_time_with_directions_swapped_gives_the_reversed_output(spec):
+def test_reversed_time_with_swapped_directions_reverses_the_output(spec):
     mixer, swapped = build(spec, 5).double(), build(spec, 5).double()
     ends = {"core": "core_b", "core_b": "core", "glu": "glu_b", "glu_b": "glu"}
     rename = lambda name: ".".join((ends.get(name.partition(".")[0], name.partition(".")[0]), name.partition(".")[2]))
@@ -138,13 +138,13 @@ def test_reversed_in_time_with_directions_swapped_gives_the_reversed_output(spec
         ("s4d:mlp=8", False, ()),
     ],
 )
-def test_declares_what_its_options_make_of_it(spec, causal, passes):
+def test_options_determine_causal_and_passes(spec, causal, passes):
     mixer = build(spec, 4)
     assert (mixer.causal, mixer.passes) == (causal, passes)
 
 
 @pytest.mark.parametrize("spec", ["s4d:state=4", "s4d:state=4:glu=no", "s4d:state=4:mlp=8:bidirectional=no"])
-def test_sweeps_of_single_steps_add_up_to_the_whole(spec):
+def test_sweeps_of_single_steps_add_up_to_the_whole_output(spec):
     mixer, x = build(spec, 5).double(), torch.randn(3, 7, 5, dtype=torch.float64)
     total = torch.zeros_like(x)
     for reverse in mixer.passes:
@@ -155,7 +155,7 @@ def test_sweeps_of_single_steps_add_up_to_the_whole(spec):
     torch.testing.assert_close(total, mixer(x), rtol=0, atol=1e-10)
 
 
-def test_decays_no_parameter_of_the_state_space_model():
+def test_no_decay_lists_every_parameter_of_the_state_space_model():
     for spec in ("s4d", "s4d:bidirectional=no"):
         mixer = build(spec, 4)
         names = {name for name, _ in mixer.named_parameters()}
@@ -171,7 +171,7 @@ def test_runs_with_all_parameters_in_bfloat16():
     torch.testing.assert_close(got.float(), wanted, rtol=0.05, atol=0.05)
 
 
-def test_never_runs_the_reference_by_itself():
+def test_auto_never_chooses_the_reference():
     mixer, x = build("s4d", 4), torch.randn(2, 200, 4)
     with tracing() as ran:
         mixer(x)
@@ -190,6 +190,6 @@ def test_never_runs_the_reference_by_itself():
         ("s4d:mlp=-1", "at least 0"),
     ],
 )
-def test_refuses_options_that_cannot_be(spec, message):
+def test_options_that_contradict_each_other_are_refused(spec, message):
     with pytest.raises(ConfigError, match=message):
         build(spec, 8)

@@ -1,6 +1,6 @@
-"""What a source holds: the items that can be decoded, and every other entry, by name or as a number.
+"""Finds the video files in a folder and lists every other entry, by name or as a number.  Layouts are built from this.
 
-Folders are searched to any depth, links to folders included.  Pipes, sockets and devices are never opened.
+Folders are searched to any depth, including links to folders.  Pipes, sockets and devices are never opened.
 """
 
 from __future__ import annotations
@@ -12,27 +12,30 @@ import stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from diffusion.data import DataError
 from diffusion.data.names import natural, printable
+
+if TYPE_CHECKING:
+    from diffusion.data.readers.stored import Stored
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".gif", ".apng"})
 ARRAYS = frozenset({".npy", ".npz"})
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-ANIMATED = frozenset({".apng", ".png", ".webp"})  # read as videos where they hold several pictures
-_PNG = b"\x89PNG\r\n\x1a\n"
-_READABLE = (
-    f"readable are {' '.join(sorted(kind[1:] for kind in VIDEOS | ARRAYS))}, animated png and webp, "
+ANIMATED = frozenset({".apng", ".png", ".webp"})  # read as videos if they hold several pictures
+READABLE = (
+    f"supported are {' '.join(sorted(kind[1:] for kind in VIDEOS | ARRAYS))}, animated png and webp, "
     "and folders of png, jpg, webp, bmp or tif frames"
 )
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
-class Item:
+class VideoFile:
     """One file, or one folder of frames, that holds one or more videos.
 
     name: its path within the source, with forward slashes, as printable text.
-    size_bytes, stamp: change when the contents do.
+    size_bytes, stamp: change when the contents change.
     """
 
     path: Path
@@ -40,56 +43,57 @@ class Item:
     size_bytes: int
     stamp: int
 
+    @classmethod
+    def of(cls, path: Path, name: str, status: os.stat_result) -> VideoFile:
+        """A single file, with the size and the time of its `stat`."""
+        return cls(path, printable(name), status.st_size, status.st_mtime_ns)
+
+    @property
+    def is_array(self) -> bool:
+        """Whether this is an npy or npz file."""
+        return self.path.suffix.lower() in ARRAYS
+
+    @property
+    def stored(self) -> Stored | None:
+        """How the file stores its first video; None if it cannot be decoded.  Reads no more than the first frame."""
+        from diffusion.data.readers.stored import stored
+
+        return stored(self)
+
 
 @dataclass
 class Listing:
-    """What a source holds.
+    """The contents of a source.
 
-    items: what can be decoded, in the order of their names.
-    problems: a line for each entry that ought to be used and cannot: its path and the reason.
-    others: how many files are no videos, by their ending; "hidden" ones together.
+    files: what can be decoded, in the order of their names.
+    problems: one line for each entry that looks like a video and cannot be used: its path and the reason.  These lines
+        are part of the fingerprint, so a new wording makes every cache with such an entry stale.
+    others: the number of files that are not videos, by file extension; all "hidden" ones together.
+    layout: name and description of the layout.
     """
 
-    items: list[Item] = field(default_factory=list)
+    files: list[VideoFile] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+    layout: str = ""
 
     @property
     def fingerprint(self) -> str:
-        """Changes when an item or a problem is added, removed or changed."""
-        lines = [f"{item.name}\t{item.size_bytes}\t{item.stamp}" for item in self.items] + self.problems
+        """Changes when a file or a problem is added, removed or changed."""
+        lines = [f"{file.name}\t{file.size_bytes}\t{file.stamp}" for file in self.files] + self.problems
         return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
     @property
     def made_of(self) -> dict[str, str]:
-        """Size and time of every item, by name."""
-        return {item.name: f"{item.size_bytes}/{item.stamp}" for item in self.items}
+        """Size and time of every file, by name."""
+        return {file.name: f"{file.size_bytes}/{file.stamp}" for file in self.files}
 
 
-def search(source: Path) -> Listing:
-    """Everything in a source; train and test folders, if both exist, hide what is beside.
-
-    Raises: DataError when there is no such path or nothing in it is video; it names the first problems.
-    """
-    shown = printable(source)
-    if not source.exists():
-        raise DataError(f"no file or folder {shown}; built-in videos are written builtin:mazes and builtin:doom")
-    found = Listing()
-    if source.is_dir():
-        tops = [source / "train", source / "test"]
-        _Search(source, found).below(tops if all(top.is_dir() for top in tops) else [source])
-    elif problem := unusable(source):
-        raise DataError(f"{shown} is not a video that can be read: {problem}")
-    elif source.suffix.lower() in VIDEOS | ARRAYS or is_animation(source):
-        found.items.append(_item(source, source.name, source.stat()))
-    else:
-        raise DataError(f"{shown} is not a video that can be read; {_READABLE}")
-    if not found.items:
-        first = "".join(f"; {problem}" for problem in found.problems[:3])
-        raise DataError(f"{shown} holds no videos; {_READABLE}{first}")
-    found.items.sort(key=lambda item: natural(item.name))
-    found.problems.sort(key=natural)
-    return found
+def walk(source: Path, tops: list[Path]) -> Listing:
+    """Finds all videos in the folders `tops`; names are relative to `source`."""
+    listing = Listing()
+    _Walk(source, listing).below(tops)
+    return listing
 
 
 def images_of(folder: Path) -> list[Path]:
@@ -100,7 +104,7 @@ def images_of(folder: Path) -> list[Path]:
 
 
 def is_animation(path: Path) -> bool:
-    """Whether a png or webp file says that it holds several pictures to be shown one after another."""
+    """Whether the header of a png or webp file says that it holds an animation."""
     try:
         with path.open("rb") as file:
             head = file.read(30)
@@ -109,7 +113,7 @@ def is_animation(path: Path) -> bool:
             if head[:8] != _PNG:
                 return False
             file.seek(8)
-            for _ in range(100):  # chunks before the first picture, a few in a real file
+            for _ in range(100):  # a real file has a few chunks before its first picture
                 chunk = file.read(8)
                 if len(chunk) < 8 or chunk[4:] == b"IDAT":
                     return False
@@ -121,10 +125,10 @@ def is_animation(path: Path) -> bool:
     return False
 
 
-def unusable(path: Path, facts: os.stat_result | None = None) -> str | None:
-    """Why a file cannot be opened, found out without opening it; None when it can."""
+def unusable(path: Path, status: os.stat_result | None = None) -> str | None:
+    """The reason why a file cannot be opened, or None.  Does not open the file."""
     try:
-        mode = (facts or path.stat()).st_mode
+        mode = (status or path.stat()).st_mode
     except OSError as error:
         return _reason(path, error)
     if not stat.S_ISREG(mode):
@@ -133,26 +137,26 @@ def unusable(path: Path, facts: os.stat_result | None = None) -> str | None:
     return None if os.access(path, os.R_OK) else "no permission to read it"
 
 
-class _Search:
+class _Walk:
     """One walk through a source; fills a listing."""
 
-    def __init__(self, source: Path, found: Listing) -> None:
-        self._source, self._found = source, found
-        self._seen: set[tuple[int, int]] = set()
+    def __init__(self, source: Path, listing: Listing) -> None:
+        self._source, self._listing = source, listing
+        self._visited: set[tuple[int, int]] = set()
 
     def below(self, tops: list[Path]) -> None:
-        """Walks through folders, and then through the folders that links in them lead to, each of them once."""
+        """Walks through folders, and then through the folders that links in them point to; visits each folder once."""
         links = sorted(self._walk(tops))
-        for link in links:  # which grows
+        for link in links:  # the loop appends to this list
             if self._may_follow(link):
                 links += sorted(self._walk([link]))
 
     def _may_follow(self, link: Path) -> bool:
-        """Whether a link leads to a folder that is not in the set already."""
+        """Whether a link points to a folder that was not visited."""
         if Path(os.path.realpath(link.parent)).is_relative_to(os.path.realpath(link)):
             self._problem(link, "a link to a folder that holds it; it is not followed")
             return False
-        if self._identity(link) in self._seen:
+        if self._identity(link) in self._visited:
             self._problem(link, "a link to a folder that is in the set already; it is not followed")
             return False
         return True
@@ -163,12 +167,12 @@ class _Search:
         while waiting:
             folder = waiting.pop()
             try:
-                if (identity := self._identity(folder)) in self._seen:
+                if (identity := self._identity(folder)) in self._visited:
                     self._problem(folder, "this folder is in the set already, by another link")
                     continue
-                self._seen.add(identity)
-                with os.scandir(folder) as listed:
-                    entries = sorted(listed, key=lambda entry: entry.name)
+                self._visited.add(identity)
+                with os.scandir(folder) as scanned:
+                    entries = sorted(scanned, key=lambda entry: entry.name)
             except OSError as error:
                 self._problem(folder, _reason(folder, error))
                 continue
@@ -176,40 +180,40 @@ class _Search:
             for entry in entries:
                 path = folder / entry.name
                 if entry.name.startswith("."):
-                    self._found.others["hidden"] += 1
+                    self._listing.others["hidden"] += 1
                 elif entry.is_dir(follow_symlinks=False):
                     waiting.append(path)
                 elif entry.is_symlink() and os.path.isdir(path):
                     links.append(path)
-                elif facts := self._facts(path, entry.is_symlink()):
-                    files.append((path, facts))
+                elif status := self._status(path, entry.is_symlink()):
+                    files.append((path, status))
             self._add(folder, files)
         return links
 
-    def _facts(self, path: Path, is_link: bool) -> os.stat_result | None:
-        """What is known of a file that may be used; of any other it is noted why not."""
+    def _status(self, path: Path, is_link: bool) -> os.stat_result | None:
+        """The `stat` of a file that may be a video; counts other files and notes problems."""
         ending = path.suffix.lower()
         wanted = ending in VIDEOS | ARRAYS or _is_image(path.name)
         if not wanted and not (is_link and not path.exists()):
-            self._found.others[printable(ending) or "no ending"] += 1
+            self._listing.others[printable(ending) or "no extension"] += 1
             return None
         try:
-            facts = path.stat()
+            status = path.stat()
         except OSError as error:
             self._problem(path, _reason(path, error))
             return None
-        if problem := unusable(path, facts):
+        if problem := unusable(path, status):
             self._problem(path, problem)
             return None
-        return facts
+        return status
 
     def _add(self, folder: Path, files: list[tuple[Path, os.stat_result]]) -> None:
-        """Makes items of the usable files of one folder."""
+        """Adds the videos among the readable files of one folder to the listing."""
         stems = {path.stem for path, _ in files if path.suffix.lower() in VIDEOS}
-        images = [(path, facts) for path, facts in files if _is_image(path.name)]
+        images = [(path, status) for path, status in files if _is_image(path.name)]
         images.sort(key=lambda image: natural(image[0].name))
         animated = bool(images) and is_animation(images[0][0])
-        for path, facts in files:
+        for path, status in files:
             ending = path.suffix.lower()
             # An .npz beside a video of the same name holds its actions, and pictures beside videos belong to them.
             if ending in VIDEOS | ARRAYS:
@@ -217,28 +221,25 @@ class _Search:
             else:
                 usable = animated
             if usable:
-                self._found.items.append(_item(path, self._name(path), facts))
+                self._listing.files.append(VideoFile.of(path, self._name(path), status))
             elif ending in ARRAYS or stems:
-                self._found.others[ending] += 1
+                self._listing.others[ending] += 1
         if images and not animated and not stems:
-            lines = "\n".join(f"{printable(path.name)}\t{f.st_size}\t{f.st_mtime_ns}" for path, f in images)
+            lines = "\n".join(f"{printable(path.name)}\t{s.st_size}\t{s.st_mtime_ns}" for path, s in images)
             stamp = int.from_bytes(hashlib.blake2b(lines.encode(), digest_size=6).digest(), "big")
-            self._found.items.append(Item(folder, self._name(folder), sum(f.st_size for _, f in images), stamp))
+            num_bytes = sum(status.st_size for _, status in images)
+            self._listing.files.append(VideoFile(folder, self._name(folder), num_bytes, stamp))
 
     def _name(self, path: Path) -> str:
         return printable(path.relative_to(self._source).as_posix() if path != self._source else path.name)
 
     def _problem(self, path: Path, reason: str) -> None:
-        self._found.problems.append(f"{printable(path)}: {reason}")
+        self._listing.problems.append(f"{printable(path)}: {reason}")
 
     @staticmethod
     def _identity(folder: Path) -> tuple[int, int]:
-        facts = folder.stat()
-        return facts.st_dev, facts.st_ino
-
-
-def _item(path: Path, name: str, facts: os.stat_result) -> Item:
-    return Item(path, printable(name), facts.st_size, facts.st_mtime_ns)
+        status = folder.stat()
+        return status.st_dev, status.st_ino
 
 
 def _is_image(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a source holds: one odd entry is named and costs nothing else, and nothing is opened that could block."""
+"""Listing the files of a source: an unusable entry is named and the others are used; pipes are never opened."""
 
 import errno
 import os
@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from diffusion.data import DataConfig, DataError, open_clips
+from diffusion.data.files import is_animation
+from diffusion.data.layouts import search
 from diffusion.data.names import natural, printable
-from diffusion.data.search import is_animation, search
 from temporal_zoo.cli.main import zoo
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
@@ -46,7 +47,7 @@ def zoo_data(*words: object, **how) -> Result:
 
 
 def names(source: Path) -> list[str]:
-    return [item.name for item in search(source).items]
+    return [file.name for file in search(source).files]
 
 
 def pipe(path: Path) -> None:
@@ -78,7 +79,7 @@ ODD = {
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the socket, which is not closed
 @pytest.mark.parametrize("reason", ODD)
 @pytest.mark.parametrize("name", ["9.mp4", "9.npy"])
-def test_one_odd_entry_is_named_and_the_others_are_used(source, config, tmp_path, caplog, reason, name):
+def test_an_unusable_entry_is_named_and_the_others_are_used(source, config, tmp_path, caplog, reason, name):
     video(source / "deep/3.npy")
     ODD[reason](source / name)
     assert open_clips(config, split="all").videos.names == ["0.npy", "1.npy", "2.npy", "deep/3.npy"]
@@ -104,7 +105,7 @@ def test_pipes_among_pictures_are_never_opened(tmp_path):
         image.new("RGB", (8, 8)).save(tmp_path / f"v/{number}.png")
     pipe(tmp_path / "v/1.png")
     found = search(tmp_path)
-    assert [item.name for item in found.items] == ["v"]
+    assert [file.name for file in found.files] == ["v"]
     assert found.problems == [f"{tmp_path / 'v/1.png'}: a pipe and not a file; it is not opened"]
     config = DataConfig(source=str(tmp_path / "v"), size=8, frames=2, cache=str(tmp_path / "cache"))
     assert open_clips(config, split="train").videos.lengths == [2]
@@ -129,7 +130,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
     (tmp_path / "store/a/further").symlink_to("../b")
     (tmp_path / "store/b/back").symlink_to("../a")
     found = search(tmp_path / "set")
-    assert [item.name for item in found.items] == ["a/0.npy", "a/further/0.npy", "z/1.npy"]
+    assert [file.name for file in found.files] == ["a/0.npy", "a/further/0.npy", "z/1.npy"]
     assert [line.partition(": ")[0] for line in found.problems] == [
         str(tmp_path / "set/a/further/back"),
         str(tmp_path / "set/again"),
@@ -185,7 +186,7 @@ def test_a_source_whose_own_name_is_not_utf8(source, tmp_path, monkeypatch):
     assert open_clips(config, split="all").num_videos == 4
 
 
-def test_names_as_they_are_printed():
+def test_printed_names():
     assert printable("a/Straße 〇.mp4") == "a/Straße 〇.mp4"
     assert printable(os.fsdecode(b"a\xdf.mp4")) == r"a\xdf.mp4"
     assert printable("a\n\x1b\u2028b") == r"a\n\x1b\u2028b"
@@ -218,7 +219,7 @@ def test_folders_and_files_without_permission_are_named(source, config, monkeypa
         assert open_clips(config, split="all").num_videos == before + 1  # noticed when it may be read again
 
 
-def test_a_file_that_vanishes_before_it_is_read_is_named(source, config, caplog):
+def test_a_file_that_is_deleted_before_it_is_read_is_named(source, config, caplog):
     found = search(source)
     (source / "1.npy").unlink()
     monkey = pytest.MonkeyPatch()
@@ -233,9 +234,9 @@ def test_other_files_are_counted_and_not_named(source):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).touch()
     found = search(source)
-    assert (len(found.items), found.problems) == (3, [])
-    assert dict(found.others) == {"hidden": 3, ".db": 1, ".txt": 2, "no ending": 1}
-    assert "7 (3 hidden, 2 .txt, 1 no ending, 1 .db)" in zoo_data("inspect", source).stdout
+    assert (len(found.files), found.problems) == (3, [])
+    assert dict(found.others) == {"hidden": 3, ".db": 1, ".txt": 2, "no extension": 1}
+    assert "7 (3 hidden, 2 .txt, 1 no extension, 1 .db)" in zoo_data("inspect", source).stdout
     built = zoo_data("build", source, "--size", 8, "--out", source.parent / "out")
     assert "not videos: 7 (3 hidden, 2 .txt" in built.stderr
 
@@ -244,12 +245,12 @@ def test_pictures_and_actions_beside_videos_are_counted(tmp_path):
     for name in ("a.mp4", "a.npz", "a.jpg", "b.npy"):
         (tmp_path / name).touch()
     found = search(tmp_path)
-    assert [item.name for item in found.items] == ["a.mp4", "b.npy"]
+    assert [file.name for file in found.files] == ["a.mp4", "b.npy"]
     assert dict(found.others) == {".npz": 1, ".jpg": 1}
 
 
 @needs_links
-def test_only_a_set_with_nothing_usable_is_an_error_and_it_names_the_first_reasons(tmp_path):
+def test_a_source_without_a_usable_file_is_an_error_with_the_first_reasons(tmp_path):
     (tmp_path / "a.mp4").symlink_to("gone")
     with pytest.raises(DataError, match=r"holds no videos; .*a\.mp4: a link to nothing"):
         search(tmp_path)
@@ -263,14 +264,14 @@ def test_only_a_set_with_nothing_usable_is_an_error_and_it_names_the_first_reaso
 @pytest.mark.parametrize(
     "content", [b"", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + bytes(5000), b"RIFF" + bytes(40)]
 )
-def test_damaged_headers_are_no_animation(tmp_path, content):
+def test_a_file_with_a_damaged_header_is_not_an_animation(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     assert not is_animation(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("size", [0, -1, 3, 4097, 10**12])
 @pytest.mark.parametrize("command", ["inspect", "build", "preview"])
-def test_sizes_that_make_no_sense_are_refused_at_the_door(source, command, size):
+def test_impossible_sizes_are_errors_before_files_are_read(source, command, size):
     result = zoo_data(command, source, f"--size={size}")
     assert result.exit_code == 2
     assert f"size is {size}; it must be at " in result.stderr

@@ -1,7 +1,7 @@
-"""Video files (mp4, mov, mkv, webm, avi, gif) by PyAV, as a viewer shows them.
+"""Reads video files (mp4, mov, mkv, webm, avi, gif) with PyAV, as a viewer shows them.
 
-Applied before frames are cut: the rotation tag, the shape of the pixels (sample aspect ratio), edit lists, alpha over
-the background.  Frames are counted and timed as they come, because headers are known to lie.
+The reader applies the rotation tag, the sample aspect ratio, edit lists and transparency before it crops frames.  It
+counts and times the decoded frames, because headers can be wrong.
 """
 
 from __future__ import annotations
@@ -11,36 +11,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from diffusion.data.recording import (
+from diffusion.data.readers.pixels import Orientation, over_background, too_many_pixels
+from diffusion.data.readers.recording import (
     UNKNOWN_FPS,
-    Orientation,
     Recording,
     UnreadableVideo,
+    decode_first,
     in_blocks,
-    over_background,
-    shrink,
-    too_many_pixels,
+    no_frames,
     uneven,
 )
 from temporal_zoo._support.packages import need
 
-# FFmpeg's own VP8 and VP9 decoders skip the alpha channel; those of libvpx give it.
+# FFmpeg's own VP8 and VP9 decoders skip the alpha channel; those of libvpx decode it.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-_LEAST_PACKET = 8  # bytes that a packet takes in a file, with its entry in the index
-_REPEATS = 4  # edit lists may show a part again; whole files are not read so often
-_FASTEST = 1000.0  # a header that declares more frames a second is not believed
+_LEAST_PACKET = 8  # bytes that a packet takes in a file, including its entry in the index
+_REPEATS = 4  # edit lists may repeat a part; the reader stops when it has read this many times the file's size
+_FASTEST = 1000.0  # frames per second; a header that declares more is ignored
 
 
 @dataclass
 class _Tally:
-    """What happens while packets are decoded."""
+    """Counts packets, frames and errors while packets are decoded."""
 
     packets: int = 0
     bytes: int = 0
@@ -54,10 +52,12 @@ class _Tally:
     times: list[float] = field(default_factory=list)
 
     def error(self, error: Exception) -> None:
+        """Counts an error of the decoder."""
         self.errors += 1
         self.first_error = self.first_error or f"after frame {self.frames}: {_reason(error)}"
 
     def frame(self, frame: Any, time_base: Fraction | None) -> None:
+        """Counts a decoded frame."""
         self.frames += 1
         self.damaged += frame.is_corrupt
         self.interlaced |= bool(frame.interlaced_frame)
@@ -67,14 +67,14 @@ class _Tally:
             self.sizes.append(size)
 
     def finish(self, recording: Recording, declared: float | None) -> None:
-        """Writes down what is known now that all frames were read."""
+        """Fills in what is known when all frames are read."""
         recording.lost = max(self.errors, self.packets - self.frames) if self.errors else 0
         recording.fps = self.rate(declared, whole=not recording.lost)
         notes = recording.notes
         if recording.lost:
             notes.append(
                 f"{recording.lost} of its {self.frames + recording.lost} frames cannot be decoded, "
-                f"{self.frames} are kept; the first error came {self.first_error}"
+                f"{self.frames} are kept; the first error is {self.first_error}"
             )
         elif note := uneven(np.diff(self.times), recording.fps):
             notes.append(note)
@@ -82,15 +82,15 @@ class _Tally:
             recording.lost += 1
             notes.append(f"reading stopped after {self.frames} frames: {self.stopped}")
         if self.damaged:
-            notes.append(f"{self.damaged} of its frames are damaged, they are kept as they decode")
+            notes.append(f"{self.damaged} of its frames are damaged; they are kept as decoded")
         if self.interlaced:
-            notes.append("its frames are interlaced; they are not deinterlaced, so moving edges look like combs")
+            notes.append("its frames are interlaced and are not deinterlaced, so moving edges look like combs")
         if len(self.sizes) > 1:
             (w0, h0), (w1, h1) = self.sizes[:2]
             notes.append(f"the size of its frames changes from {w0} x {h0} to {w1} x {h1} pixels")
 
     def rate(self, declared: float | None, *, whole: bool = True) -> float:
-        """Frames a second: what the header says, unless the time stamps say clearly otherwise."""
+        """Frames per second: the header's value, unless it differs from the time stamps by 2 % or more."""
         span = self.times[-1] - self.times[0] if len(self.times) > 1 else 0.0
         if span <= 0 or (declared and not whole):
             return declared or UNKNOWN_FPS
@@ -99,13 +99,15 @@ class _Tally:
 
 
 def movie(path: Path, size: int) -> Iterator[Recording]:
-    """The video of one file: the stream that its author marked as default, else the first.
+    """Reads the video of one file: the stream that is marked as default, otherwise the first.
 
-    Raises: UnreadableVideo, naming the file; DataError when PyAV is missing.
+    Raises:
+        UnreadableVideo: the file cannot be decoded.  The message names it.
+        MissingPackage: PyAV is not installed.
     """
     av = need("av", f"reading {path.name}")
     with _naming(path, av):
-        container = av.open(str(path.absolute()))  # FFmpeg takes some relative names for the address of a stream
+        container = av.open(str(path.absolute()))  # FFmpeg interprets some relative names as network addresses
     try:
         with _naming(path, av):
             recording = _recording(av, container, path, size)
@@ -116,17 +118,15 @@ def movie(path: Path, size: int) -> Iterator[Recording]:
 
 
 def _recording(av: ModuleType, container: Any, path: Path, size: int) -> Recording:
-    """The video of an open container, which is closed when all its blocks were read."""
+    """The video of an open container; reading the last block closes the container."""
     if container.format.name == "concat":
-        raise UnreadableVideo(path, "it is a list of other files and no video")
+        raise UnreadableVideo(path, "it is a list of other files and not a video")
     stream = _moving(container, path)
     if reason := too_many_pixels(stream.height, stream.width):
         raise UnreadableVideo(path, reason)
     tally = _Tally()
     frames = _frames(av, container, stream, tally, most_bytes=_REPEATS * path.stat().st_size + 2**20)
-    first = next(frames, None)
-    if first is None:
-        raise UnreadableVideo(path, tally.first_error or tally.stopped or "there are no frames in it")
+    first, frames = decode_first(frames, lambda: no_frames(path, tally.first_error or tally.stopped))
     orientation = _orientation(first, path)
     aspect = float(stream.sample_aspect_ratio or 1)
     height, width = orientation.shown(first.height, round(first.width * aspect))
@@ -136,21 +136,21 @@ def _recording(av: ModuleType, container: Any, path: Path, size: int) -> Recordi
 
     def blocks() -> Iterator[np.ndarray]:
         with container, _naming(path, av):
-            yield from in_blocks(square(frame) for frame in chain([first], frames))
+            yield from in_blocks(square(frame) for frame in frames)
         tally.finish(recording, declared)
 
-    recording = Recording(declared or UNKNOWN_FPS, height, width, 3, blocks())
+    recording = Recording(height, width, 3, blocks(), fps=declared or UNKNOWN_FPS)
     return recording
 
 
 def _moving(container: Any, path: Path) -> Any:
-    """The stream to show, and never a cover picture."""
+    """The stream to show, which is never a cover picture."""
     streams = list(container.streams.video)
     if not streams:
         raise UnreadableVideo(path, "there is no video in it")
     moving = [stream for stream in streams if not _is_cover(stream, container)]
     if not moving:
-        raise UnreadableVideo(path, "there is no moving picture in it, only sound and a cover picture")
+        raise UnreadableVideo(path, "it holds no moving picture, only sound and a cover picture")
     stream = next((stream for stream in moving if "default" in _disposition(stream)), moving[0])
     stream.codec_context.thread_count = 1
     return stream
@@ -159,7 +159,7 @@ def _moving(container: Any, path: Path) -> Any:
 def _is_cover(stream: Any, container: Any) -> bool:
     if hasattr(type(stream), "disposition"):
         return "attached_pic" in _disposition(stream)
-    # PyAV before 14.1 does not tell; a cover picture has no rate, and sound beside it.
+    # PyAV before 14.1 does not say; a cover picture has no frame rate, and its file holds sound.
     return not stream.average_rate and bool(container.streams.audio)
 
 
@@ -169,7 +169,7 @@ def _disposition(stream: Any) -> set[str]:
 
 
 def _frames(av: ModuleType, container: Any, stream: Any, tally: _Tally, *, most_bytes: int) -> Iterator[Any]:
-    """Every frame that decodes; errors are counted.  A container that reads its bytes again and again is left."""
+    """Yields every frame that decodes and counts errors.  Stops when a container reads its bytes again and again."""
     decoder = _decoder(av, stream)
     try:
         for packet in container.demux(stream):
@@ -191,7 +191,7 @@ def _frames(av: ModuleType, container: Any, stream: Any, tally: _Tally, *, most_
 
 
 def _decoder(av: ModuleType, stream: Any) -> Any:
-    """The decoder of a stream; another one where the usual does not give the alpha channel."""
+    """The decoder of a stream; a different one if the usual decoder skips the alpha channel."""
     other = _WITH_ALPHA.get(stream.codec_context.name)
     if stream.metadata.get("alpha_mode") != "1" or other not in av.codec.codecs_available:
         return stream.codec_context
@@ -201,11 +201,12 @@ def _decoder(av: ModuleType, stream: Any) -> Any:
 
 
 def _orientation(frame: Any, path: Path) -> Orientation:
-    """The display matrix of a video: its nine numbers map (column, row) of the stored picture to the shown one.
+    """Reads the display matrix of a video: its nine numbers map (column, row) of the stored picture to the shown one.
 
-    Raises: UnreadableVideo when it turns by anything but a multiple of 90 degrees.
+    Raises:
+        UnreadableVideo: the angle is not a multiple of 90 degrees.
     """
-    # By name: what an iteration over it gives is another thing since PyAV 19.
+    # By name, because iteration over side_data yields different objects since PyAV 19.
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return Orientation()
@@ -213,7 +214,7 @@ def _orientation(frame: Any, path: Path) -> Orientation:
     straight, crossed = max(abs(a), abs(d)), max(abs(b), abs(c))
     if 64 * min(straight, crossed) > max(straight, crossed):
         raise UnreadableVideo(
-            path, "its rotation tag is no multiple of 90 degrees; turn its pictures first, for example with ffmpeg"
+            path, "its rotation tag is not a multiple of 90 degrees; rotate its pictures first, for example with ffmpeg"
         )
     if crossed > straight:
         return Orientation(transpose=True, flip_rows=b < 0, flip_columns=c < 0)
@@ -221,12 +222,12 @@ def _orientation(frame: Any, path: Path) -> Orientation:
 
 
 class _Square:
-    """Frames to (size, size, 3) uint8 as shown."""
+    """Converts frames to (size, size, 3) uint8 as shown."""
 
     def __init__(self, av: ModuleType, path: Path, size: int, aspect: float, orientation: Orientation) -> None:
         self._av, self._path, self._size = av, path, size
         self._aspect, self._orientation = aspect, orientation
-        # Shared by all frames: a new one each time is slow and leaks.
+        # All frames share these: a new one for each frame is slow and leaks memory.
         self._resize, self._convert = (av.video.reformatter.VideoReformatter() for _ in range(2))
 
     def __call__(self, frame: Any) -> np.ndarray:
@@ -238,10 +239,10 @@ class _Square:
                 raise UnreadableVideo(self._path, reason)
         frame = self._opaque(frame)
         picture = self._resize.reformat(frame, width, height, format="rgb24", interpolation="AREA").to_ndarray()
-        return self._orientation.apply(shrink(picture[None], self._size)[0])
+        return self._orientation.square(picture, self._size)
 
     def _opaque(self, frame: Any) -> Any:
-        """The frame over the background; the frame itself where nothing is transparent."""
+        """Blends a frame with the background; returns the frame itself if nothing is transparent."""
         if frame.format.has_palette or not any(component.is_alpha for component in frame.format.components):
             return frame
         rgba = self._convert.reformat(frame, format="rgba").to_ndarray()
@@ -252,6 +253,7 @@ class _Square:
 
 @contextmanager
 def _naming(path: Path, av: ModuleType) -> Iterator[None]:
+    """Converts errors of PyAV into UnreadableVideo with the path."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:

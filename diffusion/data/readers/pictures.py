@@ -1,6 +1,6 @@
-"""Pictures by Pillow, as a viewer shows them: folders of frames, and animated png and webp files.
+"""Reads pictures with Pillow, as a viewer shows them: folders of frames, and animated png and webp files.
 
-Orientation tags are applied, transparent pixels show the background, 16 bits become 8 by their full range.
+The reader applies orientation tags, blends transparent pixels with the background, and scales 16 bits to 8.
 """
 
 from __future__ import annotations
@@ -8,25 +8,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffusion.data.files import images_of
 from diffusion.data.names import printable
-from diffusion.data.recording import (
-    UNKNOWN_FPS,
-    Orientation,
-    Recording,
-    UnreadableVideo,
-    in_blocks,
-    over_background,
-    shrink,
-    too_many_pixels,
-    uneven,
-)
-from diffusion.data.search import images_of
+from diffusion.data.readers.pixels import Orientation, over_background, too_many_pixels
+from diffusion.data.readers.recording import Recording, UnreadableVideo, decode_first, in_blocks, no_frames, uneven
 from temporal_zoo._support.packages import need
 
 _EXIF_ORIENTATION = 0x0112
@@ -42,9 +32,11 @@ _ORIENTATIONS = {
 
 
 def frame_folder(path: Path, size: int) -> Iterator[Recording]:
-    """The pictures of a folder as one video.  Those that cannot be read are left out and noted.
+    """Reads the pictures of a folder as one video; leaves out pictures that cannot be read, with a note.
 
-    Raises: UnreadableVideo when there is none that can be read; DataError when Pillow is missing.
+    Raises:
+        UnreadableVideo: none of the pictures can be read.
+        MissingPackage: Pillow is not installed.
     """
     image = need("PIL.Image", f"reading the frames in {path.name}")
     files = images_of(path)
@@ -60,37 +52,36 @@ def frame_folder(path: Path, size: int) -> Iterator[Recording]:
                 lost.append(error)
                 continue
             sizes.setdefault(orientation.shown(*pixels.shape[:2]), file.name)
-            yield orientation.apply(shrink(pixels[None], size)[0])
+            yield orientation.square(pixels, size)
 
-    pictures = squares()
-    first = next(pictures, None)
-    if first is None:
-        raise lost[0] if lost else UnreadableVideo(path, "there are no frames in it")
+    _, pictures = decode_first(squares(), lambda: lost[0] if lost else no_frames(path))
     (height, width), *_ = sizes
 
     def blocks() -> Iterator[np.ndarray]:
-        yield from in_blocks(chain([first], pictures))
+        yield from in_blocks(pictures)
         recording.lost = len(lost)
         if lost:
             recording.notes.append(f"{len(lost)} of its {len(files)} pictures are left out; the first: {lost[0]}")
         if len(sizes) > 1:
             (h0, w0), (h1, w1), *_ = sizes
-            recording.notes.append(f"its pictures differ in size: {w0} x {h0} and {w1} x {h1} pixels, for example")
+            recording.notes.append(f"its pictures differ in size, for example {w0} x {h0} and {w1} x {h1} pixels")
 
-    recording = Recording(UNKNOWN_FPS, height, width, 3, blocks())
+    recording = Recording(height, width, 3, blocks())
     yield recording
 
 
 def animation(path: Path, size: int) -> Iterator[Recording]:
-    """The frames of one animated png or webp file, to the last one that decodes.
+    """Reads the frames of one animated png or webp file, to the last one that decodes.
 
-    Raises: UnreadableVideo when there is none; DataError when Pillow is missing.
+    Raises:
+        UnreadableVideo: no frame can be decoded.
+        MissingPackage: Pillow is not installed.
     """
     image = need("PIL.Image", f"reading {path.name}")
     picture = _opened(image, path)
-    # The first picture of an animated png may be one for programs that cannot play it.
+    # The first picture of an animated png may be meant only for programs that cannot play animations.
     numbers = range(int(getattr(picture, "default_image", False)), getattr(picture, "n_frames", 1))
-    milliseconds: list[float] = []  # whole ones: sums of seconds depend on the version of Python
+    milliseconds: list[float] = []  # integers, because sums of float seconds depend on the version of Python
     errors: list[UnreadableVideo] = []
 
     def squares() -> Iterator[np.ndarray]:
@@ -101,17 +92,17 @@ def animation(path: Path, size: int) -> Iterator[Recording]:
                 errors.append(error)
                 return
             milliseconds.append(float(picture.info.get("duration", 0)))
-            yield orientation.apply(shrink(pixels[None], size)[0])
+            yield orientation.square(pixels, size)
 
-    pictures = squares()
-    first = next(pictures, None)
-    if first is None:
+    try:
+        _, pictures = decode_first(squares(), lambda: errors[0] if errors else no_frames(path))
+    except UnreadableVideo:
         picture.close()
-        raise errors[0] if errors else UnreadableVideo(path, "there are no frames in it")
+        raise
 
     def blocks() -> Iterator[np.ndarray]:
         with picture:
-            yield from in_blocks(chain([first], pictures))
+            yield from in_blocks(pictures)
         if sum(milliseconds) > 0:
             recording.fps = 1000 * len(milliseconds) / sum(milliseconds)
         if errors:
@@ -120,15 +111,15 @@ def animation(path: Path, size: int) -> Iterator[Recording]:
         elif note := uneven(np.array(milliseconds) / 1000, recording.fps):
             recording.notes.append(note)
 
-    recording = Recording(UNKNOWN_FPS, picture.height, picture.width, 3, blocks())
+    recording = Recording(picture.height, picture.width, 3, blocks())
     yield recording
 
 
 def _guarded(path: Path, work: Callable[[], Any]) -> Any:
-    """Calls Pillow.  Damage shows as OSError, SyntaxError, ValueError, struct.error and others: all name the file."""
+    """Calls Pillow and converts its errors (OSError, SyntaxError, ValueError, struct.error and others)."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that are checked here
+            warnings.simplefilter("ignore")  # about damaged metadata, and about sizes, which this module checks
             return work()
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error).replace(repr(str(path)), printable(path.name))
@@ -140,22 +131,26 @@ def _opened(image: Any, path: Path) -> Any:
 
 
 def _shown(picture: Any, path: Path, number: int = 0) -> tuple[np.ndarray, Orientation]:
-    """One picture of a file, (h, w, 3) uint8 as stored, and how it is turned for showing."""
+    """Decodes one picture of a file: (h, w, 3) uint8 as stored, and how it is rotated for display."""
     if reason := too_many_pixels(picture.height, picture.width):
         raise UnreadableVideo(path, reason)
     if number:
         _guarded(path, lambda: picture.seek(number))
     _guarded(path, picture.load)
-    if picture.format == "TIFF":  # which Pillow turns while loading
+    if picture.format == "TIFF":  # Pillow rotates it while loading
         return _rgb(picture, path), Orientation()
     tag = 1
-    with suppress(UnreadableVideo):  # a viewer shows a picture with damaged metadata as well
+    with suppress(UnreadableVideo):  # a viewer shows a picture even if its metadata are damaged
         tag = _guarded(path, picture.getexif).get(_EXIF_ORIENTATION, 1)
     return _rgb(picture, path), _ORIENTATIONS.get(tag, Orientation())
 
 
 def _rgb(picture: Any, path: Path) -> np.ndarray:
-    """(h, w, 3) uint8 of any kind of picture.  Raises: UnreadableVideo when its numbers have no known range."""
+    """Converts any kind of picture to (h, w, 3) uint8.
+
+    Raises:
+        UnreadableVideo: its values have no known range.
+    """
     mode = picture.mode
     if mode.startswith("I;16") or (mode == "I" and picture.format in ("PNG", "PPM")):
         return _grey((np.asarray(picture).astype(np.uint32) + 128) // 257)

@@ -1,4 +1,4 @@
-"""Array files, npy and npz: uint8, one video or several.
+"""Reads array files, npy and npz: uint8, one video or several.
 
 Letters: t frames, h height, w width, c channels.
 """
@@ -10,53 +10,55 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion.data.recording import BLOCK, UNKNOWN_FPS, Recording, UnreadableVideo, shrink, too_many_pixels
+from diffusion.data.readers.pixels import centre_square, too_many_pixels
+from diffusion.data.readers.recording import BLOCK, Recording, UnreadableVideo
 
 _BLOCK_PIXELS = BLOCK * 1024 * 1024
-_MOST_BYTES = 8 * 2**30  # of an array in an archive, all of which is read at once
+_MOST_BYTES = 8 * 2**30  # of an array in an archive, which is read as a whole
 
 
 def arrays(path: Path, size: int) -> Iterator[Recording]:
-    """npy and npz: uint8 (t, h, w, c) or (videos, t, h, w, c), or with the channels before height and width."""
+    """Reads npy and npz: uint8 (t, h, w, c) or (videos, t, h, w, c), or with the channels before height and width."""
     try:
         array = _from_npz(path) if path.suffix.lower() == ".npz" else np.load(path, mmap_mode="r", allow_pickle=False)
     except UnreadableVideo:
         raise
-    except Exception as error:  # damage shows as ValueError, EOFError, zipfile.BadZipFile, zlib.error and others
+    except Exception as error:  # a damaged file raises ValueError, EOFError, zipfile.BadZipFile, zlib.error and others
         raise UnreadableVideo(path, error) from error
     for video in _channels_last(array, path):
         height, width, channels = video.shape[1:]
         if reason := too_many_pixels(height, width):
             raise UnreadableVideo(path, reason)
         step = max(1, min(BLOCK, _BLOCK_PIXELS // (height * width)))
-        blocks = (shrink(video[start : start + step], size) for start in range(0, len(video), step))
-        yield Recording(UNKNOWN_FPS, height, width, channels, blocks)
+        blocks = (centre_square(video[start : start + step], size) for start in range(0, len(video), step))
+        yield Recording(height, width, channels, blocks)
 
 
 def _from_npz(path: Path) -> np.ndarray:
-    """The array called "video", or the only one.  Compressed archives cannot be mapped, so all of it is read."""
+    """Reads the array called "video", or the only one, as a whole: a compressed archive cannot be memory-mapped."""
     with path.open("rb") as file:
-        held = np.load(file, allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            raise UnreadableVideo(path, "this is an .npy file; name it so")
-        names = held.files
+        archive = np.load(file, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise UnreadableVideo(path, "this is an npy file; change its extension to .npy")
+        names = archive.files
         if "video" not in names and len(names) != 1:
             raise UnreadableVideo(path, f'none of its arrays ({", ".join(names) or "none"}) is called "video"')
         name = "video" if "video" in names else names[0]
-        sizes = {info.filename.removesuffix(".npy"): info.file_size for info in held.zip.infolist()}
+        sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.zip.infolist()}
         if sizes[name] > _MOST_BYTES:
             raise UnreadableVideo(path, f"its array takes {sizes[name] / 2**30:,.0f} GiB of memory; store it as npy")
-        return held[name]
+        return archive[name]
 
 
 def _channels_last(array: np.ndarray, path: Path) -> np.ndarray:
-    """(videos, t, h, w, c) view of an array whose axis order is told from where its 1 or 3 channels are."""
+    """A (videos, t, h, w, c) view of an array; the axis of length 1 or 3 is the channels."""
     if array.dtype != np.uint8:
         raise UnreadableVideo(path, _wrong_type(array))
     shape = array.shape
     if array.ndim not in (4, 5):
         raise UnreadableVideo(
-            path, f"its shape is {shape}; store (frames, height, width, channels), with videos in front for several"
+            path,
+            f"its shape is {shape}; store (frames, height, width, channels), or several of these in a first axis",
         )
     if 0 in shape:
         raise UnreadableVideo(path, f"its shape is {shape}: there are no frames in it")
