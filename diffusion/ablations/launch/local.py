@@ -1,7 +1,7 @@
 """Runs jobs on this machine: one process for each job, each with one thread.
 
 Why no executor of the standard library or of submitit: docs/decisions/0024-one-process-for-each-job.md.  This module
-imports no torch, because every new process imports it before it can receive signals safely.
+imports no torch, because the command waits for the new process to import it before an interrupt can end the process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 from diffusion.ablations.job import STDERR, Job
 from diffusion.ablations.launch import ReportJob
@@ -31,7 +33,8 @@ def launch(jobs: list[Job], workers: int, report: ReportJob) -> Iterator[tuple[J
             while waiting and len(running) < workers:
                 index = min(set(range(workers)) - {worker.index for worker in running.values()})
                 worker = _Worker(waiting.popleft(), index)
-                running[worker.messages] = worker
+                running[worker.messages] = worker  # before its start, which an interrupt may end
+                worker.start()
             for messages in wait(list(running)):
                 worker = running[messages]  # type: ignore[index]
                 if not worker.receive(report):
@@ -47,13 +50,22 @@ class _Worker:
     def __init__(self, job: Job, index: int) -> None:
         self.job, self.index = job, index
         self._answer: tuple[str | None] | None = None
-        job.run.mkdir(parents=True, exist_ok=True)
-        self.messages, sender = _PROCESSES.Pipe(duplex=False)
-        self.process = _PROCESSES.Process(
-            target=_work, args=(replace(job, device=_device(job.device, index)), sender), daemon=False
-        )
-        self.process.start()
-        sender.close()  # so that the end of the process closes the pipe
+        self._errors = job.run / STDERR
+        self._errors.parent.mkdir(parents=True, exist_ok=True)
+        self._errors.write_bytes(b"")
+        self.messages, self._sender = _PROCESSES.Pipe(duplex=False)
+        arguments = replace(job, device=_device(job.device, index)), self._errors, self._sender
+        self.process = _PROCESSES.Process(target=_work, args=arguments)
+
+    def start(self) -> None:
+        """Starts the process."""
+        resource_tracker.ensure_running()  # its start would unblock SIGINT
+        _mask_sigint(block=True)  # the process inherits the mask, and an early SIGINT waits until `_work` is ready
+        try:
+            self.process.start()
+        finally:
+            _mask_sigint(block=False)
+        self._sender.close()  # so that the end of the process closes the pipe
 
     def receive(self, report: ReportJob) -> bool:
         """Handles one message of the process; False at its end."""
@@ -75,7 +87,7 @@ class _Worker:
         code = self.process.exitcode
         assert code is not None
         reason = f"its process ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
-        if errors := (self.job.run / STDERR).read_text(errors="replace").strip():
+        if errors := self._errors.read_text(errors="replace").strip():
             reason += f": {errors.splitlines()[-1]}"
         self.job.record_failure(reason)
         return reason
@@ -85,13 +97,19 @@ class _Worker:
         if self.process.pid is not None and self.process.is_alive():
             os.kill(self.process.pid, signal.SIGINT)
 
+    def join(self) -> None:
+        """Waits for the end of the process, if it started."""
+        if self.process.pid is not None:
+            self.process.join()
+
     def kill(self) -> None:
         """Ends the process at once; its newest checkpoint stays."""
-        self.process.kill()
+        if self.process.pid is not None:
+            self.process.kill()
         self._close()
 
     def _close(self) -> None:
-        self.process.join()
+        self.join()
         self.messages.close()
 
 
@@ -100,7 +118,7 @@ def _stop(running: list[_Worker]) -> None:
         worker.interrupt()
     try:
         for worker in running:
-            worker.process.join()
+            worker.join()
     finally:
         for worker in running:
             worker.kill()
@@ -115,15 +133,21 @@ def _device(name: str, index: int) -> str:
     return f"cuda:{index % max(1, torch.cuda.device_count())}"
 
 
-def _work(job: Job, sender: Connection) -> None:
+def _mask_sigint(*, block: bool) -> None:
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK if block else signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _work(job: Job, errors: Path, sender: Connection) -> None:
     """The main function of a worker process.  Messages: (step, stage) during the job, (reason,) at its end."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C in a terminal reaches the command only, which then interrupts each worker once
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with (job.run / STDERR).open("wb") as file:
+    with errors.open("wb") as file:
         os.dup2(file.fileno(), 2)
     os.environ |= _ONE_THREAD  # before torch is imported
     try:
+        _mask_sigint(block=False)
         from diffusion.ablations.run_job import run_job
 
         reason = run_job(job, lambda step, stage: sender.send((step, stage)))

@@ -1,6 +1,7 @@
 """Jobs in processes of this machine: failures, kills and interrupts."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -64,37 +65,56 @@ def test_an_interrupt_leaves_checkpoints_and_no_process_and_no_failure(grid, wor
     for job in long.jobs()[:2]:
         recipe = base.override(["train.steps=100000", "train.save_every=100000", f"train.seed={len(jobs)}"])
         jobs.append(replace(job, trials=(replace(job.trials[0], recipe=recipe),)))
-    reached = {}
+    reached, sessions = {}, set()
 
     def report(job, step, stage):
         reached[job.name] = step
+        sessions.add(os.getsid(workers[job.name].pid))
         if len(reached) == 2 and min(reached.values()) >= 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         list(local.launch(jobs, 2, report))
+    assert os.getsid(0) not in sessions  # so that Ctrl-C in a terminal does not reach the workers
     for job in jobs:
         assert workers[job.name].exitcode == 0
         assert checkpoint.load(job.run / "checkpoint.pt")["step"] >= reached[job.name]
         assert not (job.run / "failure.json").exists()
 
 
+def test_an_interrupt_at_the_start_of_a_process_ends_it_without_a_traceback(grid, workers, monkeypatch, capfd):
+    class Interrupted(local._Worker):
+        def start(self):
+            super().start()
+            os.kill(self.process.pid, signal.SIGINT)
+
+    monkeypatch.setattr(local, "_Worker", Interrupted)
+    ((job, reason),) = local.launch(grid().jobs()[:1], 1, lambda *_: None)
+    assert reason == "its process ended with exit code 130"
+    assert capfd.readouterr().err == ""
+    assert (job.run / "stderr.txt").read_text() == ""
+
+
+def test_an_interrupt_during_the_start_of_a_process_leaves_no_process(grid, workers, monkeypatch):
+    start = local._PROCESSES.Process.start
+    second = []
+
+    def interrupted(process):
+        if second:
+            raise KeyboardInterrupt
+        second.append(process)
+        start(process)
+
+    monkeypatch.setattr(local._PROCESSES.Process, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(local.launch(grid().jobs(), 2, lambda *_: None))
+    assert not any(process.is_alive() for process in workers.values() if process.pid is not None)
+
+
 def test_a_new_process_imports_no_torch_before_it_can_receive_signals():
     code = "import sys, diffusion.ablations.launch.local; print({'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_ctrl_c_in_a_terminal_does_not_reach_workers(grid, workers):
-    sessions = []
-
-    def report(job, step, stage):
-        if step == 1:
-            sessions.append(os.getsid(workers[job.name].pid))
-
-    assert [reason for _, reason in local.launch(grid().jobs()[:1], 1, report)] == [None]
-    assert set(sessions).isdisjoint({os.getsid(0)})
-    assert sessions
 
 
 def test_the_last_line_of_a_crash_is_its_reason(grid, monkeypatch):
@@ -105,6 +125,6 @@ def test_the_last_line_of_a_crash_is_its_reason(grid, monkeypatch):
     assert grid().failures() == {job.name: reason}
 
 
-def _crash(job, sender):
-    (job.run / "stderr.txt").write_text("first\nthe last line\n")
+def _crash(job, errors, sender):
+    errors.write_text("first\nthe last line\n")
     os._exit(3)
