@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion.config import ModelConfig, ProcessConfig, TrainConfig
-from diffusion.data.config import DataConfig
+from diffusion.data import DataConfig
 from diffusion.model.backbone import Backbone
 from diffusion.model.mixer_text import explicit
 from diffusion.process.process import Process
