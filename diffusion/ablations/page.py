@@ -12,7 +12,7 @@ from diffusion.ablations.ablation import Contrast
 from diffusion.ablations.comparison import CellResults, cells, effect, grouped, measures
 from diffusion.ablations.result import Result
 from diffusion.ablations.tables import TextTable, cells_table, differences_table
-from diffusion.ablations.text import measure_label, verdict, version_warning
+from diffusion.ablations.text import count_text, measure_label, verdict, version_warning
 from temporal_zoo._support import html
 from temporal_zoo._support.files import write_text, written_whole
 from temporal_zoo._support.html import Html, element
@@ -98,7 +98,8 @@ def _counts(all_cells: Sequence[CellResults], failures: Mapping[str, str]) -> st
     trials = sum(len(cell.trials) for cell in all_cells)
     seeds = len({seed for cell in all_cells for seed in cell.trials})
     failed = f", {len(failures)} failed" if failures else ""
-    return f"{trials} trainings of {len(all_cells)} cells at {seeds} seeds{failed}."
+    numbers = (count_text(trials, "trial"), count_text(len(all_cells), "cell"), count_text(seeds, "seed"))
+    return f"{numbers[0]} of {numbers[1]} with {numbers[2]}{failed}."
 
 
 def _verdict(all_cells: Sequence[CellResults], contrasts: Sequence[Contrast]) -> Html:

@@ -17,7 +17,7 @@ def verdict(effect: Effect) -> str:
     (first, second), gap, measure = effect.contrast.names, effect.overall, measure_label(effect.measure)
     if gap is None:
         return f"{first} against {second}: no verdict on the {measure} yet, because no seed has all pairs of cells."
-    basis = f"{_count(len(gap.seeds), 'seed')} x {_count(len(effect.parts), 'pair')} of cells"
+    basis = f"{count_text(len(gap.seeds), 'seed')} x {count_text(len(effect.parts), 'pair')} of cells"
     if gap.shown.margin is None:
         measured = f"{first} against {second}: {difference_text(gap)} in the {measure} ({basis})."
         return f"{measured} One seed gives no interval, so nothing is shown."
@@ -89,5 +89,6 @@ def cost_text(name: str, value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3g}"
 
 
-def _count(number: int, noun: str) -> str:
+def count_text(number: int, noun: str) -> str:
+    """A number with its noun, such as "1 seed" or "3 seeds"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
