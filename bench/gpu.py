@@ -1,7 +1,7 @@
-"""What only a GPU can tell, in the minutes that one is at hand: `python -m bench.gpu quarter`.
+"""Measurements on a GPU within a time budget: `python -m bench.gpu quarter`.
 
-It runs from the root of a checkout, with the interpreter and the packages that are there, and needs no installation.
-Records are appended as cases end, so that the machine may be taken away at any moment; the same command goes on.
+The command runs from the root of a checkout, with the installed packages, and needs no installation of its own.  It
+appends a record after every case.  So the machine may stop at any time; run the command again to resume.
 """
 
 from __future__ import annotations
@@ -21,28 +21,30 @@ from .quarter import results
 
 UNFINISHED = 3
 _NEEDED = ("torch", "numpy", "einops")
-# Their backends take part where they are installed.
-_BENEFICIAL = ("triton", "mamba_ssm", "causal_conv1d", "flash_attn", "xformers")
-# For the page, at the end of the minutes.
+# Backends of these packages are measured if the packages are installed.
+_OPTIONAL = ("triton", "mamba_ssm", "causal_conv1d", "flash_attn", "xformers")
+# Seconds for the page, at the end.
 _RESERVED_S = 5.0
 
 
 @click.group()
 def gpu() -> None:
-    """Measurements on a GPU, within a number of minutes."""
+    """Measures on a GPU within a time budget."""
 
 
 @gpu.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/gpu"), show_default=True,
-              help="Folder of the records and of the page.")  # fmt: skip
-@click.option("--minutes", type=FiniteNumber(min=1), default=8.0, show_default=True, help="Of this call.")
+              help="Folder for the records and the page.")  # fmt: skip
+@click.option(
+    "--minutes", type=FiniteNumber(min=1), default=8.0, show_default=True, help="Time budget of this call in minutes."
+)
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu.")
-@click.option("--rehearse", is_flag=True, help="Tiny sizes: the whole program in two minutes, also on a CPU.")
+@click.option("--rehearse", is_flag=True, help="Run the whole program with tiny sizes, in two minutes, also on a CPU.")
 def quarter(out: Path, minutes: float, device: str, rehearse: bool) -> None:
-    """Measures the most valuable cases first, and goes on where the records in OUT end.
+    """Measures the most valuable cases first, and resumes from the records in OUT.
 
-    Every backend of every op against the float64 reference; the kernels; training steps of the paper's network, with
-    their planned memory; longer clips; sampling.  Exit code 3 says that there is more to do.
+    The cases are: every backend of every op compared with the float64 reference; kernels; training steps of the
+    paper's network, with their planned memory; longer clips; sampling.  Exit code 3 means that cases remain.
     """
     until = time.monotonic() + 60 * minutes - _RESERVED_S
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
@@ -53,14 +55,14 @@ def quarter(out: Path, minutes: float, device: str, rehearse: bool) -> None:
         raise click.ClickException(str(error)) from error
     click.echo(f"Records: {out / results.RECORD}\nPage:    {_write_page(out / results.RECORD)}", err=True)
     if not done:
-        click.echo("There is more to do; the same command goes on from here.", err=True)
+        click.echo("Cases remain; run the command again to resume.", err=True)
         raise SystemExit(UNFINISHED)
 
 
 @gpu.command()
 @click.argument("records", type=click.Path(exists=True, path_type=Path))
 def page(records: Path) -> None:
-    """Writes the page of RECORDS, a file or its folder, beside them."""
+    """Writes the page of RECORDS, a file or its folder, into the same folder."""
     try:
         click.echo(_write_page(records / results.RECORD if records.is_dir() else records))
     except UserError as error:
@@ -68,30 +70,33 @@ def page(records: Path) -> None:
 
 
 def _measure(out: Path, device: str, until: float, *, rehearse: bool) -> bool:
-    from .quarter.loop import Quarter
-    from .quarter.plans import Plans
-    from .quarter.process import Processes
+    from .quarter.loop import BudgetedRun
+    from .quarter.plans import BackgroundPlans
+    from .quarter.process import ChildProcesses
 
-    absent = [name for name in _BENEFICIAL if importlib.util.find_spec(name) is None]
-    click.echo(f"not installed, and left out: {', '.join(absent)}" if absent else "nothing is missing", err=True)
-    with Processes(device) as processes:
-        # Here, because it imports torch, as the process that was just started does meanwhile.
+    absent = [name for name in _OPTIONAL if importlib.util.find_spec(name) is None]
+    click.echo(
+        f"not installed, so not measured: {', '.join(absent)}" if absent else "all optional packages are installed",
+        err=True,
+    )
+    with ChildProcesses(device) as processes:
+        # Imported here, because it imports torch while the child process does the same.
         from .quarter import selection
 
         first, greeting = processes.start()
         environment = greeting["environment"]
-        book = results.Book(out / results.RECORD, environment, device)
-        click.echo(f"{book.device}, torch {environment['software']['torch']}", err=True)
-        with Plans(_planned_as(environment, device)) as plans:
-            scale = selection.REHEARSAL if rehearse else selection.FULL
-            groups = selection.groups(greeting["backends"], scale)
-            running = Quarter(groups, book, lambda: processes.start()[0], plans, until=until, child=first,
-                              talk=lambda line: click.echo(line, err=True))  # fmt: skip
-            return running.run()
+        records = results.GpuResults(out / results.RECORD, environment, device)
+        click.echo(f"{records.device}, torch {environment['software']['torch']}", err=True)
+        with BackgroundPlans(_planned_as(environment, device)) as plans:
+            sizes = selection.REHEARSAL if rehearse else selection.FULL
+            groups = selection.groups(greeting["backends"], sizes)
+            run = BudgetedRun(groups, records, lambda: processes.start()[0], plans, until=until, child=first,
+                              report=lambda line: click.echo(line, err=True))  # fmt: skip
+            return run.run()
 
 
 def _planned_as(environment: dict[str, Any], device: str) -> str:
-    """What the planner calls the device."""
+    """The text that names the device for the planner."""
     if not device.startswith("cuda"):
         return f"cpu:{(environment['machine']['memory_bytes'] or 2**34) / 2**30:.1f}GiB"
     here = environment["devices"][int(device.partition(":")[2] or 0)]
@@ -99,10 +104,10 @@ def _planned_as(environment: dict[str, Any], device: str) -> str:
 
 
 def _write_page(records: Path) -> Path:
-    from .quarter.page import page as text
+    from .quarter import page
 
     path = records.with_name(results.PAGE) if records.name == results.RECORD else records.with_suffix(".md")
-    path.write_text(text(records), encoding="utf-8")
+    path.write_text(page.page(records), encoding="utf-8")
     return path
 
 

@@ -1,4 +1,4 @@
-"""A video diffusion model with a slot for any temporal mixer: data, training, sampling.  An application, not an API."""
+"""A video diffusion model with slots for temporal mixers: data, training, sampling.  An application, not an API."""
 
-# Other packages of this name exist; `zoo` looks for this mark before it runs a command from here.
+# Other packages have this name too; `zoo` checks this attribute before it runs a command from here.
 TEMPORAL_ZOO = True

@@ -1,6 +1,6 @@
-"""Clips: uint8 as they are stored (`Clip`), floats in [-1, 1] as the model sees them (`ClipBatch`).
+"""Clips: uint8 in files (`Clip`), floats in [-1, 1] in the model (`ClipBatch`).
 
-This is the only place that maps 0..255 to [-1, 1] and back.  Letters: b clips, t frames, c channels, h height, w width.
+Only this module maps 0..255 to [-1, 1] and back.  Letters: b clips, t frames, c channels, h height, w width.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from temporal_zoo.errors import InvalidInput
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One clip as stored.
+    """One clip of a file.
 
     pixels: (t, c, h, w) uint8 on the CPU, at least one frame.
     fps: frames per second, for playing it.
-    label: class number, None when the data has no classes.
+    label: class number, or None if the data has no classes.
     """
 
     pixels: torch.Tensor
@@ -36,7 +36,7 @@ class Clip:
                 f"a Clip is (frames, channels, height, width), none of them 0; got {_shape(self.pixels)}"
             )
         if self.pixels.device.type != "cpu":
-            raise InvalidInput(f"a Clip lives on the CPU; its pixels are on {self.pixels.device}")
+            raise InvalidInput(f"a Clip is on the CPU, but its pixels are on {self.pixels.device}")
         if not 0 < self.fps < math.inf:
             raise InvalidInput(f"a Clip's fps must be positive and finite, not {self.fps}")
 
@@ -48,14 +48,14 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class ClipBatch:
-    """Clips as the model sees them, all padded to one number of frames.
+    """Clips in the form that the model takes, padded to one number of frames.
 
-    values: (b, t, c, h, w) floating point in [-1, 1]; frames behind a clip's last real one are zero.
-    lengths: (b,) int64 on the CPU or the device of `values`: real frames of each clip; None when nothing is padded.
+    values: (b, t, c, h, w) floating point in [-1, 1]; frames after the last real frame of a clip are zero.
+    lengths: (b,) int64 on the CPU or the device of `values`: real frames of each clip; None if no clip is padded.
     labels: (b,) int64 class numbers, or None.
 
-    Everything is checked here, so nothing behind this door checks again.  Contents are looked at only while they are
-    on the CPU; build the batch there and move it with `to`.  Lengths that say every frame is real become None.
+    The constructor checks all of this, so that later code need not.  It reads values only on the CPU; build the batch
+    there and move it with `to`.  Lengths of which all frames are real become None.
     """
 
     values: torch.Tensor
@@ -84,18 +84,18 @@ class ClipBatch:
         if values.device.type == "cpu":
             low, high = (bound.item() for bound in values.detach().aminmax())
             if not (low >= -1 and high <= 1):
-                raise InvalidInput(f"a ClipBatch holds values in [-1, 1]; these reach from {low:g} to {high:g}")
+                raise InvalidInput(f"a ClipBatch holds values in [-1, 1]; these are in [{low:g}, {high:g}]")
 
     def _check_lengths(self, lengths: torch.Tensor) -> None:
         frames = self.values.shape[1]
         if not bool(((lengths >= 1) & (lengths <= frames)).all()):
-            raise InvalidInput(f"lengths must lie in 1..{frames}, the frames of the batch; got {lengths.tolist()}")
+            raise InvalidInput(f"lengths must be in 1..{frames}, the frames of the batch; got {lengths.tolist()}")
         if bool((lengths == frames).all()):
             object.__setattr__(self, "lengths", None)
         elif self.values.device.type == "cpu":
             padding = torch.arange(frames) >= lengths[:, None]
             if bool(self.values.detach()[padding].any()):
-                raise InvalidInput("frames behind a clip's length must be zero")
+                raise InvalidInput("frames after a clip's length must be zero")
 
     @classmethod
     def of(cls, clips: Sequence[Clip]) -> Self:
@@ -104,22 +104,22 @@ class ClipBatch:
             raise InvalidInput("a ClipBatch needs at least one clip")
         shapes = {tuple(clip.pixels.shape[1:]) for clip in clips}
         if len(shapes) > 1:
-            raise InvalidInput(f"clips of one batch share channels, height and width; got {sorted(shapes)}")
-        known = [clip.label for clip in clips if clip.label is not None]
-        if len(known) not in (0, len(clips)):
-            raise InvalidInput(f"{len(known)} of {len(clips)} clips have a label; label all of a batch or none")
+            raise InvalidInput(f"clips of one batch must have equal channels, height and width; got {sorted(shapes)}")
+        labels = [clip.label for clip in clips if clip.label is not None]
+        if len(labels) not in (0, len(clips)):
+            raise InvalidInput(f"{len(labels)} of {len(clips)} clips have a label; label all clips of a batch or none")
         lengths = torch.tensor([clip.frames for clip in clips])
         values = torch.zeros(len(clips), int(lengths.max()), *shapes.pop())
         for row, clip in zip(values, clips, strict=True):
             row[: clip.frames] = from_uint8(clip.pixels)
-        return cls(values, lengths, torch.tensor(known) if known else None)
+        return cls(values, lengths, torch.tensor(labels) if labels else None)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """The same batch on another device; nothing is checked twice."""
+        """The same batch on another device, without new checks."""
         moved = object.__new__(type(self))
         for name in ("values", "lengths", "labels"):
-            held = getattr(self, name)
-            object.__setattr__(moved, name, None if held is None else held.to(device, non_blocking=non_blocking))
+            tensor = getattr(self, name)
+            object.__setattr__(moved, name, None if tensor is None else tensor.to(device, non_blocking=non_blocking))
         return moved
 
     def to_clips(self, fps: float) -> list[Clip]:
@@ -137,9 +137,9 @@ def from_uint8(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def to_uint8(values: torch.Tensor) -> torch.Tensor:
-    """[-1, 1] to 0..255, rounded; values outside are clamped (samples overshoot).  The inverse of `from_uint8`.
+    """[-1, 1] to 0..255, rounded, the inverse of `from_uint8`; clamps values outside, which samples can have.
 
-    Raises: ValueError when a value is NaN, which has no colour.
+    Raises: InvalidInput if a value is NaN, which has no colour.
     """
     if bool(values.isnan().any()):
         raise InvalidInput(f"{int(values.isnan().sum())} of {values.numel()} values are NaN and have no colour")

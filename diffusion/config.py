@@ -1,4 +1,4 @@
-"""Everything that a training run is told, as frozen records; `zoo train --set model.width=32` changes one field."""
+"""The configuration of a training run, as frozen records; `zoo train --set model.width=32` changes one field."""
 
 from __future__ import annotations
 
@@ -9,57 +9,65 @@ from diffusion.data import DataConfig
 from temporal_zoo import config as configuration
 from temporal_zoo.config import Config, ConfigError, option
 
-# No clip of a data set is longer; more frames are taken for a mistake.
+# The longest clip; a larger number of frames is probably a mistake.
 MOST_FRAMES = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
-    """The space-time U-Net; the defaults are the paper's (arXiv 2403.07711) except where a line says otherwise."""
+    """The network; the defaults are those of arXiv 2403.07711 except where a line says otherwise.
 
-    mixer: str = option("bimamba", 'which mixer in which slot: "bimamba", "flash:heads=4", "bimamba+flash@mid"')
-    slots: tuple[str, ...] = option(
-        (), "slots that hold a mixer, of stem, down0.., mid, up0..; none listed: all of them"
-    )
+    A backbone reads the fields that it has a use for; the U-Net reads all.
+    """
+
+    backbone: str = option("unet", "the network: the name of a file in diffusion/model/backbones")
+    mixer: str = option("bimamba", 'the mixer of each slot: "bimamba", "flash:heads=4", "bimamba+flash@mid"')
+    slots: tuple[str, ...] = option((), "slots that hold a mixer, such as mid,up0; () for all slots of the backbone")
     channels: int = option(3, "colour channels; read from the data when a run starts", least=1, most=64)
     size: int = option(32, "height and width in pixels; read from the data when a run starts", least=1, most=4096)
     width: int = option(64, "channels at full resolution", least=8, most=16_384)
     multipliers: tuple[int, ...] = option(
-        (1, 2, 4, 8), "channels of each level, in widths; halves the size per level", least=1, most=256
+        (1, 2, 4, 8), "channels at each resolution, in widths; each resolution halves the size", least=1, most=256
     )
-    blocks: int = option(2, "residual blocks per level and side", least=1, most=256)
+    blocks: int = option(2, "residual blocks per resolution and side", least=1, most=256)
     groups: int = option(8, "groups of each group norm", least=1, most=16_384)
     heads: int = option(8, "heads of the spatial attention, 32 features each", least=1, most=1024)
     spatial: Literal["everywhere", "bottom", "none"] = option(
-        "everywhere", "spatial attention: linear at every level and full at the bottom, only at the bottom, or none"
+        "everywhere", "spatial attention: linear at every resolution and full at the coarsest, only the latter, or none"
     )
     time_width: int = option(32, "width of the noise-level embedding, in widths", least=1, most=256)
     stem: int = option(7, "kernel of the first convolution, odd", least=1, most=255)
     norm: Literal["clip", "frame"] = option(
-        "clip", "statistics of group norms: over all frames of a clip, or per frame"
+        "clip", "whether the statistics of group norms are over all frames of a clip, or per frame"
     )
     modulated: bool = option(False, "whether the noise level scales and shifts the frames before a mixer (paper: no)")
     zero_init: bool = option(
         False, "whether the last weights of residual branches and of the network start at zero (paper: no)"
     )
     checkpointing: Literal["none", "mixers", "blocks"] = option(
-        "none", "what is recomputed in backward instead of stored"
+        "none", "parts whose activations backward recomputes instead of storing them"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backbone == "unet":
+            self._check_unet()
+
+    def _check_unet(self) -> None:
         if not self.multipliers:
-            raise ConfigError("ModelConfig.multipliers is empty; a network has at least one level, such as 1,2,4")
+            raise ConfigError("ModelConfig.multipliers is empty; a U-Net has at least one resolution, such as 1,2,4")
         if self.width % 2:
-            raise ConfigError(f"ModelConfig.width is {self.width}; it must be even, for sines and cosines of the level")
+            raise ConfigError(
+                f"ModelConfig.width is {self.width}; it must be even, for sines and cosines of the noise level"
+            )
         if self.stem % 2 == 0:
-            raise ConfigError(f"ModelConfig.stem is {self.stem}; a centred kernel has an odd width")
+            raise ConfigError(f"ModelConfig.stem is {self.stem}; it must be odd, for a centred kernel")
         if self.width % self.groups:
             raise ConfigError(f"ModelConfig.width {self.width} is not a multiple of its {self.groups} groups")
         if self.size % 2 ** (len(self.multipliers) - 1):
             raise ConfigError(
                 f"ModelConfig.size {self.size} cannot be halved {len(self.multipliers) - 1} times "
-                f"(levels {list(self.multipliers)}); use fewer levels or a size that is a multiple of "
+                f"(multipliers {list(self.multipliers)}); use fewer multipliers or a size that is a multiple of "
                 f"{2 ** (len(self.multipliers) - 1)}"
             )
 
@@ -69,8 +77,8 @@ class ProcessConfig(Config):
     """The diffusion process; the defaults are the paper's."""
 
     steps: int = option(256, "number of noise levels T", least=2, most=1_000_000)
-    prediction: Literal["epsilon", "x0", "v"] = option("epsilon", "what the network predicts")
-    levels: Literal["clip", "frame"] = option("clip", "one noise level per clip, or one per frame")
+    prediction: Literal["epsilon", "x0", "v"] = option("epsilon", "the prediction of the network")
+    levels: Literal["clip", "frame"] = option("clip", "noise levels: one per clip, or one per frame")
     draw: Literal["uniform", "stratified"] = option(
         "uniform", "noise levels in training: independent, or spread evenly over consecutive clips"
     )
@@ -83,15 +91,15 @@ class OptimizerConfig(Config):
     lr: float = option(1e-5, "learning rate", least=0, most=1e38)
     beta2: float = option(0.999, "second moment decay of Adam (the first is 0.9)", least=0, most=1)
     weight_decay: float = option(
-        0.0, "decoupled weight decay; biases, norms and what a mixer names are spared", least=0, most=1000
+        0.0, "decoupled weight decay, without biases, norms and the parameters that a mixer names", least=0, most=1000
     )
     warmup: int = option(0, "steps over which the learning rate rises from zero", least=0)
     decay: float = option(
-        0.0, "share of the steps, at the end, over which the learning rate falls to zero", least=0, most=1
+        0.0, "fraction of the steps, at the end, over which the learning rate falls to zero", least=0, most=1
     )
-    clip: float | None = option(None, "largest norm of the gradient; none: not clipped", least=0)
+    clip: float | None = option(None, "largest norm of the gradient; none for no clipping", least=0)
     ema: float = option(0.9999, "decay of the moving average of the weights", least=0, most=1)
-    ema_warmup: bool = option(False, "whether that decay starts low and rises as (1 + n) / (10 + n)")
+    ema_warmup: bool = option(False, "whether that decay rises with the steps n as (1 + n) / (10 + n)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,14 +118,16 @@ class TrainConfig(Config):
     steps: int = option(100_000, "optimizer steps", least=1)
     batch: int = option(8, "clips per step", least=1, most=1_000_000)
     seed: int = option(0, "seed of every random choice", least=0)
-    precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the network: float32, or bfloat16 autocast")
-    start: str | None = option(None, "checkpoint whose averaged weights training begins from; none: random weights")
+    precision: Literal["fp32", "bf16"] = option("fp32", "arithmetic of the network: float32, or bfloat16 by autocast")
+    start: str | None = option(
+        None, "checkpoint whose averaged weights are the initial weights; none for random weights"
+    )
     save_every: int = option(1000, "steps between checkpoints", least=1)
     sample_every: int = option(5000, "steps between sample sheets", least=1)
-    test_every: int = option(1000, "steps between measurements of the loss on held-out clips", least=1)
+    test_every: int = option(1000, "steps between measurements of the held-out loss", least=1)
     test_clips: int = option(32, "held-out clips in that measurement", least=1, most=1_000_000)
 
 
 def fields() -> list[tuple[str, str, str, str]]:
-    """(path, type, default, doc) of every field that `--set` takes, as ("model.width", "whole number", "64", ...)."""
+    """(path, type, default, doc) of every field that `--set` takes: ("model.width", "whole number", "64", ...)."""
     return configuration.fields(TrainConfig)

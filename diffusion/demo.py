@@ -1,10 +1,10 @@
-"""The README's first command: the whole path on real recorded clips, in a few minutes on two cores.
+"""The demo: training, sampling and measuring on recorded clips, in a few minutes on two cores.
 
     python -P -m diffusion.demo [FOLDER]
 
-Trains the shipped checkpoint a little further and draws clips from it; trains `bimamba` and `identity` from scratch on
-the same clips and noise and plots both held-out losses; measures how time and stored bytes grow with frames.  Every
-step is a `zoo` command, and the demo prints it before it runs it.
+Continues training from the shipped checkpoint and samples clips; trains `bimamba` and `identity` from random weights on
+the same clips and noise and plots both held-out losses; measures how time and stored bytes grow with frames.  The demo
+runs `zoo` commands and prints each of them first.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from rich.console import Console
 CONTINUE_STEPS = 80
 SCRATCH_STEPS = 80
 MIXERS = ("bimamba", "identity")
-QUIET = "--set sample_every=1000000"  # pictures are drawn at the end alone
+QUIET = "--set sample_every=1000000"  # samples only at the end
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 def main(folder: Path) -> None:
-    """Runs the demo and leaves everything it made in `folder`."""
+    """Runs the demo; writes all files to `folder`."""
     console.print(
-        f"Three parts, about five minutes on two idle cores; pictures and records go to {folder}.\n"
-        f"  1  train the shipped model {CONTINUE_STEPS} steps further on recorded maze walks, and draw eight clips\n"
-        f"  2  train {' and '.join(MIXERS)} from scratch beside each other, {SCRATCH_STEPS} steps each\n"
+        f"Three parts, about five minutes on two idle cores; the demo writes pictures and records to {folder}.\n"
+        f"  1  train the shipped model for {CONTINUE_STEPS} more steps on recorded maze walks, and sample eight clips\n"
+        f"  2  train {' and '.join(MIXERS)} from random weights, {SCRATCH_STEPS} steps each\n"
         "  3  measure time and stored bytes of attn and bimamba at 16, 64 and 256 frames"
     )
-    console.rule("1  The shipped checkpoint, trained a little further")
+    console.rule("1  Training continues from the shipped checkpoint")
     zoo(
         f"train --preset demo --start builtin:doom --steps {CONTINUE_STEPS} --out {folder}/continued {QUIET} "
         "--set optimizer.decay=1 --set optimizer.lr=0.0005 --set test_every=20"
     )
     zoo(f"sample {folder}/continued --count 8 --neighbours")
 
-    console.rule("2  Two mixers from scratch: same clips, same noise")
+    console.rule("2  Two mixers from random weights: same clips, same noise")
     for mixer in MIXERS:
         zoo(
             f"train --preset demo --mixer {mixer} --steps {SCRATCH_STEPS} --out {folder}/scratch-{mixer} {QUIET} "
@@ -47,26 +47,26 @@ def main(folder: Path) -> None:
         )
     compare(folder)
 
-    console.rule("3  What each costs as clips get longer")
+    console.rule("3  Time and stored bytes against the length of clips")
     zoo(f"bench --layers attn,bimamba --lengths 16,64,256 --repetitions 3 --out {folder}/bench")
 
-    console.rule("Look at")
+    console.rule("Results")
     for name, what in PICTURES.items():
         console.print(f"  {folder / name}  {what}")
 
 
 PICTURES = {
-    "continued/clips/000.mp4": "a clip of the continued checkpoint (seven more beside it)",
-    "continued/clips/sheet.png": "all eight, frame by frame",
-    "continued/clips/neighbours.png": "each above the training clip that is nearest to it",
-    "mixers.png": "real clips, the continued checkpoint, and both mixers from scratch",
-    "held_out.png": "held-out loss of both mixers from scratch",
+    "continued/clips/000.mp4": "a clip of the continued checkpoint, one of eight",
+    "continued/clips/sheet.png": "the frames of all eight clips",
+    "continued/clips/neighbours.png": "each clip above its nearest training clip",
+    "mixers.png": "real clips, clips of the continued checkpoint, and clips of both mixers from random weights",
+    "held_out.png": "held-out loss of both mixers from random weights",
     "bench/growth.png": "time and stored bytes against frames",
 }
 
 
 def zoo(arguments: str) -> None:
-    """Runs a `zoo` command in its own process; stops the demo when it fails."""
+    """Runs a `zoo` command in a subprocess; the demo ends if the command fails."""
     console.print(f"[bold]$ zoo {arguments}")
     code = subprocess.run([sys.executable, "-P", "-m", "temporal_zoo.cli.main", *shlex.split(arguments)]).returncode
     if code:
@@ -74,7 +74,7 @@ def zoo(arguments: str) -> None:
 
 
 def compare(folder: Path) -> None:
-    """Draws the held-out losses of the runs from scratch, and a sheet of real and generated clips, labelled."""
+    """Plots the held-out losses of the runs from random weights, and draws a sheet of real and generated clips."""
     import torch
 
     from diffusion.data import open_clips

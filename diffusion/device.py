@@ -1,4 +1,4 @@
-"""Which device a command runs on, and with which arithmetic."""
+"""The device that a command runs on, and its arithmetic."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from temporal_zoo.errors import InvalidInput
 
 
 def open_device(name: str) -> torch.device:
-    """The device of that name; gives this process the arithmetic of `temporal_zoo._support.arithmetic`.
+    """The device of that name; also sets this process's arithmetic (`temporal_zoo._support.arithmetic`).
 
     Raises:
-        InvalidInput: it is not there; the message says which are.
+        InvalidInput: this machine has no such device; the message lists those that it has.
     """
     set_arithmetic()
-    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or not (str(device) in there or (name == "cuda" and len(there) > 1)):
-        raise InvalidInput(f"there is no device {name!r} here; there is {', '.join(there)}")
+    if device is None or not (str(device) in available or (name == "cuda" and len(available) > 1)):
+        raise InvalidInput(f"there is no device {name!r} here; choose from {', '.join(available)}")
     return device

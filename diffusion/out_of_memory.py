@@ -1,4 +1,4 @@
-"""Memory that runs out, as an error that a user can mend."""
+"""Out-of-memory errors with advice for the user."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from temporal_zoo.errors import UserError
 
 
 class OutOfMemory(UserError, MemoryError):
-    """The device has less memory than what was asked for takes; the message says what takes less."""
+    """The device has too little memory; the message says what needs less."""
 
 
 @contextmanager
-def telling_when_memory_runs_out(remedy: str) -> Iterator[None]:
-    """Turns the errors with which torch and Python report this into `OutOfMemory`.
+def explain_out_of_memory(remedy: str) -> Iterator[None]:
+    """Converts the out-of-memory errors of torch and Python to `OutOfMemory`.
 
     Args:
-        remedy: what takes less memory, such as "a smaller batch (--set batch=1)".
+        remedy: what needs less memory, such as "a smaller batch (--set batch=1)".
     """
     try:
         yield
@@ -27,11 +27,11 @@ def telling_when_memory_runs_out(remedy: str) -> Iterator[None]:
         if isinstance(error, OutOfMemory) or not _is_out_of_memory(error):
             raise
         first = str(error).partition("\n")[0] or type(error).__name__
-        raise OutOfMemory(f"memory ran out ({first}). What takes less: {remedy}") from error
+        raise OutOfMemory(f"out of memory ({first}). Less memory is needed by {remedy}") from error
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch's CPU allocator has no exception type of its own, nor have sizes beyond 64 bits."""
+    """Whether an error means too little memory; torch's CPU allocator and sizes beyond 64 bits raise RuntimeError."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()

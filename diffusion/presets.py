@@ -1,7 +1,8 @@
-"""Named training configurations; `zoo train --preset NAME`, and `--set model.width=32` on top.
+"""Named training configurations: `zoo train --preset NAME`; `--set model.width=32` changes one field.
 
-`tiny` is the default: minutes on two cores.  `demo` is what the shipped checkpoint was trained with.  `paper-57.5M` and
-its like are the models of arXiv 2403.07711, named as its tables name them; `--set data.frames=64` for shorter clips.
+`tiny`, the default, takes minutes on two cores.  `demo` is the configuration of the shipped checkpoint.  `paper-57.5M`,
+`paper-14.1M`, ... are the models of arXiv 2403.07711, named after their size in its tables; `--set data.frames=64`
+gives shorter clips.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from temporal_zoo.config import ConfigError, nearest
 
 
 def tiny() -> TrainConfig:
-    """About ten minutes on two cores with `bimamba`, on generated mazes."""
+    """Generated mazes; about ten minutes on two cores with `bimamba`."""
     return TrainConfig(
         model=ModelConfig(
             slots=("down2", "mid", "up0"),
@@ -42,7 +43,7 @@ def tiny() -> TrainConfig:
 
 
 def demo() -> TrainConfig:
-    """What the shipped checkpoint was trained with: `tiny` for longer, on the recorded walks that the package ships."""
+    """The configuration of the shipped checkpoint: `tiny`, trained longer, on the recorded walks of the package."""
     return tiny().override([
         "data.source=builtin:doom",
         "data.flip=yes",
@@ -52,7 +53,7 @@ def demo() -> TrainConfig:
     ])  # fmt: skip
 
 
-# The models of the paper's Tables 1 to 4, by the size that it prints: mixer and width.
+# The models of the paper's Tables 1 to 4, by their printed size: mixer and width.
 PAPER = {
     "14.1M": ("attn", 32),
     "56.3M": ("attn", 64),
@@ -71,8 +72,8 @@ PAPER = {
 def paper(mixer: str, width: int) -> TrainConfig:
     """A model of arXiv 2403.07711: 256 frames of 32x32, batch 8, lr 1e-5, T = 256, 100,000 steps; heads are width / 8.
 
-    Its parameters are the paper's to the unit, less what the paper's code counts and does not train: 16 frequencies of
-    the rotary embedding beside `attn`, and beside the others a bias table of 32 * heads that only `attn` uses.
+    Its number of parameters equals the paper's, minus the numbers that the paper's code counts and does not train: with
+    `attn` 16 frequencies of the rotary embedding, with other mixers a bias table of 32 * heads that only `attn` uses.
     """
     if mixer == "attn":
         mixer = f"attn:heads={width // 8}:relative_bias=yes"
@@ -93,7 +94,7 @@ def preset(name: str) -> TrainConfig:
         ConfigError: no such preset; the message lists them.
     """
     if name not in PRESETS:
-        raise ConfigError(f"no preset is named {name!r}{nearest(name, PRESETS)}; there are {', '.join(PRESETS)}")
+        raise ConfigError(f"no preset is named {name!r}{nearest(name, PRESETS)}; choose from {', '.join(PRESETS)}")
     return PRESETS[name]()
 
 

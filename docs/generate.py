@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from bench.paper.facts import BIAS_BUCKETS, ROTARY_FREQUENCIES, SIZES
+from bench.paper.facts import BIAS_BUCKETS, MODELS
 from bench.plan.devices import GIB
 from diffusion.ablations import catalogue as ablation_files
 from diffusion.config import fields
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.presets import PAPER, PRESETS, preset
 from diffusion.probes import tasks as probe_files
 from diffusion.probes.task import Knob
@@ -129,9 +129,9 @@ def totals() -> str:
     rows = []
     for printed, (mixer, width) in PAPER.items():
         model = preset(f"paper-{printed}").model
-        spare = ROTARY_FREQUENCIES if mixer == "attn" else BIAS_BUCKETS * model.heads
-        what = "rotary frequencies, a buffer here" if mixer == "attn" else f"bias table, 32 x {model.heads}, never used"
-        official, ours = SIZES[printed], count(model)
+        official, spare, ours = MODELS[printed].parameters, MODELS[printed].untrained, count(model)
+        table_size = f"{BIAS_BUCKETS} x {model.heads}"
+        what = "rotary frequencies, a buffer here" if mixer == "attn" else f"bias table, {table_size}, never used"
         if ours + spare != official:
             raise ValueError(f"paper-{printed} has {ours:,} parameters; {official - spare:,} are expected")
         numbers = (f"{official:,}", f"{ours:,}", f"{spare:,}: {what}")
@@ -190,7 +190,7 @@ def ablations() -> str:
 def count(model) -> int:
     """Parameters of a network, without building it in memory."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in Backbone(model).parameters())
+        return sum(parameter.numel() for parameter in build_network(model).parameters())
 
 
 def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

@@ -4,8 +4,8 @@
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # type checkers read it as True; the import of `typing` takes longer than the rest of this file
 if TYPE_CHECKING:
     from temporal_zoo.errors import InvalidInput, UserError
     from temporal_zoo.interface import Mixer, StatefulMixer

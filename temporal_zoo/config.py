@@ -131,11 +131,13 @@ def hints(cls: type[Config]) -> dict[str, Any]:
 
 
 def describe(cls: type[Config]) -> list[tuple[str, str, str, str]]:
-    """(name, type, default, doc) of every field, for `zoo info` and for error messages."""
+    """(name, type, default, doc) of every field, for `zoo info` and for error messages; required fields have none."""
     rows = []
     for f in dataclasses.fields(cls):
-        default = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[operator]
-        rows.append((f.name, type_name(hints(cls)[f.name]), to_text(default), f.metadata.get("doc", "")))
+        default = to_text(f.default) if f.default is not dataclasses.MISSING else ""
+        if f.default_factory is not dataclasses.MISSING:
+            default = to_text(f.default_factory())
+        rows.append((f.name, type_name(hints(cls)[f.name]), default, f.metadata.get("doc", "")))
     return rows
 
 

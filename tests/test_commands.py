@@ -73,17 +73,17 @@ import diffusion.training.run, diffusion.sampling.generate
 import diffusion.training.curves, diffusion.evaluation.suite, diffusion.evaluation.report, diffusion.probes.experiment
 import diffusion.probes.page, temporal_zoo.cli.catalogue
 import temporal_zoo.contract, bench.sweep.run_case, bench.sweep.machine, bench.sweep.subprocess, bench.plan.pool
-import bench.sweep.load
+import bench.sweep.machine_load
 from temporal_zoo.cli.main import zoo
 
 # What would start processes that import all of this again runs here.
 def examine(cases, expected=None):
     found = bench.sweep.machine.examine(cases, expected)
-    return found.environment, found.place
+    return found.environment, found.devices
 bench.sweep.subprocess.examine = examine
-bench.sweep.subprocess.Workers.measure = lambda self, case, **_: bench.sweep.run_case.run(case, budget_s=0.01)
+bench.sweep.subprocess.Workers.measure = lambda self, case, **_: bench.sweep.run_case.run_case(case, budget_s=0.01)
 bench.plan.pool.planners = lambda: concurrent.futures.ThreadPoolExecutor(1)
-bench.sweep.load._LISTEN_S = 0.001
+bench.sweep.machine_load._SAMPLE_S = 0.001
 
 # What takes seconds when it is done for the first time.
 temporal_zoo.cli.catalogue.mixer("bimamba")

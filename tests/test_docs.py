@@ -20,7 +20,7 @@ import torch
 from click.testing import CliRunner
 
 from diffusion.ablations.network_cost import NetworkCost
-from diffusion.model.slots import assign
+from diffusion.model import backbones
 from temporal_zoo import build, get, names, registry
 from temporal_zoo.cli.main import zoo
 from temporal_zoo.contract import CHECKS, outcomes
@@ -76,7 +76,7 @@ def no_work(monkeypatch, tmp_path):
     """Stops commands where they would begin to work."""
 
     def no_run(config, *_):
-        assign(config.model.mixer, len(config.model.multipliers), config.model.slots)
+        backbones.mixers(config.model)
         raise Accepted
 
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))

@@ -1,8 +1,8 @@
-"""What files depend on: names, defaults, state dicts and keys change by a deliberate edit alone.
+"""Names, defaults, state dicts and keys on which users' files depend; they change only by a deliberate edit.
 
-A difference here means that files which users have mean something else now, or are not found any more.  If that is
-intended: add a migration (`diffusion/training/migrations.py`), a line to `diffusion.model.mixer_text.SILENT` or
-`diffusion.ablations.cache_key.ADDED_FIELDS`; then write the golden files anew, and look at what changed:
+A difference here means that users' files have another meaning now, or are not found.  If that is intended, add a
+migration (`diffusion/training/migrations.py`), a line to `diffusion.model.mixer_text.SILENT` or to
+`diffusion.ablations.cache_key.ADDED_FIELDS`; then write the golden files again, and read the difference:
 
     python -P tests/test_golden.py && git diff tests/golden
 """
@@ -16,7 +16,7 @@ import torch
 
 from diffusion.ablations import catalogue
 from diffusion.ablations.trial import Trial
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.model.mixer_text import FLAVOURS, SILENT
 from diffusion.presets import PRESETS, preset
 from temporal_zoo import build, get, names
@@ -24,7 +24,7 @@ from temporal_zoo.config import describe, hints
 
 FOLDER = Path(__file__).parent / "golden"
 DIM = 24
-# One for each kind of network; of the others a digest says whether they are the same.
+# One preset for each kind of network; a digest compares the others.
 SHOWN = ("tiny", "paper-14.1M", "paper-14.5M", "paper-56.9M")
 
 
@@ -33,7 +33,7 @@ def shapes(module):
 
 
 def mixers():
-    """Options and state dicts of every mixer, as it comes and with every example of its options."""
+    """Options and state dicts of every mixer, with its defaults and with each example of its options."""
     found = {}
     for name in names():
         config = get(name).mixer.Config
@@ -52,7 +52,7 @@ def presets():
     for name in PRESETS:
         config = preset(name)
         with torch.device("meta"):
-            state = shapes(Backbone(config.model))
+            state = shapes(build_network(config.model))
         digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
         found[name] = {"config": config.to_dict(), "tensors": len(state), "state_digest": digest}
         found[name] |= {"state": state} if name in SHOWN else {}
@@ -60,7 +60,7 @@ def presets():
 
 
 def ablations():
-    """Where the first seed of every cell of every ablation is kept, before widths and steps are solved for."""
+    """Paths of the first seed of all cells of all ablations, before the budget changes widths and steps."""
     found = {}
     for name in catalogue.names():
         for scale_name in ("toy", "paper"):
@@ -78,7 +78,7 @@ GOLDEN = {"mixers": mixers, "presets": presets, "ablations": ablations}
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_what_files_depend_on_has_not_changed(name):
+def test_names_defaults_state_dicts_and_keys_have_not_changed(name):
     golden = json.loads((FOLDER / f"{name}.json").read_text())
     now = json.loads(json.dumps(GOLDEN[name]()))
     differences = list(_differences(golden, now))
@@ -94,7 +94,7 @@ def test_a_difference_is_found():
     assert found[1].startswith("attn/states/attn: was None, is {")
 
 
-def test_the_key_of_published_results_is_the_one_they_were_written_under():
+def test_published_results_are_found_under_their_keys():
     results = json.loads((Path(__file__).parent.parent / "docs/results/bidirectional/results.json").read_text())
     golden = json.loads((FOLDER / "ablations.json").read_text())
     folders = {result["contact_sheet"].partition("/")[0] for result in results["results"] if result["seed"] == 0}
@@ -103,7 +103,7 @@ def test_the_key_of_published_results_is_the_one_they_were_written_under():
     }
 
 
-def test_every_option_has_a_meaning_when_files_leave_it_out():
+def test_every_option_has_a_value_for_files_that_leave_it_out():
     for name in names():
         config = get(name).mixer.Config
         if get(name).home.startswith("temporal_zoo."):
@@ -122,5 +122,5 @@ def _differences(golden, now, path=""):
 
 
 if __name__ == "__main__":
-    for name, made in GOLDEN.items():
-        (FOLDER / f"{name}.json").write_text(json.dumps(made(), indent=1) + "\n")
+    for name, collect in GOLDEN.items():
+        (FOLDER / f"{name}.json").write_text(json.dumps(collect(), indent=1) + "\n")

@@ -103,6 +103,8 @@ def wrong_way(arrow):
         return "bench measures diffusion, not the other way round"
     if (top(source), top(target)) == ("bench", "diffusion") and not (source in REACHING and late):
         return f"bench reaches diffusion in functions of {' and '.join(REACHING)}"
+    if under(source, "bench.sweep") and under(target, "bench.analysis"):
+        return "a sweep writes results, and the analysis reads them"
     if (
         under(target, "diffusion.data")
         and target not in ("diffusion.data", "diffusion.data.clips")
@@ -167,6 +169,7 @@ def test_no_import_points_the_wrong_way():
         ("diffusion.evaluation.clips", "from diffusion.data.build import is_cache"),
         ("diffusion.training.trainer", "def f():\n    from diffusion.data import readers"),
         ("bench.sweep.gate", "from temporal_zoo.ops import _dispatch"),
+        ("bench.sweep.runner", "from bench.analysis.curves import Curve"),
         ("temporal_zoo.ops.attention", "from temporal_zoo.mixers import attn"),
         ("temporal_zoo.ops.attention.sdpa", "from temporal_zoo.registry import get"),
         ("temporal_zoo.mixers.flash", "from temporal_zoo.mixers.attn import Attention"),

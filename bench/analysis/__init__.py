@@ -1,1 +1,1 @@
-"""What results say: curves, growth, crossover, comparison, tables, plots and the HTML page."""
+"""Analysis of results: curves, growth, crossovers, comparisons, tables, plots and the HTML page."""

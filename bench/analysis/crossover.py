@@ -1,30 +1,31 @@
-"""From which length on one mixer is faster, or stores less, than another: measured curves that cross, in sentences.
+"""The lengths at which one mixer becomes faster, or stores less, than another, from measured curves.
 
-Between two measured lengths a curve is taken as straight on logarithmic axes.  Where the ratio of two curves passes one
-is the crossing; passes of the ratios at the edges of both intervals are its interval.
+Between two measured lengths a curve is a straight line on logarithmic axes.  Curves cross where their ratio is 1.  The
+interval of a crossing lies between the lengths at which the limits of the ratio's intervals are 1.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from temporal_zoo._support.statistics import Interval, ratio
 from temporal_zoo._support.units import number
 
 from .curves import STORED, TIME, Curve, Metric, Panel
 
-# What every mixer has to beat: attention that does not store its weights.
-YARDSTICK = "flash"
+# Sentences compare every mixer with fused attention, which does not store its weights.
+REFERENCE = "flash"
 _VERBS = {TIME.name: "faster than", STORED.name: "stores less than"}
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where the ratio of a curve to another passes one: `at` frames, between `low` and `high` given the intervals.
+    """The length `at` which the ratio of two curves is 1, and the limits of its interval.
 
-    `falls` says that the first curve is the better one above; an edge is None where it lies outside the lengths.
+    `falls` says that the ratio is below 1 above that length.  A limit is None if it is outside the measured lengths.
     """
 
     at: float
@@ -33,88 +34,61 @@ class Crossing:
     high: float | None
 
 
-def crossings(ratios: Mapping[int, float]) -> list[tuple[float, bool]]:
-    """Lengths at which ratios (by frames, ascending) pass one, and whether they fall there."""
-    found = []
-    for (a, above), (b, below) in itertools.pairwise(ratios.items()):
-        if (above >= 1) != (below >= 1):
-            share = math.log(above) / (math.log(above) - math.log(below))
-            found.append((a * (b / a) ** share, below < above))
-    return found
+def ratios(curve: Curve, other: Curve, metric: Metric) -> dict[int, Interval]:
+    """Frames -> `curve` / `other`, with its interval, at all lengths that both have, ascending."""
+    values, base = curve.intervals(metric), other.intervals(metric)
+    return {
+        frames: ratio(values[frames], base[frames])
+        for frames in sorted(values.keys() & base.keys())
+        if values[frames].value > 0 and base[frames].value > 0
+    }
 
 
-@dataclass(frozen=True)
-class Ratios:
-    """Of a curve to another at the lengths that both have, ascending, and the edges of their intervals."""
-
-    values: dict[int, float]
-    lows: dict[int, float]
-    highs: dict[int, float]
-
-    @property
-    def differ(self) -> bool:
-        """Whether any has an interval without one; what is counted has no interval, and differs where it is not one."""
-        return any(low > 1 or self.highs[frames] < 1 for frames, low in self.lows.items())
-
-    @property
-    def crossings(self) -> list[Crossing]:
-        """Where they pass one."""
-        found = []
-        for at, falls in crossings(self.values):
-            low, high = (self.lows, self.highs) if falls else (self.highs, self.lows)
-            found.append(Crossing(at, falls, _nearest(at, falls, low), _nearest(at, falls, high)))
-        return found
+def crossings(by_frames: Mapping[int, Interval]) -> list[Crossing]:
+    """The crossings of two curves, from their ratios by frames (ascending)."""
+    lows, highs = ([(frames, getattr(each, limit)) for frames, each in by_frames.items()] for limit in ("low", "high"))
+    result = []
+    for at, falls in _lengths_at_1([(frames, each.value) for frames, each in by_frames.items()]):
+        low, high = (lows, highs) if falls else (highs, lows)
+        result.append(Crossing(at, falls, _nearest(at, falls, low), _nearest(at, falls, high)))
+    return result
 
 
-def compare(curve: Curve, other: Curve, metric: Metric) -> Ratios:
-    """A curve by another; the intervals of both are independent, so that their logarithms add up as squares."""
-    ours, theirs = curve.points(metric), other.points(metric)
-    shared = [frames for frames in sorted(ours) if ours[frames] > 0 and theirs.get(frames, 0) > 0]
-    values = {frames: ours[frames] / theirs[frames] for frames in shared}
-    if metric is not TIME:
-        return Ratios(values, values, values)
-    mine, others, lows, highs = curve.between(), other.between(), {}, {}
-    for frames, value in values.items():
-        (low, high), (other_low, other_high) = mine[frames], others[frames]
-        a, b = ours[frames], theirs[frames]
-        lows[frames] = value * math.exp(-math.hypot(math.log(a / low), math.log(other_high / b)))
-        highs[frames] = value * math.exp(math.hypot(math.log(high / a), math.log(b / other_low)))
-    return Ratios(values, lows, highs)
+def rivals(panel: Panel, reference: Curve) -> list[Curve]:
+    """The curves to compare with the reference: all others except controls, whose time does not grow by design."""
+    return [curve for curve in panel.curves if curve is not reference and curve.declared(TIME) != "1"]
 
 
-def sentences(panel: Panel, yardstick: str = YARDSTICK) -> list[str]:
-    """One sentence for every mixer and metric: where it is better than `yardstick`, or that it never is in range."""
-    other = next((curve for curve in panel.curves if curve.mixer.partition(":")[0] == yardstick), None)
-    if other is None:
+def sentences(panel: Panel) -> list[str]:
+    """For every mixer and metric, a sentence that says where it is better than `REFERENCE`."""
+    reference = next((curve for curve in panel.curves if curve.mixer.partition(":")[0] == REFERENCE), None)
+    if reference is None:
         return []
-    found = []
-    for curve in panel.curves:
-        if curve is other or curve.declared(TIME) == "1":  # a control mixes nothing: that is no race
-            continue
-        for metric in (TIME, STORED):
-            if len((ratios := compare(curve, other, metric)).values) > 1:
-                found.append(_sentence(curve, other, metric, ratios))
-    return found
+    return [
+        _sentence(curve, reference, metric, by_frames)
+        for curve in rivals(panel, reference)
+        for metric in (TIME, STORED)
+        if len(by_frames := ratios(curve, reference, metric)) > 1
+    ]
 
 
-def _sentence(curve: Curve, other: Curve, metric: Metric, ratios: Ratios) -> str:
-    claim = f"{curve.mixer} {'is ' if metric is TIME else ''}{_VERBS[metric.name]} {other.mixer}"
-    shortest, longest = min(ratios.values), max(ratios.values)
-    last = number(ratios.values[longest])
-    times = f"at {longest} frames {last} times its {'time' if metric is TIME else 'bytes'}"
-    if not ratios.differ:
+def _sentence(curve: Curve, other: Curve, metric: Metric, by_frames: Mapping[int, Interval]) -> str:
+    shortest, longest = min(by_frames), max(by_frames)
+    times = f"at {longest} frames {number(by_frames[longest].value)} times its {'time' if metric is TIME else 'bytes'}"
+    if all(each.contains(1) for each in by_frames.values()):
         both = f"{curve.mixer} and {other.mixer}"
         if metric is not TIME:
             return f"{both} store the same from L = {shortest} to {longest}."
         return f"{both} take the same time within their intervals, L = {shortest} to {longest}; {times}."
-    if not (passes := ratios.crossings):
-        where = "at every length" if ratios.values[shortest] < 1 else "never in range"
+    claim = f"{curve.mixer} {'is ' if metric is TIME else ''}{_VERBS[metric.name]} {other.mixer}"
+    if not (all_crossings := crossings(by_frames)):
+        where = "at every length" if by_frames[shortest].value < 1 else "never in range"
         return f"{claim}: {where}, L = {shortest} to {longest}; {times}."
-    parts = [f"{'above' if each.falls else 'below'} L = {each.at:.0f}{_interval(each)}" for each in passes]
+    parts = [f"{'above' if each.falls else 'below'} L = {each.at:.0f}{_limits(each)}" for each in all_crossings]
     return f"{claim} {' and '.join(parts)}; {times}."
 
 
-def _interval(crossing: Crossing) -> str:
+def _limits(crossing: Crossing) -> str:
     if crossing.low == crossing.at == crossing.high:
         return ""
     low = "the shortest" if crossing.low is None else f"{crossing.low:.0f}"
@@ -122,7 +96,17 @@ def _interval(crossing: Crossing) -> str:
     return f" ({low} to {high}, by their intervals)"
 
 
-def _nearest(at: float, falls: bool, ratios: Mapping[int, float]) -> float | None:
-    """The crossing of other ratios that belongs to one at `at`: the nearest in the same direction."""
-    same = [place for place, down in crossings(ratios) if down == falls]
-    return min(same, key=lambda place: abs(math.log(place / at)), default=None)
+def _lengths_at_1(points: Sequence[tuple[int, float]]) -> list[tuple[float, bool]]:
+    """The lengths at which a line through (frames, ratio) is 1, and whether it falls there."""
+    lengths = []
+    for (a, above), (b, below) in itertools.pairwise(points):
+        if (above >= 1) != (below >= 1):
+            fraction = math.log(above) / (math.log(above) - math.log(below))
+            lengths.append((a * (b / a) ** fraction, below < above))
+    return lengths
+
+
+def _nearest(at: float, falls: bool, points: Sequence[tuple[int, float]]) -> float | None:
+    """The crossing of another line that is nearest to `at` and has the same direction."""
+    same = [length for length, down in _lengths_at_1(points) if down == falls]
+    return min(same, key=lambda length: abs(math.log(length / at)), default=None)

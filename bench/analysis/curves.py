@@ -1,4 +1,4 @@
-"""Results as curves over the number of frames, one per mixer, and how they grow: what tables and plots draw."""
+"""Results as curves over the number of frames, one per mixer, with their growth, for tables and plots."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 from bench.sweep.case import Case
 from bench.sweep.outcome import Outcome
+from bench.sweep.results import CaseResult
+from temporal_zoo._support.statistics import Interval
 
 from . import fit
 
@@ -16,18 +18,10 @@ MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Result:
-    """One case and how it ended."""
-
-    case: Case
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
 class Metric:
-    """A measured quantity: its name in records, what it is called in words, its unit, and where an outcome holds it.
+    """A measured quantity: its name, its title, its unit, and the function that reads it from an outcome.
 
-    `declared` is what mixers call its growth, where they declare one.
+    `declared` is the name under which mixers declare its growth, if they do.
     """
 
     name: str
@@ -63,30 +57,34 @@ class Curve:
     """The results of one mixer in one setting, by number of frames, ascending."""
 
     mixer: str
-    results: tuple[Result, ...]
+    results: tuple[CaseResult, ...]
 
     @property
     def lengths(self) -> list[int]:
-        """Numbers of frames that were asked for."""
+        """Numbers of frames of all cases."""
         return [result.case.frames for result in self.results]
 
     def status(self, frames: int) -> str | None:
-        """How the case of that many frames ended, or None when there was none."""
+        """The status of the case with that number of frames; None if there is no such case."""
         return next((r.outcome.status for r in self.results if r.case.frames == frames), None)
 
     def points(self, metric: Metric) -> dict[int, float]:
-        """Frames -> value, for the lengths that were measured; per row, where rows vary with frames."""
-        values = {r.case.frames: (metric.value(r.outcome), _share(r.case)) for r in self.results}
+        """Frames -> value, for all measured lengths; per row if rows vary with frames."""
+        values = {r.case.frames: (metric.value(r.outcome), _divisor(r.case)) for r in self.results}
         return {frames: value / rows for frames, (value, rows) in values.items() if value is not None}
 
-    def between(self) -> dict[int, tuple[float, float]]:
-        """Frames -> the interval of the times, in the unit of `points`."""
-        timed = [(r.case, r.outcome.time_ms) for r in self.results]
-        edges = {case.frames: (t.interval, _share(case)) for case, t in timed if t is not None}
-        return {frames: (low / rows, high / rows) for frames, ((low, high), rows) in edges.items()}
+    def intervals(self, metric: Metric) -> dict[int, Interval]:
+        """Frames -> value of `points` with its interval; only times have an uncertainty."""
+        if metric is not TIME:
+            return {frames: Interval(value, value, value) for frames, value in self.points(metric).items()}
+        times = [(r.case, r.outcome.time_ms.interval) for r in self.results if r.outcome.time_ms]
+        return {
+            case.frames: Interval(*(limit / _divisor(case) for limit in (time.value, time.low, time.high)))
+            for case, time in times
+        }
 
     def exponents(self, metric: Metric) -> dict[tuple[int, int], float | None]:
-        """(shorter, longer) -> exponent, for neighbouring lengths that were both measured."""
+        """(shorter, longer) -> exponent, for each two successive lengths if both were measured."""
         points, lengths = self.points(metric), self.lengths
         pairs = [(a, b) for a, b in itertools.pairwise(lengths) if a in points and b in points]
         return {(a, b): fit.exponents((a, b), (points[a], points[b]))[0] for a, b in pairs}
@@ -97,16 +95,16 @@ class Curve:
         return fit.slope(list(points), list(points.values()))
 
     def slope_error(self, metric: Metric) -> float:
-        """How far that slope may be off for the margins of the times; nothing for what is counted."""
+        """Uncertainty of the slope, from the margins of the times; 0 for other metrics."""
         if metric is not TIME:
             return 0.0
         margins = {r.case.frames: r.outcome.time_ms.margin for r in self.results if r.outcome.time_ms}
         return fit.slope_error(list(margins), list(margins.values()))
 
     def declared(self, metric: Metric) -> str | None:
-        """How the mixer says that it grows, "T" or "T^2", where the metric is one that it speaks of."""
-        told = next((r.outcome.declared for r in self.results if r.outcome.declared), {})
-        return told.get(metric.declared) if metric.declared else None
+        """The growth that the mixer declares, "T" or "T^2"; None if it declares none for this metric."""
+        declared = next((r.outcome.declared for r in self.results if r.outcome.declared), {})
+        return declared.get(metric.declared) if metric.declared else None
 
     def quadratic(self, metric: Metric) -> fit.Quadratic | None:
         """The fit a + b L + c L^2."""
@@ -116,71 +114,72 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """All curves of one level, mode and setting: what belongs into one table."""
+    """All curves of one level, mode and setting, which share a table."""
 
     case: Case
     curves: tuple[Curve, ...]
 
     @property
     def lengths(self) -> list[int]:
-        """All numbers of frames that any curve was asked for."""
+        """Numbers of frames of all curves."""
         return sorted({frames for curve in self.curves for frames in curve.lengths})
 
     @property
     def step(self) -> str:
-        """What is timed, in words."""
+        """The timed step, in words."""
         if self.case.mode != "train":
             return {"forward": "forward pass", "sample": "sampling step"}[self.case.mode]
         return "forward and backward pass" if self.case.level == "mixer" else "training step"
 
     def title(self, metric: Metric) -> str:
-        """The metric in words, with its unit."""
+        """The title of a metric, with its unit."""
         counted = next((r.outcome.memory.counted for c in self.curves for r in c.results if r.outcome.memory), "peak")
         per_row = " per row" if self.case.total else ""
         return f"{metric.title.format(step=self.step, counted=counted)} ({metric.unit}{per_row})"
 
     @property
     def waited(self) -> bool:
-        """Whether other programs had the processor while this was timed."""
+        """Whether steps waited for processors that other programs used."""
         return any(r.outcome.time_ms.waited for c in self.curves for r in c.results if r.outcome.time_ms)
 
     @property
     def processes(self) -> int:
-        """From how many processes the times are; of the case that has the most."""
+        """The largest number of processes of a case."""
         times = [r.outcome.time_ms for c in self.curves for r in c.results]
         return max((each.processes for each in times if each), default=1)
 
     def measured(self, metric: Metric) -> bool:
-        """Whether any curve holds a value of `metric`."""
+        """Whether any curve has a value of `metric`."""
         return any(curve.points(metric) for curve in self.curves)
 
 
-def _share(case: Case) -> int:
+def _divisor(case: Case) -> int:
+    """Rows, if they vary with frames."""
     return case.rows or 1 if case.total else 1
 
 
-def panels(results: Sequence[Result]) -> list[Panel]:
-    """Results sorted into panels and curves, in the order in which they were run."""
-    found: dict[tuple[str, str], dict[str, list[Result]]] = {}
+def panels(results: Sequence[CaseResult]) -> list[Panel]:
+    """Groups results into panels and curves, in their order."""
+    groups: dict[tuple[str, str], dict[str, list[CaseResult]]] = {}
     for result in results:
-        place = found.setdefault((result.case.setting, result.case.mode), {})
-        place.setdefault(result.case.mixer, []).append(result)
+        group = groups.setdefault((result.case.setting, result.case.mode), {})
+        group.setdefault(result.case.mixer, []).append(result)
     return [
         Panel(
-            next(iter(place.values()))[0].case,
-            tuple(Curve(mixer, _by_frames(rs)) for mixer, rs in place.items()),
+            next(iter(group.values()))[0].case,
+            tuple(Curve(mixer, _by_frames(rs)) for mixer, rs in group.items()),
         )
-        for place in found.values()
+        for group in groups.values()
     ]
 
 
-def _by_frames(results: Sequence[Result]) -> tuple[Result, ...]:
-    """Ascending; of several with one number of frames, which differ in what no table shows, the last."""
+def _by_frames(results: Sequence[CaseResult]) -> tuple[CaseResult, ...]:
+    """Results in ascending length; of several with one length (other fields differ), only the last."""
     return tuple(result for _, result in sorted({result.case.frames: result for result in results}.items()))
 
 
 def growth(panel: Panel) -> list[dict[str, Any]]:
-    """The measured growth of every curve and metric of a panel, as plain values; bytes and milliseconds, not MiB."""
+    """The measured growth of every curve and metric of a panel, as plain values in bytes and milliseconds."""
     rows = []
     for curve in panel.curves:
         for metric in METRICS:
@@ -199,7 +198,7 @@ def growth(panel: Panel) -> list[dict[str, Any]]:
                     "slope_error": curve.slope_error(metric),
                     "declared": curve.declared(metric),
                     "fit": law and {"a": law.constant, "b": law.linear, "c": law.quadratic, "bend": law.bend},
-                    "quadratic_share": law and {str(frames): law.share(frames) for frames in points},
+                    "quadratic_share": law and {str(frames): law.quadratic_fraction(frames) for frames in points},
                 }
             )
     return rows

@@ -1,8 +1,8 @@
-"""How a quantity grows with the number of frames: exponents, a log-log slope, and a fit a + b L + c L^2.
+"""Growth of a quantity with the number of frames L: exponents, a log-log slope, and a fit a + b L + c L^2.
 
-A fixed cost hides an exponent and a linear part hides a quadratic one, hence the fit beside the exponents.  What grows
-cannot have a negative coefficient; the constant can, because a backend that works in chunks keeps nothing for its
-first.
+A fixed cost lowers an exponent, and a large linear term hides a small quadratic one; the fit shows these terms.  The
+coefficients b and c are not negative.  The constant a can be, because a backend that works in chunks stores nothing for
+the first chunk.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# A backend that works in chunks keeps a state per chunk: its bytes climb in steps, up to 3 % away from any straight
-# line.  Only what bends more is called quadratic.
+# A backend that works in chunks stores a state per chunk: its bytes grow in steps, up to 3 % away from a straight
+# line.  Only a larger deviation counts as quadratic.
 STRAIGHT = 0.04
-# A further term has to lower the residual by more than this share of the data: rounding errors are not a growth law.
+# Another term must lower the residual by more than this fraction of the data, so that it does not fit rounding errors.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Quadratic:
-    """constant + linear L + quadratic L^2, L the number of frames; units are those of the fitted values.
+    """The fit constant + linear L + quadratic L^2, with L the number of frames, in the units of the fitted values.
 
-    `bend` is the largest relative error of the best straight line; up to `STRAIGHT`, that line is the fit.
+    `bend` is the largest relative error of the best straight line; if it is at most `STRAIGHT`, that line is the fit.
     """
 
     constant: float
@@ -38,20 +38,20 @@ class Quadratic:
         """The fitted value at a number of frames."""
         return self.constant + self.linear * frames + self.quadratic * frames**2
 
-    def share(self, frames: float) -> float:
-        """The quadratic term's share of the fitted value, 0 to 1."""
-        whole = self.at(frames)
-        return self.quadratic * frames**2 / whole if whole else 0.0
+    def quadratic_fraction(self, frames: float) -> float:
+        """The quadratic term as a fraction of the fitted value."""
+        value = self.at(frames)
+        return self.quadratic * frames**2 / value if value else 0.0
 
 
 def exponents(frames: Sequence[int], values: Sequence[float]) -> list[float | None]:
-    """Between each two neighbouring lengths, the p of value ~ frames^p; None where a value is not positive."""
+    """The p of value ~ frames^p between each two successive lengths; None if a value is not positive."""
     pairs = itertools.pairwise(zip(frames, values, strict=True))
     return [math.log(v / u) / math.log(m / n) if u > 0 and v > 0 else None for (n, u), (m, v) in pairs]
 
 
 def slope(frames: Sequence[int], values: Sequence[float]) -> float | None:
-    """The p of value ~ frames^p over all lengths: least squares in the logarithms.  None with fewer than two points."""
+    """The p of value ~ frames^p over all lengths: least squares of logarithms.  None with fewer than two points."""
     points = [(math.log(n), math.log(v)) for n, v in zip(frames, values, strict=True) if v > 0]
     if len(points) < 2:
         return None
@@ -60,9 +60,9 @@ def slope(frames: Sequence[int], values: Sequence[float]) -> float | None:
 
 
 def slope_error(frames: Sequence[int], spreads: Sequence[float]) -> float:
-    """How far `slope` may be off when its values are, independently, by these shares: half-width of its interval.
+    """Half-width of the interval of `slope`, for values with these independent relative errors.
 
-    The slope is a weighted sum of the logarithms of its values, so that their errors add up as squares.
+    The slope is a weighted sum of the logarithms of the values, so that the squares of their errors add up.
     """
     centred = np.log(np.asarray(frames, dtype=np.float64))
     centred -= centred.mean() if len(frames) else 0.0
@@ -72,7 +72,7 @@ def slope_error(frames: Sequence[int], spreads: Sequence[float]) -> float:
 
 
 def quadratic(frames: Sequence[int], values: Sequence[float]) -> Quadratic | None:
-    """The fit a + b L + c L^2 with b, c >= 0 of least relative squared error; None with fewer than three points."""
+    """The fit a + b L + c L^2 with b, c >= 0 and least squared relative error; None with fewer than three points."""
     if len(frames) < 3:
         return None
     target = np.asarray(values, dtype=np.float64)
@@ -80,27 +80,28 @@ def quadratic(frames: Sequence[int], values: Sequence[float]) -> Quadratic | Non
         return Quadratic(0.0, 0.0, 0.0, 0.0)
     scale = float(max(frames))
     terms = np.stack([(np.asarray(frames) / scale) ** power for power in range(3)], axis=1)
-    # Relative errors: the values span decades, and the short lengths hold what is known of a and b.
+    # Relative errors, because values differ by orders of magnitude and short lengths determine a and b.
     weights = 1 / np.maximum(target, target.max() * 1e-6)
     terms, target = terms * weights[:, None], target * weights
     line = _least_squares(terms, target, powers=(0, 1))
     bend = float(np.abs(terms @ line - target).max())
-    found = line if bend <= STRAIGHT else _least_squares(terms, target, powers=(0, 1, 2))
-    constant, linear, square = (float(c) / scale**power for power, c in enumerate(found))
+    best = line if bend <= STRAIGHT else _least_squares(terms, target, powers=(0, 1, 2))
+    constant, linear, square = (float(c) / scale**power for power, c in enumerate(best))
     return Quadratic(constant, linear, square, bend)
 
 
 def _least_squares(terms: NDArray, target: NDArray, powers: tuple[int, ...]) -> NDArray:
-    """The best coefficients of these powers, all but the constant's at least zero, the fewer the better.
+    """The best coefficients of these powers; all except the constant are at least 0, and fewer terms are better.
 
-    So few unknowns allow to try every subset of the terms, so that no solver is needed.
+    Tries every subset of the terms, which needs no iterative solver.
     """
     best, best_residual, needed = np.zeros(3), math.inf, _ROUNDING * np.linalg.norm(target)
     for count in range(1, len(powers) + 1):
-        for kept in map(list, itertools.combinations(powers, count)):
-            found = np.linalg.lstsq(terms[:, kept], target, rcond=None)[0]
-            residual = float(np.linalg.norm(terms[:, kept] @ found - target))
-            if all(c >= 0 for power, c in zip(kept, found, strict=True) if power) and residual < best_residual - needed:
+        for subset in map(list, itertools.combinations(powers, count)):
+            coefficients = np.linalg.lstsq(terms[:, subset], target, rcond=None)[0]
+            residual = float(np.linalg.norm(terms[:, subset] @ coefficients - target))
+            valid = all(c >= 0 for power, c in zip(subset, coefficients, strict=True) if power)
+            if valid and residual < best_residual - needed:
                 best, best_residual = np.zeros(3), residual
-                best[kept] = found
+                best[subset] = coefficients
     return best

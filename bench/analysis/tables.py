@@ -1,4 +1,4 @@
-"""Results as tables for a terminal: one per metric, numbers of frames as columns, declared beside measured growth."""
+"""Results as tables, one per metric, with numbers of frames as columns and measured and declared growth; remarks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bench.sweep.outcome import ENDS, WIDE, Times
+from bench.sweep.outcome import STATUS_WORDS, WIDE, Times
 from bench.sweep.repetitions import drift
+from bench.sweep.results import CaseResult
 from temporal_zoo._support.units import number, size
 
 from . import crossover, fit
-from .curves import METRICS, PROCESSOR, STORED, TIME, Curve, Metric, Panel, Result
+from .curves import METRICS, PROCESSOR, STORED, TIME, Curve, Metric, Panel
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table before it is drawn: title, names of columns, rows of as many cells, and a caption."""
+    """The content of a table: a title, names of columns, rows with a cell for each column, and a caption."""
 
     title: str
     columns: tuple[str, ...]
@@ -29,35 +30,35 @@ class Sheet:
 
 
 def rich_table(sheet: Sheet) -> Table:
-    """A sheet for the terminal: the first column to the left, numbers to the right."""
+    """A sheet as a table for the terminal; all columns except the first are right-aligned."""
     table = Table(title=sheet.title, title_justify="left", title_style="bold", caption=sheet.caption or None,
                   caption_justify="left", box=box.SIMPLE_HEAD)  # fmt: skip
-    for place, name in enumerate(sheet.columns):
-        table.add_column(name, justify="right" if place else "left")
+    for index, name in enumerate(sheet.columns):
+        table.add_column(name, justify="right" if index else "left")
     for row in sheet.rows:
-        table.add_row(*map(Text, row))  # as it stands: brackets are no markup
+        table.add_row(*map(Text, row))  # Text, so that brackets are not markup
     return table
 
 
 def tables(panel: Panel) -> list[Sheet]:
     """The tables of one panel: every metric that was measured, and the fit of the stored bytes."""
-    # On an idle machine processor time tells nothing that the clock does not.
+    # On an idle machine processor time adds nothing to the elapsed time.
     shown = [metric for metric in METRICS if metric is not PROCESSOR or panel.waited]
-    found = [_metric_table(panel, metric) for metric in shown if panel.measured(metric)]
-    if not found:
-        found = [_metric_table(panel, TIME)]
+    sheets = [_metric_table(panel, metric) for metric in shown if panel.measured(metric)]
+    if not sheets:
+        sheets = [_metric_table(panel, TIME)]
     fitted = [curve for curve in panel.curves if curve.quadratic(STORED)]
-    return [*found, _fit_table(panel, fitted)] if fitted else found
+    return [*sheets, _fit_table(panel, fitted)] if fitted else sheets
 
 
 def remarks(panel: Panel) -> list[str]:
-    """What the numbers of one panel say, in sentences."""
-    return [*_ratios(panel), *crossover.sentences(panel), *ends(panel)]
+    """Sentences about the results of one panel."""
+    return [*_ratios(panel), *crossover.sentences(panel), *problems(panel)]
 
 
 def _ratios(panel: Panel) -> list[str]:
-    """The first mixer beside each of the others, at the longest length that both have."""
-    found = []
+    """Compares the first mixer with each of the others, at the longest length that both have."""
+    sentences = []
     first, *others = panel.curves
     for other in others:
         for metric, verb, than in ((TIME, "takes", "as long as"), (STORED, "stores", "the bytes of")):
@@ -66,72 +67,74 @@ def _ratios(panel: Panel) -> list[str]:
                 more, less = sorted((first, other), key=lambda curve: curve.points(metric)[frames], reverse=True)
                 if least := less.points(metric)[frames]:
                     ratio = number(more.points(metric)[frames] / least)
-                    found.append(f"At {frames} frames {more.mixer} {verb} {ratio} times {than} {less.mixer}.")
-    return found
+                    sentences.append(f"At {frames} frames {more.mixer} {verb} {ratio} times {than} {less.mixer}.")
+    return sentences
 
 
-def ends(panel: Panel) -> list[str]:
-    """Cases that ended without a number, and those whose time is not well known."""
-    found = []
+def problems(panel: Panel) -> list[str]:
+    """Sentences about cases without a value and about uncertain times."""
+    sentences = []
     for curve in panel.curves:
         for result in curve.results:
-            outcome, who = result.outcome, f"{curve.mixer} at {result.case.frames} frames"
+            outcome, subject = result.outcome, f"{curve.mixer} at {result.case.frames} frames"
             if outcome.status != "ok":
-                found.append(f"{who}: {ENDS[outcome.status]}: {outcome.reason}")
+                sentences.append(f"{subject}: {STATUS_WORDS[outcome.status]}: {outcome.reason}")
             elif (times := outcome.time_ms) and times.processes == 1 and (times.wide or not times.steady):
-                found.append(f"{who}: {_unsteady(times)}")
-    return found + _wide(panel)
+                sentences.append(f"{subject}: {_unsteady(times)}")
+    return sentences + _wide(panel)
 
 
 def _unsteady(times: Times) -> str:
-    """Why the time of a single process is not to be relied on."""
+    """Why the time of a single process is uncertain."""
     if times.rounds == 1:
-        return "so slow that it was timed once only."
-    said = f"spread beyond {100 * WIDE:.0f} %" if times.steady else "the clock did not settle"
-    low, high = map(number, times.interval)
-    return f"{said} in {times.rounds} rounds; 80 % of them took between {low} and {high} ms."
+        return "so slow that it was timed only once."
+    reason = f"the spread is above {100 * WIDE:.0f} %" if times.steady else "the median did not settle"
+    low, high = number(times.p10), number(times.p90)
+    return f"{reason} in {times.rounds} rounds; 80 % of them took between {low} and {high} ms."
 
 
 def _wide(panel: Panel) -> list[str]:
-    """The times of several processes that are not well known, in a sentence."""
-    found = [
+    """A sentence about uncertain times of several processes."""
+    uncertain = [
         f"{curve.mixer} at {result.case.frames} frames (±{100 * times.margin:.0f} %)"
         for curve in panel.curves
         for result in curve.results
         if (times := result.outcome.time_ms) and times.processes > 1 and times.wide
     ]
-    return [f"Beyond ±{100 * WIDE:.0f} %, which more repetitions narrow: {', '.join(found)}."] if found else []
+    if not uncertain:
+        return []
+    return [f"Uncertain by more than ±{100 * WIDE:.0f} % (more repetitions help): {', '.join(uncertain)}."]
 
 
-def drifted(results: Sequence[Result]) -> str:
-    """How much faster or slower the machine itself was from repetition to repetition, in a sentence."""
+def drift_sentence(results: Sequence[CaseResult]) -> str:
+    """A sentence about changes of the machine's speed between repetitions."""
     factors = drift(result.outcome for result in results)
     each = ", ".join(f"{factor:.2f}" for factor in factors)
-    return f"All cases together, repetitions took {each} of their mean time." if factors else ""
+    return f"Repetitions took {each} of their mean time, over all cases." if factors else ""
 
 
-def explained(panel: Panel) -> str:
-    """What ± means beside the times of a panel."""
+def margin_note(panel: Panel) -> str:
+    """The meaning of ± beside the times of a panel."""
     if panel.processes == 1:
-        return "±: 80 % of the rounds of one process; --repetitions tells how far processes differ"
+        return "±: 80 % of the rounds of one process; use --repetitions to see how much processes differ"
     return f"±: Student's 95 % interval over {panel.processes} processes"
 
 
 def notes(panel: Panel) -> list[str]:
-    """How the numbers came about: which backends ran, and how well they agree with the reference."""
+    """Remarks on the method: backends, their largest difference from the reference, and conditions."""
     lines = []
     if panel.waited:
-        lines.append("Steps waited for processors that other programs had: read the processor time, not the clock.")
+        lines.append("Steps waited for processors that other programs used; read the processor time instead.")
     if panel.case.level == "model":
-        lines.append("Declared growth is the bare mixer's; all that is around it grows linearly with the frames.")
+        lines.append("Declared growth is that of the bare mixer; the rest of the network grows linearly.")
     if panel.case.level == "model" and panel.case.mode == "train":
-        lines.append("A training step is forward pass, loss, backward pass, AdamW and the moving average.")
+        lines.append("A training step is forward pass, loss, backward pass, AdamW and the average of the weights.")
     for curve in panel.curves:
-        done = [result.outcome for result in curve.results if result.outcome.status == "ok"]
-        ran = sorted({f"{op}={backend}" for o in done for op, names in o.backends.items() for backend in names})
-        errors = [o.agreement.max_error for o in done if o.agreement and o.agreement.max_error is not None]
+        outcomes = [result.outcome for result in curve.results if result.outcome.status == "ok"]
+        ran = sorted({f"{op}={backend}" for o in outcomes for op, names in o.backends.items() for backend in names})
+        errors = [o.agreement.max_error for o in outcomes if o.agreement and o.agreement.max_error is not None]
         checked = f"; largest difference from the reference {max(errors):.1e}" if errors else ""
-        lines.append(f"{curve.mixer}: {', '.join(ran) or 'no op of ours'}{checked}")
+        lines.append(f"{curve.mixer}: {', '.join(ran) or 'no op of this library'}{checked}")
     return lines
 
 
@@ -151,31 +154,31 @@ def _metric_table(panel: Panel, metric: Metric) -> Sheet:
         if declared:
             row.append(curve.declared(metric) or "-")
         rows.append(tuple(row))
-    return Sheet(panel.title(metric), tuple(columns), tuple(rows), explained(panel) if metric is TIME else "")
+    return Sheet(panel.title(metric), tuple(columns), tuple(rows), margin_note(panel) if metric is TIME else "")
 
 
 def _fit_table(panel: Panel, curves: Sequence[Curve]) -> Sheet:
     columns = ["mixer", "a", "b\nper frame", "c\nper frame^2"]
-    columns += [f"c L^2 share\nat {frames}" for frames in panel.lengths]
+    columns += [f"c L^2 fraction\nat {frames}" for frames in panel.lengths]
     rows = []
     for curve in curves:
         law = curve.quadratic(STORED)
         assert law is not None
-        shares = (f"{100 * law.share(frames):.1f} %" for frames in panel.lengths)
+        fractions = (f"{100 * law.quadratic_fraction(frames):.1f} %" for frames in panel.lengths)
         terms = map(size, (law.constant, law.linear, law.quadratic))
-        rows.append((curve.mixer, *terms, *shares, f"{100 * law.bend:.1f} %"))
+        rows.append((curve.mixer, *terms, *fractions, f"{100 * law.bend:.1f} %"))
     return Sheet(
         "stored for backward, fit a + b L + c L^2 over L frames, b and c not negative",
         (*columns, "a + b L\nmisses by"),
         tuple(rows),
-        f"c is left out where a + b L misses no point by more than {100 * fit.STRAIGHT:.0f} %",
+        f"c is 0 if a + b L misses no point by more than {100 * fit.STRAIGHT:.0f} %",
     )
 
 
 def cell(curve: Curve, points: dict[int, float], frames: int, metric: Metric) -> str:
-    """A value, with its margin where it is a time; or how the case ended."""
+    """A value, with a margin if it is a time; or the status of the case."""
     if frames not in points:
-        return ENDS.get(curve.status(frames) or "", "-")
+        return STATUS_WORDS.get(curve.status(frames) or "", "-")
     value = number(points[frames] / metric.scale)
     times = next(r.outcome.time_ms for r in curve.results if r.case.frames == frames)
     if metric is not TIME or times is None or times.rounds == 1:
@@ -184,7 +187,7 @@ def cell(curve: Curve, points: dict[int, float], frames: int, metric: Metric) ->
 
 
 def slope(curve: Curve, metric: Metric) -> str:
-    """The slope over all lengths, with its error where it has one."""
+    """The slope over all lengths, with its uncertainty."""
     value, error = curve.slope(metric), curve.slope_error(metric)
     return _power(value) if value is None or not error else f"{value:.2f} ±{error:.2f}"
 

@@ -1,58 +1,64 @@
-"""`zoo plan`: what a training step takes on a device that need not be here."""
+"""`zoo plan`: the memory of a training step on a device that this machine does not need to have."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from bench.plan.devices import device as device_of
+from bench.plan import devices
 from bench.sweep.case import DTYPES, MOST_PLANNED, check_pixels, parse_layers, parse_lengths
 from temporal_zoo._support import terminal
 from temporal_zoo._support.files import write_text
 from temporal_zoo.config import ConfigError
 
-_CHECKPOINTING = ("none", "mixers", "blocks")
+if TYPE_CHECKING:
+    from bench.plan.plan import Plan
 
 
 @click.command()
 @click.option("--gpu", default="a100-40gb", show_default=True,
-              help="A name such as a100-80gb or h200, bytes such as 24GiB, or cpu:16GiB.")  # fmt: skip
+              help="Name such as a100-80gb or h200, memory such as 24GiB, or cpu:16GiB.")  # fmt: skip
 @click.option("--layers", default="attn,flash,bimamba", show_default=True, help="Mixers, separated by commas.")
 @click.option("--lengths", default="64,256,1024", show_default=True, help="Numbers of frames, separated by commas.")
 @click.option("--checkpointing", default="none,mixers,blocks", show_default=True,
-              help="What is computed again in backward, separated by commas.")  # fmt: skip
-@click.option("--clips", type=click.IntRange(min=1), default=1, show_default=True, help="Clips of a batch.")
-@click.option("--size", type=click.IntRange(min=1), default=32, show_default=True, help="Pixels of a frame's side.")
-@click.option("--preset", default="paper-57.5M", show_default=True, help="The denoiser, whose mixer is replaced.")
+              help="Parts to recompute in the backward pass: none, mixers, blocks; separated by commas.")  # fmt: skip
+@click.option("--clips", type=click.IntRange(min=1), default=1, show_default=True, help="Clips in a batch.")
+@click.option(
+    "--size", type=click.IntRange(min=1), default=32, show_default=True, help="Height and width of a frame in pixels."
+)
+@click.option(
+    "--preset", default="paper-57.5M", show_default=True, help="Preset of the denoiser; --layers replaces its mixer."
+)
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True,
-              help="Precision of the network; the short ones by autocast.")  # fmt: skip
+              help="Precision of the network; short dtypes run under autocast.")  # fmt: skip
 @click.option("--backend", "backends", multiple=True, metavar="OP=BACKEND",
-              help="Pins the backend of an op, also one that is not installed here; may be repeated.")  # fmt: skip
+              help="Backend of an op, also one that is not installed on this machine; repeatable.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/plan"), show_default=True,
-              help="Folder of plan.json and plan.png.")  # fmt: skip
-@click.option("--verify", is_flag=True, help="On a GPU: also measure every planned point that fits.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+              help="Folder for plan.json and plan.png.")  # fmt: skip
+@click.option("--verify", is_flag=True, help="Also measure every plan that fits; needs a GPU.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     gpu: str, layers: str, lengths: str, checkpointing: str, clips: int, size: int, preset: str, dtype: str,
     backends: tuple[str, ...], out: Path, verify: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Says which mixers can be trained on a device, up to how many frames, and with which checkpointing.
+    """Plans the memory of training: which mixers fit on a device, at how many frames, with which checkpointing.
 
-    A training step of the whole denoiser, with AdamW and a moving average, is counted on the meta device, which needs
-    no GPU.  Exit code 1 when nothing that was asked fits, or a measured peak is more than 10 % from its plan.
+    The command counts the bytes of a training step of the whole denoiser, with AdamW and a moving average of the
+    weights, on the meta device; it needs no GPU.  The exit code is 1 if no plan fits, or if the error of a planned
+    peak is above 10 %.
     """
-    mixers, frames, target = parse_layers(layers), parse_lengths(lengths, most=MOST_PLANNED), device_of(gpu)
-    recomputed = list(dict.fromkeys(part.strip() for part in checkpointing.split(",")))
-    if strange := [part for part in recomputed if part not in _CHECKPOINTING]:
-        raise ConfigError(f"nothing can be checkpointed as {strange[0]!r}; there are {', '.join(_CHECKPOINTING)}")
+    mixers, frames, target = parse_layers(layers), parse_lengths(lengths, most=MOST_PLANNED), devices.device(gpu)
     check_pixels(clips, size)
-    from bench.plan import plot as plan_plot
-    from bench.plan import tables as plan_tables
-    from bench.plan.plan import Setup, plans_of
+    from bench.plan import plot, tables
+    from bench.plan.plan import CHECKPOINTING, Setup, plans_of
     from bench.plan.pool import planners
 
+    recomputed = list(dict.fromkeys(part.strip() for part in checkpointing.split(",")))
+    if unknown := [part for part in recomputed if part not in CHECKPOINTING]:
+        raise ConfigError(f"unknown checkpointing {unknown[0]!r}; choose from {', '.join(CHECKPOINTING)}")
     same = {"clips": clips, "size": size, "preset": preset, "dtype": dtype, "backends": list(backends)}
     setups = [
         Setup.from_dict(same | {"mixer": mixer, "checkpointing": what}) for mixer in mixers for what in recomputed
@@ -60,26 +66,27 @@ def plan(
     curves = []
     with terminal.progress() as progress, planners() as pool:
         task = progress.add_task("", total=len(setups))
-        for setup, found in zip(setups, pool.map(functools.partial(plans_of, target, frames), setups), strict=True):
+        for setup, plans in zip(setups, pool.map(functools.partial(plans_of, target, frames), setups), strict=True):
             progress.update(task, description=f"{setup.mixer}, checkpointing {setup.checkpointing}", advance=1)
-            curves.append(plan_tables.Curve(setup, *found))
+            curves.append(tables.PlanCurve(setup, *plans))
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "plan.json", plan_tables.as_json(curves))
-    plan_plot.save(curves, target, out / "plan.png")
+    write_text(out / "plan.json", tables.as_json(curves))
+    plot.save(curves, target, out / "plan.png")
     if as_json:
-        click.echo(plan_tables.as_json(curves))
+        click.echo(tables.as_json(curves))
     else:
         console = terminal.output(highlight=False)
-        for part in plan_tables.told(curves, target):
+        for part in tables.sections(curves, target):
             console.print(part)
     click.echo(f"Plans: {out / 'plan.json'}\nPlot:  {out / 'plan.png'}", err=True)
     fits = [each for curve in curves for each in curve.plans if each.fit != "no"]
-    wrong = _verify(fits, out / "verified.jsonl") if verify else False
+    wrong = _any_wrong(fits, out / "verified.jsonl") if verify else False
     if wrong or not fits:
         raise SystemExit(1)
 
 
-def _verify(plans: list, record: Path) -> bool:
+def _any_wrong(plans: list[Plan], record: Path) -> bool:
+    """Measures the plans and prints a table; whether any plan is wrong."""
     from bench.plan import verify
 
     checks = verify.run(plans, record, functools.partial(click.echo, err=True))

@@ -1,1 +1,1 @@
-"""The kernel suite: every backend of every op against its definition and its peers."""
+"""The kernel suite: compares and times every backend of every op with the reference and with peers."""

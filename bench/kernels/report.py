@@ -1,4 +1,4 @@
-"""Records of the suite of kernels as ratios: tables for a terminal, a plot, and a page."""
+"""Writes records of the kernel suite as ratios: tables for a terminal, a plot, and a page."""
 
 from __future__ import annotations
 
@@ -13,40 +13,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from bench.analysis.tables import number, size
+from temporal_zoo._support import markdown
 from temporal_zoo._support.files import written_whole
 from temporal_zoo._support.record import Reading, RecordError
+from temporal_zoo._support.statistics import paired_ratio
 
-Row = Mapping[str, Any]
+KernelRecord = Mapping[str, Any]
 
 _MODES = {"forward": "forward", "train": "forward and backward"}
-_ENDS = {"missing": "missing", "unsupported": "unsupported", "disagrees": "disagrees, not timed", "failed": "failed"}
+_OUTCOMES = {
+    "missing": "missing",
+    "unsupported": "unsupported",
+    "disagrees": "disagrees, not timed",
+    "failed": "failed",
+}
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """How many times a base fits into something: median, least and most of paired turns, and how many turns."""
-
-    median: float
-    least: float
-    most: float
-    turns: int
-
-    @classmethod
-    def of(cls, values: Sequence[float], base: Sequence[float]) -> Ratio:
-        """Pairs the turns of one round; a value of a single turn is paired with every turn of the base."""
-        turns = len(values)
-        values = list(values) * (len(base) if len(values) == 1 else 1)
-        found = [value / below for value, below in zip(values, base, strict=False)]
-        return cls(statistics.median(found), min(found), max(found), turns)
-
-    def __str__(self) -> str:
-        once = " *" if self.turns == 1 else ""
-        return f"{number(self.median)}x ({number(self.least)} to {number(self.most)}){once}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, the names of the columns, rows of as many cells, and remarks."""
+class KernelTable:
+    """A title, the names of the columns, the cells of each row, and remarks."""
 
     title: str
     columns: tuple[str, ...]
@@ -54,46 +39,46 @@ class Table:
     remarks: tuple[str, ...] = ()
 
 
-def last_run(reading: Reading) -> tuple[Row, list[Row]]:
-    """The last run of the suite in a record: its head and its measurements.
+def last_run(reading: Reading) -> tuple[KernelRecord, list[KernelRecord]]:
+    """Finds the last run of the suite in a record; returns its head and its measurements.
 
     Raises:
-        RecordError: there is none.
+        RecordError: the record has no run of the suite.
     """
-    heads = [place for place, record in enumerate(reading.records) if record["kind"] == "suite"]
+    heads = [index for index, record in enumerate(reading.records) if record["kind"] == "suite"]
     if not heads:
-        raise RecordError("the record holds no run of the suite; `zoo bench --suite kernels` appends one")
+        raise RecordError("the record has no run of the kernel suite; `zoo bench --suite kernels` appends one")
     rest = reading.records[heads[-1] + 1 :]
     return reading.records[heads[-1]], [record for record in rest if record["kind"] == "kernel"]
 
 
-def tables(rows: Sequence[Row]) -> list[Table]:
+def tables(rows: Sequence[KernelRecord]) -> list[KernelTable]:
     """All tables of a run."""
     timed = [row for row in rows if row["measured"] == "time"]
-    found = [_participants(timed)]
+    result = [_implementations(timed)]
     for subject in dict.fromkeys(row["subject"] for row in timed):
         here = [row for row in timed if row["subject"] == subject]
         for mode in _MODES:
             if own := [row for row in here if row["mode"] == mode and row["outcome"] == "ok"]:
-                found.append(_times(subject, mode, own))
-                found += [_ratios(subject, mode, base, own) for base in _bases(own)]
-    return found + _memory([row for row in rows if row["measured"] == "memory"]) + _threads(rows)
+                result.append(_times(subject, mode, own))
+                result += [_ratios(subject, mode, base, own) for base in _bases(own)]
+    return result + _memory([row for row in rows if row["measured"] == "memory"]) + _threads(rows)
 
 
 def page(reading: Reading, record: str, picture: str) -> str:
-    """The last run of a record as a page of Markdown.
+    """The last run of a record as a page in Markdown.
 
     Args:
-        record, picture: the files' names, relative to the page.
+        record, picture: names of the files, relative to the page.
     """
     head, rows = last_run(reading)
-    place = reading.environments[head["environment"]]
-    machine, code, software = place["machine"], place["code"], place["software"]
+    about = reading.environments[head["environment"]]
+    machine, code, software = about["machine"], about["code"], about["software"]
     commit = (code["commit"] or "none")[:12] + (" with changes" if code["dirty"] else "")
     lines = [
         "# Kernels against their peers",
         "",
-        "Written by the command below from its record; not to be edited.",
+        "The command below writes this page from its record. Do not edit it.",
         "",
         "```text",
         head["command"],
@@ -105,17 +90,23 @@ def page(reading: Reading, record: str, picture: str) -> str:
         f"Record [{record}]({record}), {head['time']}, environment `{head['environment']}`; "
         f"load of the machine at the start {number(head['load'] or 0)}.",
         "",
-        *_HOW,
+        _HOW,
         "",
         f"![ratios]({picture})",
     ]
     for table in tables(rows):
-        lines += ["", f"## {table.title}", "", _markdown(table), *(f"\n{remark}" for remark in table.remarks)]
+        lines += [
+            "",
+            f"## {table.title}",
+            "",
+            markdown.table(table.columns, table.rows),
+            *(f"\n{remark}" for remark in table.remarks),
+        ]
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draws, per subject, how many times slower everybody is than our first backend that ran; with spread."""
+def plot(rows: Sequence[KernelRecord], path: Path) -> None:
+    """Draws the ratio of each implementation to our first backend that ran, with its spread, for every subject."""
     timed = [row for row in rows if row["measured"] == "time" and row["mode"] == "train" and "seconds" in row]
     subjects = list(dict.fromkeys(row["subject"] for row in timed))
     columns = min(3, max(1, len(subjects)))
@@ -130,12 +121,13 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             continue
         lengths = sorted({row["frames"] for row in here if row["role"] != "ours"})
         for name in dict.fromkeys(row["contender"] for row in here):
-            points = {frames: ratio for frames in lengths if (ratio := _ratio(here, name, bases[0], frames))}
+            pairs = {frames: pair for frames in lengths if (pair := _seconds(here, name, bases[0], frames))}
+            points = {frames: paired_ratio(*pair) for frames, pair in pairs.items()}
             if name == bases[0] or not points:
                 continue
-            middle = [ratio.median for ratio in points.values()]
-            below = [ratio.median - ratio.least for ratio in points.values()]
-            above = [ratio.most - ratio.median for ratio in points.values()]
+            middle = [ratio.value for ratio in points.values()]
+            below = [ratio.value - ratio.low for ratio in points.values()]
+            above = [ratio.high - ratio.value for ratio in points.values()]
             axes.errorbar(list(points), middle, (below, above), label=name, marker="o", markersize=4, capsize=2)
         axes.axhline(1, color="grey", linewidth=0.8)
         axes.set_xscale("log", base=2)
@@ -145,27 +137,27 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axes.set_xlabel("frames")
         axes.set_ylabel(f"times the processor time of {bases[0]}")
         axes.set_title(f"{subject}, forward and backward", loc="left", fontsize=10)
-        # Below and not inside, where it would hide lines.
+        # Below the plot, because it would hide lines inside.
         axes.legend(fontsize=8, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False)
     with written_whole(path) as file:
         figure.savefig(file, dpi=120, format="png")
 
 
-_HOW = (
-    "Processor time of one thread, float32. Everybody runs in one process and in its own layout of memory, and takes",
-    "turns with the others. A ratio is the median over rounds, each of two turns of one round, with the least and the",
-    "most in brackets. A turn of less than 50 ms is repeated within it. Who takes more than 2 s gets three turns, who",
-    "takes more than 10 s a single one, marked *, which is paired with every turn of the other. Nobody is timed who is",
-    "off by more than 1e-4 from the reference in float64, in any value or gradient, relative to the tensor's largest.",
-)
+_HOW = """\
+Processor time of one thread, float32. All implementations run in one process, each with its own memory layout, and
+take turns. A ratio is the median over rounds, each of two turns of one round, with the minimum and the maximum in
+brackets. A turn of less than 50 ms is repeated. Implementations that take more than 2 s get three turns; those that
+take more than 10 s get one turn, marked *, which is paired with every turn of the other. Implementations with an error
+above 1e-4 are not timed: the error is that of any value or gradient against the reference in float64, relative to the
+largest element of the tensor."""
 
 
-def _participants(rows: Sequence[Row]) -> Table:
-    found: dict[tuple[str, str], list[Row]] = {}
+def _implementations(rows: Sequence[KernelRecord]) -> KernelTable:
+    groups: dict[tuple[str, str], list[KernelRecord]] = {}
     for row in rows:
-        found.setdefault((row["subject"], row["contender"]), []).append(row)
+        groups.setdefault((row["subject"], row["contender"]), []).append(row)
     cells = []
-    for (subject, name), own in found.items():
+    for (subject, name), own in groups.items():
         errors = [row["error"] for row in own if row["error"] is not None]
         cells.append(
             (
@@ -177,38 +169,38 @@ def _participants(rows: Sequence[Row]) -> Table:
                 _remarks(own),
             )
         )
-    columns = ("subject", "who", "what", "from", "largest error", "remarks")
-    return Table("Who takes part", columns, tuple(cells))
+    columns = ("subject", "implementation", "kind", "source", "largest error", "remarks")
+    return KernelTable("Implementations", columns, tuple(cells))
 
 
-def _remarks(rows: Sequence[Row]) -> str:
-    """Why a participant has no time; at which lengths, unless at all of them."""
-    found: dict[str, list[int]] = {}
+def _remarks(rows: Sequence[KernelRecord]) -> str:
+    """Why an implementation has no time, with the lengths unless it has none at all of them."""
+    reasons: dict[str, list[int]] = {}
     for row in rows:
         if row["outcome"] != "ok":
-            found.setdefault(f"{_ENDS[row['outcome']]}: {row['reason']}", []).append(row["frames"])
+            reasons.setdefault(f"{_OUTCOMES[row['outcome']]}: {row['reason']}", []).append(row["frames"])
     lengths = {row["frames"] for row in rows}
     return "; ".join(
         reason if lengths == set(frames) else f"{reason} ({', '.join(map(str, frames))} frames)"
-        for reason, frames in found.items()
+        for reason, frames in reasons.items()
     )
 
 
 def _short(origin: str) -> str:
-    """A digest in the table is cut to twelve digits; the record has all of them."""
+    """Shortens digests to twelve digits; the record has all digits."""
     return " ".join(
         word[: len("sha256:") + 12] + ";" * word.endswith(";") if word.startswith("sha256:") else word
         for word in origin.split()
     )
 
 
-def _bases(rows: Iterable[Row]) -> list[str]:
-    """The bases of the ratios: our backend that `auto` prefers here, and the one that needs no compiler."""
+def _bases(rows: Iterable[KernelRecord]) -> list[str]:
+    """The bases of the ratios: the backend that `auto` prefers here, and the backend that needs no compiler."""
     own = list(dict.fromkeys(row["contender"] for row in rows if row["role"] == "ours"))
-    return [name for place, name in enumerate(own) if place == 0 or name == "torch"]
+    return [name for index, name in enumerate(own) if index == 0 or name == "torch"]
 
 
-def _times(subject: str, mode: str, rows: Sequence[Row]) -> Table:
+def _times(subject: str, mode: str, rows: Sequence[KernelRecord]) -> KernelTable:
     lengths = sorted({row["frames"] for row in rows})
     medians = {(row["contender"], row["frames"]): statistics.median(row["seconds"]) for row in rows}
     totals = {row["frames"]: row["rows"] * row["frames"] for row in rows}
@@ -217,32 +209,43 @@ def _times(subject: str, mode: str, rows: Sequence[Row]) -> Table:
         per_frame = {n: 1e6 * medians[name, n] / totals[n] for n in lengths if (name, n) in medians}
         growth = max(per_frame.values()) / min(per_frame.values())
         cells.append((name, *(number(per_frame[n]) if n in per_frame else "-" for n in lengths), f"{growth:.2f}"))
-    columns = ("who", *(f"{n} frames" for n in lengths), "most / least")
-    return Table(f"{subject}, {_MODES[mode]}: microseconds per frame of a row", columns, tuple(cells))
+    columns = ("implementation", *(f"{n} frames" for n in lengths), "max / min")
+    return KernelTable(f"{subject}, {_MODES[mode]}: microseconds per frame of a row", columns, tuple(cells))
 
 
-def _ratios(subject: str, mode: str, base: str, rows: Sequence[Row]) -> Table:
+def _ratios(subject: str, mode: str, base: str, rows: Sequence[KernelRecord]) -> KernelTable:
     lengths = sorted({row["frames"] for row in rows if row["contender"] != base})
     cells = []
     for name in dict.fromkeys(row["contender"] for row in rows if row["contender"] != base):
-        ratios = [_ratio(rows, name, base, frames) for frames in lengths]
-        cells.append((name, *("-" if ratio is None else str(ratio) for ratio in ratios)))
-    columns = ("who", *(f"{frames} frames" for frames in lengths))
+        pairs = [_seconds(rows, name, base, frames) for frames in lengths]
+        cells.append((name, *("-" if pair is None else _text(*pair) for pair in pairs)))
+    columns = ("implementation", *(f"{frames} frames" for frames in lengths))
     remarks = ("Below 1x: faster than ours.",)
-    return Table(f"{subject}, {_MODES[mode]}: times the processor time of `{base}`", columns, tuple(cells), remarks)
+    return KernelTable(
+        f"{subject}, {_MODES[mode]}: times the processor time of `{base}`", columns, tuple(cells), remarks
+    )
 
 
-def _ratio(rows: Iterable[Row], name: str, base: str, frames: int) -> Ratio | None:
-    found = {row["contender"]: row["seconds"] for row in rows if row["frames"] == frames}
-    return Ratio.of(found[name], found[base]) if name in found and base in found else None
+def _seconds(
+    rows: Iterable[KernelRecord], name: str, base: str, frames: int
+) -> tuple[Sequence[float], Sequence[float]] | None:
+    """The turns of an implementation and of a base at a number of frames; None if one of them was not timed."""
+    seconds = {row["contender"]: row["seconds"] for row in rows if row["frames"] == frames}
+    return (seconds[name], seconds[base]) if name in seconds and base in seconds else None
 
 
-def _memory(rows: Sequence[Row]) -> list[Table]:
+def _text(turns: Sequence[float], base: Sequence[float]) -> str:
+    """Median, smallest and largest ratio; * marks a single turn."""
+    ratio, once = paired_ratio(turns, base), " *" * (len(turns) == 1)
+    return f"{number(ratio.value)}x ({number(ratio.low)} to {number(ratio.high)}){once}"
+
+
+def _memory(rows: Sequence[KernelRecord]) -> list[KernelTable]:
     if not rows:
         return []
     lengths = sorted({row["frames"] for row in rows})
     peaks = {(row["contender"], row["frames"]): row["peak_bytes"] for row in rows if row["outcome"] == "ok"}
-    bases = [name for name in ("cpu", "torch") if any(who == name for who, _ in peaks)]
+    bases = [name for name in ("cpu", "torch") if any(each == name for each, _ in peaks)]
     cells = []
     for name in dict.fromkeys(row["contender"] for row in rows):
         row = [name]
@@ -250,14 +253,14 @@ def _memory(rows: Sequence[Row]) -> list[Table]:
             if (peak := peaks.get((name, frames))) is None:
                 row.append("failed")
                 continue
-            shares = [number(peak / peaks[base, frames]) + f"x {base}" for base in bases if peaks.get((base, frames))]
-            row.append(f"{size(peak)} ({', '.join(shares)})")
+            ratios = [number(peak / peaks[base, frames]) + f"x {base}" for base in bases if peaks.get((base, frames))]
+            row.append(f"{size(peak)} ({', '.join(ratios)})")
         cells.append(tuple(row))
-    title = f"{rows[0]['subject']}, {_MODES['train']}: peak memory above inputs, each in a process of its own"
-    return [Table(title, ("who", *(f"{frames} frames" for frames in lengths)), tuple(cells))]
+    title = f"{rows[0]['subject']}, {_MODES['train']}: peak memory above inputs, each in a fresh process"
+    return [KernelTable(title, ("implementation", *(f"{frames} frames" for frames in lengths)), tuple(cells))]
 
 
-def _threads(rows: Sequence[Row]) -> list[Table]:
+def _threads(rows: Sequence[KernelRecord]) -> list[KernelTable]:
     own = [row for row in rows if row["measured"] == "threads"]
     if not own:
         return []
@@ -268,13 +271,8 @@ def _threads(rows: Sequence[Row]) -> list[Table]:
             taken = {row["threads"]: row["wall_seconds"] for row in here if row["outcome"] == "ok"}
             if taken:
                 medians = (number(1000 * statistics.median(taken[threads])) for threads in (1, 2))
-                cells.append((_MODES[mode], str(frames), *medians, str(Ratio.of(taken[1], taken[2]))))
+                cells.append((_MODES[mode], str(frames), *medians, _text(taken[1], taken[2])))
             elif here:
                 cells.append((_MODES[mode], str(frames), "-", "-", here[0]["reason"]))
     columns = ("pass", "frames", "one thread (ms)", "two threads (ms)", "gain")
-    return [Table("selective_scan, `cpu`: time on the clock, one thread and two", columns, tuple(cells))]
-
-
-def _markdown(table: Table) -> str:
-    cells = [table.columns, ("---",) * len(table.columns), *table.rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)
+    return [KernelTable("selective_scan, `cpu`: wall time with one and two threads", columns, tuple(cells))]

@@ -1,1 +1,1 @@
-"""arXiv 2403.07711: what the paper prints, what is counted here, and the control that it lacks."""
+"""arXiv 2403.07711: the printed numbers, our counts, and a control experiment that the paper does not have."""

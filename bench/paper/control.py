@@ -1,4 +1,7 @@
-"""The control that arXiv 2403.07711 lacks, planned and measured: fused and recomputed attention beside its columns."""
+"""A control experiment for arXiv 2403.07711, planned and measured.
+
+It adds fused attention and recomputed layers to the columns of the paper.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,23 @@ from temporal_zoo._support.record import Session, read
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops import use_backend
 
+from . import facts
+
 log = logging.getLogger("temporal_zoo.bench")
 
 KIND = "control"
-LENGTHS = (16, 64, 256)
-FRAMES = 256  # the clip that the control is planned for
+FRAMES = max(facts.LENGTHS)  # the clip length of the plans
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
-GPU = "a100-40gb"  # the paper's
 
 
 class ControlError(InvalidInput):
-    """Nothing can be measured; the message says why."""
+    """The control cannot be measured; the message says why."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One way to train the network: the temporal layers, what is recomputed in the backward pass, pinned backends."""
+    """One way to train the network: its temporal layers, the recomputed layers, the pinned backends."""
 
     name: str
     mixer: str
@@ -45,7 +48,7 @@ class Column:
     dtypes: tuple[Dtype, ...] = DTYPES
 
     def setup(self, frames: int, dtype: Dtype = "float32") -> Setup:
-        """One clip and width 64, as in the paper's 56.3M and 57.5M."""
+        """The setup for one clip and width 64, as in the 56.3M and 57.5M models of the paper."""
         return Setup(
             mixer=self.mixer, frames=frames, checkpointing=self.checkpointing, backends=self.backends, dtype=dtype
         )
@@ -53,9 +56,13 @@ class Column:
 
 @dataclass(frozen=True)
 class PlannedColumn:
-    """The plan of a column: stored and peak bytes of a step of `FRAMES`, the longest clip, the backends that run.
+    """The plan of a column.
 
-    `longest` is a number of frames; `backends` are texts such as "attention=sdpa (efficient kernel)".
+    Args:
+        stored: bytes that the forward pass keeps for backward, at `FRAMES` frames.
+        peak: bytes at the peak of the training step, at `FRAMES` frames.
+        longest: frames of the longest clip that fits.
+        backends: texts such as "attention=sdpa (efficient kernel)".
     """
 
     column: str
@@ -72,7 +79,7 @@ PUBLISHED = Column("attention with bias, weights held", f"attn:{_BIAS}", backend
 PROPOSED = Column("bimamba", "bimamba")
 _FUSED = Column("attention with bias, fused", f"flash:{_BIAS}")
 _FUSED_RECOMPUTED = Column("attention with bias, fused, recomputed", f"flash:{_BIAS}", "mixers")
-# Rows of the table.  Neighbours differ in one thing: the bias, fusing, or recomputing.
+# The rows of the table.  Each row differs from the one before it by the bias, by fusing, or by recomputation.
 COLUMNS = (
     PUBLISHED,
     Column("attention with bias, weights held, recomputed", f"attn:{_BIAS}", "mixers", _HELD),
@@ -82,7 +89,7 @@ COLUMNS = (
     Column("attention, weights held, recomputed", "attn", "mixers", _HELD),
     Column("attention, fused", "flash"),
     Column("attention, fused, recomputed", "flash", "mixers"),
-    # The cuDNN kernel takes half precision only.
+    # The cuDNN kernel supports half precision only.
     Column("attention, fused by cuDNN", "flash", backends=("attention=cudnn",), dtypes=("bfloat16",)),
     Column("s4d", "s4d"),
     Column("s4d, recomputed", "s4d", "mixers"),
@@ -101,52 +108,52 @@ STEPS = (
 
 
 def planned(column: Column, dtype: Dtype) -> PlannedColumn:
-    """A column of the control as it is planned for the paper's GPU."""
-    planner, setup = Planner(device(GPU)), column.setup(FRAMES, dtype)
+    """Plans a column for the GPU of the paper."""
+    planner, setup = Planner(device(facts.GPU)), column.setup(FRAMES, dtype)
     plan = planner.plan(setup)
     longest = planner.longest(setup, (64, FRAMES, 1024))
     return PlannedColumn(column.name, dtype, plan.bytes.stored, plan.bytes.peak, longest, plan.backend_labels)
 
 
 def advantage(plans: Sequence[PlannedColumn]) -> list[tuple[str, int]]:
-    """Where the published advantage in peak bytes comes from, in float32: each change and the bytes that it saves."""
+    """Splits the published advantage in peak bytes, in float32: each change with the bytes that it saves."""
     peaks = {plan.column: plan.peak for plan in plans if plan.dtype == "float32"}
     return [(change, peaks[before.name] - peaks[after.name]) for change, before, after in STEPS]
 
 
-def run(record: Path, talk: Callable[[str], object]) -> None:
-    """Measures every column at every length and dtype, width 64 and one clip as in the paper; appends to `record`.
+def run(record: Path, report: Callable[[str], object]) -> None:
+    """Measures every column at every length and dtype, and appends the results to `record`.
 
     Raises:
-        ControlError: there is no GPU here.
+        ControlError: torch finds no GPU.
     """
     if not torch.cuda.is_available():
-        raise ControlError("--measure needs a CUDA device, and torch sees none here; without it all else is counted")
+        raise ControlError("--measure needs a CUDA device, and torch finds none; run the command without --measure")
     set_arithmetic()
     session = Session(record, environment())
     for column in COLUMNS:
-        for frames, dtype in itertools.product(LENGTHS, column.dtypes):
+        for frames, dtype in itertools.product(facts.LENGTHS, column.dtypes):
             setup = column.setup(frames, dtype)
-            found = _measured(setup)
-            session.write(KIND, {"column": column.name, "setup": setup.to_dict(), **found})
-            talk(f"{column.name}, {frames} frames, {dtype}: {found['outcome']}")
+            result = _measured(setup)
+            session.write(KIND, {"column": column.name, "setup": setup.to_dict(), **result})
+            report(f"{column.name}, {frames} frames, {dtype}: {result['outcome']}")
 
 
 def read_all(record: Path) -> list[dict[str, Any]]:
-    """What was measured before: the latest of each column, length and dtype; each with the name of its GPU."""
+    """Reads the last measurement of each column, length and dtype, and adds the name of its GPU."""
     if not record.exists():
         return []
     reading = read(record)
     latest = {}
     for number, row in reading.numbered(KIND):
-        if _can_be_used(row):
+        if _is_complete(row):
             latest[row["column"], *map(row["setup"].get, ("frames", "dtype"))] = row
         else:
-            log.warning("%s:%d is no measurement of the control and was left out", record, number)
+            log.warning("%s:%d is not a measurement of the control; the page does not show it", record, number)
     return [row | {"gpu": _gpu(reading.environments.get(row["environment"], {}))} for row in latest.values()]
 
 
-def _can_be_used(row: dict[str, Any]) -> bool:
+def _is_complete(row: dict[str, Any]) -> bool:
     setup, numbers = row.get("setup"), [row.get(name) for name in ("train_ms", "sample_ms", "peak_bytes")]
     known = isinstance(row.get("column"), str) and isinstance(setup, dict) and isinstance(setup.get("frames"), int)
     return known and (

@@ -1,4 +1,4 @@
-"""`zoo reproduce 2403.07711`: the paper's sizes and memory beside what is counted here, without a GPU."""
+"""`zoo reproduce 2403.07711`: counts the sizes and the memory of the paper's models, without a GPU."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ from . import facts
 from .control import COLUMNS, PlannedColumn, advantage, planned
 
 _A100 = Planned("cuda", (8, 0))
-_BYTES = 4
+_FLOAT32_BYTES = 4
 WITHIN = 0.10
 
 
 @dataclass(frozen=True)
-class Size:
-    """Parameters of one model: ours, what the paper's code counts besides, and the paper's."""
+class CountedSize:
+    """Parameters of one model.
+
+    Args:
+        size: the printed size, which names the model.
+        ours: parameters of our network.
+        besides: parameters that the official code counts and never trains.
+        paper: parameters of the official classes.
+    """
 
     size: str
     mixer: str
@@ -34,19 +41,22 @@ class Size:
 
     @property
     def agrees(self) -> bool:
-        """To the unit, and as printed."""
+        """Whether both totals are equal, and round to the printed size."""
         return self.ours + self.besides == self.paper and f"{self.paper / 1e6:.3g}M" == self.size
 
 
 @dataclass(frozen=True)
-class Memory:
-    """One entry of the memory column, in bytes of all eight GPUs, before the fitted constant is added.
+class CountedMemory:
+    """One entry of the memory column, in bytes of all eight GPUs, without the fitted constant.
 
-    `reserved` is what the allocators of eight GPUs hold for a training step of one clip each, weights and gradients
-    included; `first` is what the first GPU has besides, Adam's two moments and the average of the weights.
+    Args:
+        stored: bytes that the forward passes keep for backward.
+        reserved: bytes that the allocators of eight GPUs reserve for a training step of one clip each, weights and
+            gradients included.
+        first: bytes that only the first GPU holds: Adam's two moments and the average of the weights.
     """
 
-    entry: facts.Entry
+    entry: facts.MemoryEntry
     mixer: str
     stored: int
     reserved: int
@@ -54,39 +64,39 @@ class Memory:
 
     @property
     def counted(self) -> int:
-        """All that is counted."""
+        """All counted bytes."""
         return self.reserved + self.first
 
     @property
     def paper(self) -> float:
-        """The paper's number, in bytes under the reading of `paper.READING`."""
+        """The printed number in bytes, as `facts.READING` says."""
         return self.entry.memory_gb * GIB
 
     def predicted(self, constant: float) -> float:
-        """With the fitted bytes per GPU."""
+        """The counted bytes and the fitted constant of each GPU."""
         return self.counted + facts.GPUS * constant
 
     def error(self, constant: float) -> float:
-        """Relative to the paper's number."""
+        """The error of the prediction, relative to the printed number."""
         return self.predicted(constant) / self.paper - 1
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """Everything that is compared without a GPU; `constant` is in bytes per GPU."""
+    """All comparisons that need no GPU; `constant` is in bytes per GPU."""
 
-    sizes: tuple[Size, ...]
-    memory: tuple[Memory, ...]
+    sizes: tuple[CountedSize, ...]
+    memory: tuple[CountedMemory, ...]
     constant: float
     control: tuple[PlannedColumn, ...] = ()
 
     @property
     def within(self) -> int:
-        """Entries of the memory column that are met within ten per cent."""
+        """How many entries of the memory column are predicted within 10 %."""
         return sum(abs(row.error(self.constant)) <= WITHIN for row in self.memory)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values for JSON."""
         memory = [
             {
                 **asdict(row.entry), "mixer": row.mixer, "stored_bytes": row.stored, "counted_bytes": row.counted,
@@ -104,42 +114,45 @@ class Reproduction:
         }  # fmt: skip
 
 
-def reproduce(told: Callable[[str], object] = lambda what: None) -> Reproduction:
-    """Counts everything anew, in as many processes as there are cores; `told` hears what is waited for."""
+def reproduce(report: Callable[[str], object] = lambda what: None) -> Reproduction:
+    """Counts everything, with one process for each core.
+
+    Args:
+        report: receives the name of each part before the function waits for it.
+    """
     with planners() as pool:
-        counting = [pool.submit(_memory, entry) for entry in facts.MEMORY]
+        counts = [pool.submit(_memory, entry) for entry in facts.MEMORY]
         columns = [pool.submit(planned, column, dtype) for column in COLUMNS for dtype in column.dtypes]
-        told("parameters")
-        sizes = tuple(_size(size, parameters) for size, parameters in facts.SIZES.items())
+        report("parameters")
+        sizes = tuple(_size(size, model) for size, model in facts.MODELS.items())
         memory = []
-        for entry, count in zip(facts.MEMORY, counting, strict=True):
-            told(f"memory of {entry.size} at {entry.frames} frames")
+        for entry, count in zip(facts.MEMORY, counts, strict=True):
+            report(f"memory of {entry.size} at {entry.frames} frames")
             memory.append(count.result())
-        told("the control")
+        report("the control")
         return Reproduction(sizes, tuple(memory), fitted(memory), tuple(plan.result() for plan in columns))
 
 
-def fitted(memory: Sequence[Memory]) -> float:
-    """The one constant: bytes per GPU that are missing in the rows of Table 2 at 64 frames, on average."""
+def fitted(memory: Sequence[CountedMemory]) -> float:
+    """The constant: the mean of printed minus counted bytes per GPU, over the rows of Table 2 at 64 frames."""
     missing = [(row.paper - row.counted) / facts.GPUS for row in memory if row.entry in facts.FITTED]
     return sum(missing) / len(missing)
 
 
-def _size(size: str, parameters: int) -> Size:
-    mixer, heads, network = paper_model(size)
+def _size(size: str, model: facts.Model) -> CountedSize:
+    mixer, network = paper_model(size)
     ours = sum(parameter.numel() for parameter in network.parameters())
-    attention = mixer.startswith("attn")
-    return Size(size, mixer, ours, facts.ROTARY_FREQUENCIES if attention else facts.BIAS_BUCKETS * heads, parameters)
+    return CountedSize(size, mixer, ours, model.untrained, model.parameters)
 
 
-def _memory(entry: facts.Entry) -> Memory:
+def _memory(entry: facts.MemoryEntry) -> CountedMemory:
     with planning(_A100), use_backend(**facts.PINS):
         step = training_step(
             f"paper-{entry.size}", clips=1, frames=entry.frames, device=torch.device("meta"), updates=False
         )
-        # Its code drops the gradients after every step; ours keeps them until the next one has its own.
-        found = account(step, "cuda", gradients_before=False)
-    assert found.reserved is not None
-    first = 3 * _BYTES * sum(parameter.numel() for parameter in step.network.parameters())
-    mixer = paper_model(entry.size)[0].partition(":")[0]
-    return Memory(entry, mixer, facts.GPUS * found.stored, facts.GPUS * found.reserved, first)
+        # The official code drops the gradients after every step; our trainer keeps them until the next step.
+        counted = account(step, "cuda", gradients_before=False)
+    assert counted.reserved is not None
+    first = 3 * _FLOAT32_BYTES * sum(parameter.numel() for parameter in step.network.parameters())
+    mixer = facts.MODELS[entry.size].mixer
+    return CountedMemory(entry, mixer, facts.GPUS * counted.stored, facts.GPUS * counted.reserved, first)

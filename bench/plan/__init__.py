@@ -1,1 +1,1 @@
-"""Memory of a training step, counted without the device it is planned for."""
+"""Plans: the memory of a training step, counted without the device of the plan."""

@@ -1,8 +1,8 @@
-"""Bytes of a training step, counted on the meta device: what each part takes, and the most that is alive at once.
+"""Counts the bytes of a training step on the meta device: the bytes of each part, and the peak.
 
-A step runs with tensors that have shapes and no values.  Every storage that an operation makes is counted from its
-making to its end, in the order of the real step, so the peak is that of the real step; what a kernel takes and gives
-back inside one operation is not seen, unless the operator has a rehearsal (`selective_block.rehearsals`).
+A step runs with tensors that have shapes and no values.  `ByteCounter` counts every storage from its allocation to its
+release, in the order of the real step, so the peak is that of the real step.  It does not see memory that a kernel
+allocates and releases inside one operation, unless the operator has a rehearsal (`selective_block.rehearsals`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.sweep.training_step import TrainingStep
+from bench.sweep.training_step import FixedBatchStep
 from temporal_zoo._support.stored_bytes import stored_bytes
 from temporal_zoo.ops.selective_block import rehearsals
 
@@ -24,12 +24,16 @@ from .allocator import CachingAllocator
 
 @dataclass(frozen=True)
 class Bytes:
-    """What one training step of a setup takes.
+    """The bytes of one training step.
 
-    Resident are `parameters`, `gradients` (of the step before, alive during the forward pass), `optimizer`, `average`
-    (the moving average of the weights).  `stored` is what the forward pass keeps for backward, without parameters.
-    `transient` is what the peak has above all of these, the input and short-lived results of operations among it.
-    `reserved` is what torch's CUDA allocator holds for such a step; None for a CPU.
+    Args:
+        parameters: weights and buffers.
+        gradients: gradients of the step before, which exist during the forward pass.
+        optimizer: the state of the optimizer.
+        average: the moving average of the weights.
+        stored: what the forward pass keeps for backward, without parameters.
+        transient: the rest of the peak, such as the input and short-lived results of operations.
+        reserved: what torch's CUDA allocator reserves for the step; None for a CPU.
     """
 
     parameters: int
@@ -42,41 +46,41 @@ class Bytes:
 
     @property
     def peak(self) -> int:
-        """The most bytes alive at any moment of a step."""
+        """The most bytes that exist at the same time."""
         return self.parameters + self.gradients + self.optimizer + self.average + self.stored + self.transient
 
 
-class Ledger(TorchDispatchMode):
-    """Counts the bytes that are alive while it is active; `peak` is the most so far.
+class ByteCounter(TorchDispatchMode):
+    """Counts the allocated bytes while it is active; `peak` is the maximum.
 
     Args:
-        allocator: every storage is requested from it and released to it.
+        allocator: simulates the requests and releases of all storages.
     """
 
     def __init__(self, allocator: CachingAllocator) -> None:
         super().__init__()
         self.allocator = allocator
-        self.alive = 0
+        self.allocated = 0
         self.peak = 0
         self._known: set[int] = set()
         self._rehearsals = rehearsals()
 
     def add(self, tensors: Iterable[Tensor]) -> None:
-        """Counts the storages of meta tensors, each once; an optimizer's counts of steps, for one, live on the CPU."""
+        """Counts the storages of meta tensors, each once; step counters of optimizers are on the CPU."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
-            # The identity of a storage, and not its address: on the meta device none has one.
+            # The identity of a storage instead of its address, because storages on the meta device have no address.
             if tensor.is_meta and (identity := storage._cdata) not in self._known:
                 block, size = self.allocator.allocate(storage.nbytes())
                 self._known.add(identity)
-                self.alive += size
-                self.peak = max(self.peak, self.alive)
+                self.allocated += size
+                self.peak = max(self.peak, self.allocated)
                 weakref.finalize(storage, self._end, identity, block, size)
 
     def _end(self, identity: int, block: int, size: int) -> None:
         self._known.discard(identity)
         self.allocator.release(block)
-        self.alive -= size
+        self.allocated -= size
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **kwargs or {})
@@ -87,24 +91,28 @@ class Ledger(TorchDispatchMode):
         return result
 
 
-def account(step: TrainingStep, device: str, *, gradients_before: bool = True) -> Bytes:
-    """The bytes of a step that lives on the meta device, as on `device` ("cuda" or "cpu"): not of the first one, but
-    when the optimizer has its state and, with `gradients_before`, the gradients of the step before are there.
+def account(step: FixedBatchStep, device: str, *, gradients_before: bool = True) -> Bytes:
+    """The bytes of a step that is not the first step of a training, so that the state of the optimizer exists.
 
-    Call it where ops choose for that device (`temporal_zoo.ops.planning`).
+    Call it inside `temporal_zoo.ops.planning`, so that ops choose backends for the device.
+
+    Args:
+        step: a step on the meta device.
+        device: "cuda" or "cpu".
+        gradients_before: whether the gradients of the step before exist when the step starts.
     """
     stored = stored_bytes(step.forward, step.network)
     if gradients_before:
         step.pretend_a_step_was_taken()
     allocator = CachingAllocator()
-    ledger = Ledger(allocator)
+    counter = ByteCounter(allocator)
     parts = step.parts()
     for tensors in parts.values():
-        ledger.add(tensors)
-    with ledger:
+        counter.add(tensors)
+    with counter:
         step()
     sizes = {name: sum(tensor.nbytes for tensor in tensors) for name, tensors in parts.items()}
-    transient = ledger.peak - stored - sum(size for name, size in sizes.items() if name != "batch")
+    transient = counter.peak - stored - sum(size for name, size in sizes.items() if name != "batch")
     return Bytes(
         parameters=sizes["parameters"],
         gradients=sizes["gradients"],

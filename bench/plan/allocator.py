@@ -1,8 +1,8 @@
-"""What CUDA's caching allocator of torch reserves for a sequence of allocations: the memory that `nvidia-smi` shows.
+"""Simulates torch's caching allocator for CUDA: the memory that a process reserves, which `nvidia-smi` shows.
 
-A block that is freed stays reserved and is given out again, whole or in parts; a request that no free block can hold
-reserves a segment more.  So what a process holds depends on the order of its requests, and exceeds what was alive.
-Rules and sizes are those of torch's native allocator with its default options.
+A freed block stays reserved, and later requests use it, whole or in parts.  A request that fits no free block reserves
+another segment.  So the reserved bytes depend on the order of the requests, and exceed the allocated bytes.  Rules and
+sizes are those of torch's native allocator with its default options.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import bisect
 
 _KIB, _MIB = 2**10, 2**20
 _ROUNDING = 512
-_SMALL = _MIB  # requests up to this size have segments of their own
+_SMALL = _MIB  # requests up to this size have separate segments
 _SMALL_SEGMENT, _LARGE_SEGMENT = 2 * _MIB, 20 * _MIB
-_LEAST_LARGE, _WHOLE = 10 * _MIB, 2 * _MIB
+_MIN_LARGE, _GRANULARITY = 10 * _MIB, 2 * _MIB
 
 
 class _Block:
-    """A stretch of a segment, in use or free."""
+    """A contiguous part of a segment, in use or free."""
 
     __slots__ = ("after", "before", "free", "number", "pool", "size")
 
@@ -29,7 +29,7 @@ class _Block:
 
 
 class CachingAllocator:
-    """`reserved` bytes after the requests so far, which only grow."""
+    """`reserved` is the number of reserved bytes; it never decreases."""
 
     def __init__(self) -> None:
         self.reserved = 0
@@ -38,7 +38,7 @@ class CachingAllocator:
         self._count = 0
 
     def allocate(self, size: int) -> tuple[int, int]:
-        """A block for `size` bytes: the number to release it by, and the bytes that count as allocated."""
+        """Allocates a block for `size` bytes; returns its number, for `release`, and its rounded size."""
         size = max(_ROUNDING, -(-size // _ROUNDING) * _ROUNDING)
         pool = int(size > _SMALL)
         block = self._best(size, pool) or self._segment(size, pool)
@@ -48,7 +48,7 @@ class CachingAllocator:
         return block.number, size
 
     def release(self, number: int) -> None:
-        """Gives a block back, joined with free neighbours."""
+        """Frees a block and joins it with free neighbours."""
         block = self._blocks[number]
         for other in (block.before, block.after):
             if other is not None and other.free:
@@ -63,20 +63,20 @@ class CachingAllocator:
 
     def _best(self, size: int, pool: int) -> _Block | None:
         free = self._free[pool]
-        place = bisect.bisect_left(free, (size, 0))
-        if place == len(free):
+        index = bisect.bisect_left(free, (size, 0))
+        if index == len(free):
             return None
-        block = self._blocks[free.pop(place)[1]]
+        block = self._blocks[free.pop(index)[1]]
         block.free = False
         return block
 
     def _segment(self, size: int, pool: int) -> _Block:
         if not pool:
             whole = _SMALL_SEGMENT
-        elif size < _LEAST_LARGE:
+        elif size < _MIN_LARGE:
             whole = _LARGE_SEGMENT
         else:
-            whole = -(-size // _WHOLE) * _WHOLE
+            whole = -(-size // _GRANULARITY) * _GRANULARITY
         self.reserved += whole
         return self._new(whole, pool)
 

@@ -1,4 +1,4 @@
-"""Devices that are planned for: a name of a GPU, or a number of bytes.  Torch-free."""
+"""Devices of plans: the name of a GPU, or a number of bytes.  Torch-free."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from temporal_zoo.config import ConfigError, nearest
 
 GIB = 2**30
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": GIB}
-# Memory of a GPU that torch's allocator cannot have: what the driver keeps, and the CUDA context with its kernels.
+# Memory of a GPU that torch's allocator cannot use: that of the driver and of the CUDA context with its kernels.
 CONTEXT = GIB
 
 
@@ -18,9 +18,9 @@ class Device:
     """A device and its memory.
 
     Args:
-        name: what it is called here.
+        name: name for messages and tables.
         type: "cuda" or "cpu".
-        memory_bytes: what a process can have.
+        memory_bytes: memory that a process can use.
         capability: compute capability of a GPU.
     """
 
@@ -31,11 +31,11 @@ class Device:
 
     @property
     def usable_bytes(self) -> int:
-        """Memory that is left for tensors."""
+        """Memory for tensors."""
         return self.memory_bytes - (CONTEXT if self.type == "cuda" else 0)
 
 
-# Memory as the driver reports it, which is what a process can have, and not the round number of the data sheet.
+# Memory as the driver reports it, which a process can use; data sheets give rounder numbers.
 GPUS = {
     "rtx3090": ("RTX 3090", 24_576, (8, 6)),
     "rtx4090": ("RTX 4090", 24_564, (8, 9)),
@@ -50,10 +50,10 @@ GPUS = {
 
 
 def device(text: str) -> Device:
-    """The device of "a100-40gb", "cpu:16GiB", or of a number of bytes such as "24GiB" (of a GPU like an A100).
+    """The device for a text: "a100-40gb", "cpu:16GiB", or a number of bytes such as "24GiB" (a GPU like an A100).
 
     Raises:
-        ConfigError: no such device and no such number.
+        ConfigError: the text names no device and no number of bytes.
     """
     key = text.strip().lower()
     if key in GPUS:
@@ -63,18 +63,18 @@ def device(text: str) -> Device:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", amount)
     if match and match[2] in _UNITS and kind in ("", "cpu") and bool(colon) == bool(kind):
         amount_bytes = float(match[1]) * _UNITS[match[2]]
-        # Below, a context alone takes more: surely a unit was forgotten.  Above there is no such device.
+        # A CUDA context alone needs 1 GiB, so a smaller number probably lacks its unit.
         if GIB < amount_bytes < 2**60:
             size = int(amount_bytes)
             return Device(f"{'CPU' if kind else 'GPU'} with {size / GIB:.3g} GiB", kind or "cuda", size)
     raise ConfigError(
-        f"{text!r} is no device{nearest(key, GPUS)}; there are {', '.join(GPUS)}, a number of bytes above 1 GiB "
-        "such as 24GiB (a GPU of that memory), and the same of a CPU, cpu:16GiB"
+        f"unknown device {text!r}{nearest(key, GPUS)}; choose from {', '.join(GPUS)}, or give more than 1 GiB: "
+        "24GiB for a GPU, cpu:16GiB for a CPU"
     )
 
 
 def like(name: str, memory_bytes: int) -> str:
-    """What `device` calls a GPU of that name and memory: a name of its list, or else the memory."""
+    """The text with which `device` finds a GPU of that name and memory: a name in `GPUS`, or else the memory."""
     keys = [key for key in GPUS if key.partition("-")[0] in name.lower()]
     near = [key for key in keys if abs(device(key).memory_bytes - memory_bytes) < memory_bytes / 10]
     return (near or [f"{memory_bytes / GIB:.1f}GiB"])[0]

@@ -1,4 +1,4 @@
-"""Plans: the bytes of a training step on a named device with named backends, neither of which needs to be here."""
+"""Plans the bytes of a training step for a device and backends that this machine does not need to have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bench.sweep.case import MOST_PLANNED, check_pixels
-from bench.sweep.training_step import TrainingStep, training_step
+from bench.sweep.training_step import FixedBatchStep, training_step
 from temporal_zoo.config import Config, ConfigError, nearest, option
 from temporal_zoo.ops import Planned, ops, planning, tracing, use_backend
 from temporal_zoo.ops.attention.sdpa import kernel as sdpa_kernel
@@ -21,28 +21,30 @@ from .accounting import Bytes, account
 from .devices import Device
 
 CHECKPOINTING = ("none", "mixers", "blocks")
-# Features of a head in all presets.
+# Features per head in all presets.
 _FEATURES = 64
-# No clip of a data set is longer; where even these fit, the search for the longest ends.
+# The search for the longest clip ends here; no data set has longer clips.
 MOST_FRAMES = 2**16
-# The longest clip is found to this share of its frames.
-_CLOSE = 0.01
+# Relative precision of the longest clip.
+_PRECISION = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup(Config):
     """A denoiser and its batch, trained with AdamW and a moving average of the weights.
 
-    Weights, gradients and updates are float32; the arithmetic of the network is autocast to a short dtype.
+    Weights, gradients and updates are float32; with a short dtype the network runs under autocast.
     """
 
-    mixer: str = option("bimamba", "which mixer in which slot")
+    mixer: str = option("bimamba", "mixer of each slot")
     frames: int = option(256, "frames of a clip", least=1, most=MOST_PLANNED)
     clips: int = option(1, "clips of a batch", least=1)
     size: int = option(32, "height and width of a frame in pixels", least=1)
     preset: str = option("paper-57.5M", "preset of the denoiser, whose mixer is replaced")
-    checkpointing: Literal["none", "mixers", "blocks"] = option("none", "what is computed again in backward")
-    dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "precision; the short ones run under autocast")
+    checkpointing: Literal["none", "mixers", "blocks"] = option(
+        "none", "parts that are recomputed in the backward pass (activation checkpointing)"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "precision; short dtypes run under autocast")
     backends: tuple[str, ...] = option((), "pinned backends, each op=backend")
 
     def __post_init__(self) -> None:
@@ -51,11 +53,11 @@ class Setup(Config):
 
     @property
     def pins(self) -> dict[str, str]:
-        """Op -> the backend that it is pinned to."""
+        """Op -> its pinned backend."""
         return dict(pin.split("=") for pin in self.backends)
 
-    def step(self, device: torch.device) -> TrainingStep:
-        """A training step of this setup."""
+    def step(self, device: torch.device) -> FixedBatchStep:
+        """Builds a training step of this setup."""
         changes = (f"mixer={self.mixer}", f"checkpointing={self.checkpointing}", f"size={self.size}")
         dtype = getattr(torch, self.dtype)
         return training_step(self.preset, *changes, clips=self.clips, frames=self.frames, device=device, dtype=dtype)
@@ -63,11 +65,7 @@ class Setup(Config):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a setup takes on a device, and the backends that this holds for.
-
-    `fit` is "no" where more bytes are alive at once than the device has, and "tight" where it depends on the allocator:
-    what is alive has room, and all that the allocator would like to keep has not.
-    """
+    """The bytes of a setup on a device, and the backends that run."""
 
     setup: Setup
     device: Device
@@ -76,6 +74,7 @@ class Plan:
 
     @property
     def fit(self) -> Literal["yes", "tight", "no"]:
+        """Whether the step fits: "no" if its peak does not, "tight" if its peak does and the reserved bytes do not."""
         usable = self.device.usable_bytes
         if self.bytes.peak > usable:
             return "no"
@@ -83,17 +82,17 @@ class Plan:
 
     @property
     def backend_labels(self) -> tuple[str, ...]:
-        """Each op and the backend that runs it; for SDPA also the kernel: "attention=sdpa (efficient kernel)"."""
+        """Each op and its backend; for SDPA with the kernel: "attention=sdpa (efficient kernel)"."""
         planned = Planned(self.device.type, self.device.capability)
         q = torch.empty(1, 1, 1, _FEATURES, device="meta", dtype=getattr(torch, self.setup.dtype))
         with planning(planned):
-            named = {"sdpa": f"sdpa ({sdpa_kernel(q, None)} kernel)"}
+            labels = {"sdpa": f"sdpa ({sdpa_kernel(q, None)} kernel)"}
         return tuple(
-            f"{op}={named.get(backend, backend)}" for op, backends in self.backends.items() for backend in backends
+            f"{op}={labels.get(backend, backend)}" for op, backends in self.backends.items() for backend in backends
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values for JSON."""
         sizes = {**asdict(self.bytes), "peak": self.bytes.peak}
         return {
             "setup": self.setup.to_dict(), "device": asdict(self.device), "bytes": sizes, "fit": self.fit,
@@ -102,7 +101,7 @@ class Plan:
 
 
 class Planner:
-    """Plans setups for one device; what was planned once is not planned again."""
+    """Plans setups for one device, and caches the plans."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -111,17 +110,17 @@ class Planner:
     def _plan(self, setup: Setup) -> Plan:
         for op in setup.pins:
             if op not in ops():
-                raise ConfigError(f"no op is named {op!r}{nearest(op, ops())}; there are {', '.join(ops())}")
+                raise ConfigError(f"unknown op {op!r}{nearest(op, ops())}; choose from {', '.join(ops())}")
         planned = Planned(self.device.type, self.device.capability)
         with planning(planned), use_backend(**setup.pins), tracing() as ran:
-            found = account(setup.step(torch.device("meta")), self.device.type)
-        return Plan(setup, self.device, found, {op: sorted(backends) for op, backends in sorted(ran.items())})
+            counted = account(setup.step(torch.device("meta")), self.device.type)
+        return Plan(setup, self.device, counted, {op: sorted(backends) for op, backends in sorted(ran.items())})
 
     def longest(self, setup: Setup, lengths: Sequence[int]) -> int:
-        """The most frames that fit, to one per cent and never too many; 0 where not even one does.
+        """The most frames that fit, rounded down by at most 1 %; 0 if one frame does not fit.
 
         Args:
-            lengths: numbers of frames that are planned in any case, to begin with.
+            lengths: numbers of frames to start the search with.
         """
         peaks = {frames: self.plan(setup.replace(frames=frames)).bytes.peak for frames in lengths}
         return largest(
@@ -130,13 +129,13 @@ class Planner:
 
 
 def plans_of(device: Device, lengths: Sequence[int], setup: Setup) -> tuple[list[Plan], int]:
-    """The plans of a setup for each of the numbers of frames, and the most that fit."""
+    """The plans of a setup for each number of frames, and the most frames that fit."""
     planner = Planner(device)
     return [planner.plan(setup.replace(frames=frames)) for frames in lengths], planner.longest(setup, lengths)
 
 
 def largest(peak: Callable[[int], int], limit: int, known: Mapping[int, int]) -> int:
-    """The largest number of frames with `peak(frames) <= limit`, to one per cent; `known` holds values of `peak`."""
+    """The largest number of frames with `peak(frames) <= limit`, to 1 %; `known` contains values of `peak`."""
     values = dict(known)
 
     def at(frames: int) -> int:
@@ -149,17 +148,17 @@ def largest(peak: Callable[[int], int], limit: int, known: Mapping[int, int]) ->
     while not high:
         if low >= MOST_FRAMES:
             return low
-        guess = min(MOST_FRAMES, max(math.ceil(1.01 * _reaches(values, limit, low, MOST_FRAMES)), low + 1))
+        guess = min(MOST_FRAMES, max(math.ceil(1.01 * _crossing(values, limit, low, MOST_FRAMES)), low + 1))
         low, high = (guess, high) if at(guess) <= limit else (low, guess)
-    while high - low > (margin := max(1, int(_CLOSE * low))):
-        # Where bytes go as a + b L + c L^2, the first guess is the answer and the second shows that it is.
-        guess = min(max(_reaches(values, limit, low, high), low + margin), high - 1)
+    while high - low > (margin := max(1, int(_PRECISION * low))):
+        # If the bytes are a + b L + c L^2, the first guess is the answer, and the second guess confirms it.
+        guess = min(max(_crossing(values, limit, low, high), low + margin), high - 1)
         low, high = (guess, high) if at(guess) <= limit else (low, guess)
     return low
 
 
-def _reaches(values: Mapping[int, int], limit: int, low: int, high: int) -> int:
-    """Where the parabola through the three lengths nearest to the interval reaches the limit."""
+def _crossing(values: Mapping[int, int], limit: int, low: int, high: int) -> int:
+    """The length at which the parabola through the three nearest known lengths reaches the limit."""
     near = sorted(values, key=lambda frames: abs(math.log(frames / max(low, 1))))[:3]
     if len(near) < 3:
         return (low + high) // 2

@@ -1,4 +1,4 @@
-"""The picture of plans: peak of a training step against frames, and the memory of the device."""
+"""The plot of plans: peak of a training step against frames, and the memory of the device."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from temporal_zoo._support.files import written_whole
 
 from .devices import GIB, Device
-from .tables import Curve
+from .tables import PlanCurve
 
 _LINES = {"none": "-", "mixers": "--", "blocks": ":"}
 
 
-def save(curves: Sequence[Curve], device: Device, path: Path) -> None:
-    """One line per mixer and kind of checkpointing; a ring where a line crosses the device's memory."""
+def save(curves: Sequence[PlanCurve], device: Device, path: Path) -> None:
+    """Draws one line for each mixer and kind of checkpointing; a ring marks where it crosses the device's memory."""
     figure = Figure(figsize=(8.5, 5), layout="constrained")
     axes = figure.subplots()
     mixers = list(dict.fromkeys(curve.setup.mixer for curve in curves))

@@ -1,4 +1,4 @@
-"""Processes that plan beside each other: counting on the meta device is Python, which uses one core."""
+"""Processes that plan at the same time, because counting on the meta device is Python code and uses one core."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from multiprocessing import get_context
 from temporal_zoo._support.environment import usable_cores
 from temporal_zoo._support.processes import end_with_parent
 
-_MOST = 8  # beyond them starting takes longer than working
+_MAX_PROCESSES = 8  # more processes take longer to start than to plan
 
 
 def planners() -> ProcessPoolExecutor:
-    """One process for each core.
+    """A pool with one process for each core.
 
-    Ctrl-C ends them at once, and not when all is counted that waits for them; they end with this process, also when it
-    is killed.
+    Ctrl-C ends the processes immediately, even when plans are waiting.  They also end with this process when it is
+    killed.
     """
-    # Not forked: threads of torch may have begun in this process.
+    # Spawned, because torch may have started threads in this process.
     return ProcessPoolExecutor(
-        min(usable_cores(), _MOST),
+        min(usable_cores(), _MAX_PROCESSES),
         mp_context=get_context("spawn"),
-        initializer=_begin,
+        initializer=_start,
         initargs=(os.getpid(),),
     )
 
 
-def _begin(parent: int) -> None:
+def _start(parent: int) -> None:
     end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Tables of plans for the terminal."""
+"""Plans as tables for the terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _STYLES = {"yes": "green", "tight": "yellow", "no": "red"}
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One mixer with one kind of checkpointing: plans by frames, and the longest clip that fits."""
+class PlanCurve:
+    """One mixer with one kind of checkpointing: a plan for each number of frames, and the longest clip that fits."""
 
     setup: Setup
     plans: Sequence[Plan]
@@ -29,20 +29,20 @@ class Curve:
 
     @property
     def name(self) -> str:
-        """The mixer, and what is computed again."""
-        again = self.setup.checkpointing
-        return self.setup.mixer if again == "none" else f"{self.setup.mixer}, {again} again"
+        """The mixer and its recomputed parts."""
+        parts = self.setup.checkpointing
+        return self.setup.mixer if parts == "none" else f"{self.setup.mixer}, {parts} recomputed"
 
 
-def as_json(curves: Sequence[Curve]) -> str:
-    """All numbers."""
+def as_json(curves: Sequence[PlanCurve]) -> str:
+    """All numbers as JSON."""
     plans = [plan.to_dict() for curve in curves for plan in curve.plans]
     longest = [{"setup": curve.setup.to_dict(), "frames": curve.longest} for curve in curves]
     return json.dumps({"plans": plans, "longest": longest}, indent=1) + "\n"
 
 
-def told(curves: Sequence[Curve], device: Device) -> Iterator[Table | str]:
-    """Everything that is printed, part by part."""
+def sections(curves: Sequence[PlanCurve], device: Device) -> Iterator[Table | str]:
+    """The parts of the printed report."""
     setup = curves[0].setup
     yield (
         f"[bold]Planned for {device.name}[/bold], {number(device.usable_bytes / GIB)} GiB for tensors: a training step "
@@ -55,14 +55,14 @@ def told(curves: Sequence[Curve], device: Device) -> Iterator[Table | str]:
     for line in sorted({_backends(curve) for curve in curves}):
         yield f"[dim]{line}[/dim]"
     if unconfirmed := _unconfirmed(curves, device.type):
-        yield f"[dim]no GPU has confirmed {', '.join(unconfirmed)}; `auto` takes confirmed backends first[/dim]"
+        yield f"[dim]no GPU has confirmed {', '.join(unconfirmed)}; `auto` prefers confirmed backends[/dim]"
 
 
-def _peaks(curves: Sequence[Curve]) -> Table:
+def _peaks(curves: Sequence[PlanCurve]) -> Table:
     table = _table("peak of a step, GiB")
-    table.caption = "x: does not fit; ~: fits if torch's allocator wastes nothing"
+    table.caption = "x: does not fit; ~: fits only if torch's allocator reserves no unused memory"
     table.add_column("mixer")
-    table.add_column("computed again")
+    table.add_column("recomputed")
     for plan in curves[0].plans:
         table.add_column(f"{plan.setup.frames:,}\nframes", justify="right")
     table.add_column("fits up to\nframes", justify="right")
@@ -73,12 +73,12 @@ def _peaks(curves: Sequence[Curve]) -> Table:
     return table
 
 
-def _parts(curves: Sequence[Curve]) -> Table:
+def _parts(curves: Sequence[PlanCurve]) -> Table:
     frames = curves[0].plans[-1].setup.frames
-    table = _table(f"what a step takes at {frames:,} frames, GiB")
+    table = _table(f"parts of a step at {frames:,} frames, GiB")
     names = ("parameters", "gradients", "optimizer", "average", "stored", "transient", "peak", "reserved")
     table.add_column("mixer")
-    table.add_column("computed again")
+    table.add_column("recomputed")
     for name in names:
         table.add_column(name, justify="right")
     for curve in curves:
@@ -88,27 +88,27 @@ def _parts(curves: Sequence[Curve]) -> Table:
     return table
 
 
-def _refusals(curve: Curve, device: Device) -> Iterator[str]:
+def _refusals(curve: PlanCurve, device: Device) -> Iterator[str]:
     for plan in curve.plans:
         if plan.fit == "no":
             yield (
                 f"[red]{curve.name}: {plan.setup.frames:,} frames need {number(plan.bytes.peak / GIB)} GiB, "
-                f"{number(plan.bytes.peak / device.usable_bytes)} times what {device.name} has; "
-                f"{f'up to {curve.longest:,} frames fit' if curve.longest else 'not even one frame fits'}[/red]"
+                f"{number(plan.bytes.peak / device.usable_bytes)} times the memory of {device.name}; "
+                f"{f'up to {curve.longest:,} frames fit' if curve.longest else 'one frame does not fit'}[/red]"
             )
 
 
-def _backends(curve: Curve) -> str:
+def _backends(curve: PlanCurve) -> str:
     ran = ", ".join(f"{op}={backend}" for op, backends in curve.plans[0].backends.items() for backend in backends)
-    return f"{curve.setup.mixer}: {ran or 'no op of ours'}"
+    return f"{curve.setup.mixer}: {ran or 'calls no op of temporal_zoo'}"
 
 
-def _unconfirmed(curves: Sequence[Curve], device: str) -> list[str]:
-    """The backends of the plans that nothing has confirmed yet."""
-    taken = {
+def _unconfirmed(curves: Sequence[PlanCurve], device: str) -> list[str]:
+    """The backends of the plans that no GPU has confirmed."""
+    used = {
         (op, backend) for curve in curves for op, backends in curve.plans[0].backends.items() for backend in backends
     }
-    return [f"{op}={backend}" for op, backend in sorted(taken) if ops()[op].confirmed(backend, device) is None]
+    return [f"{op}={backend}" for op, backend in sorted(used) if ops()[op].confirmed(backend, device) is None]
 
 
 def _table(title: str) -> Table:

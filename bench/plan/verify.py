@@ -1,4 +1,4 @@
-"""Plans against measurements on the GPU that is here."""
+"""Compares plans with measurements on the GPU of this machine."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _TOLERANCE = 0.10
 
 
 class VerifyError(InvalidInput):
-    """Nothing can be measured; the message says why."""
+    """Plans cannot be verified; the message says why."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes of a real step; all None where it ran out of memory."""
+    """Bytes of a real step; all None if it ran out of memory."""
 
     stored: int | None = None
     peak: int | None = None
@@ -38,52 +38,49 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Check:
-    """A plan and what was measured."""
+class VerifiedPlan:
+    """A plan and its measurement."""
 
     plan: Plan
     measured: Measured
 
     @property
     def error(self) -> float | None:
-        """Of the planned peak, relative to the measured one."""
+        """The error of the planned peak, relative to the measured peak."""
         return None if self.measured.peak is None else self.plan.bytes.peak / self.measured.peak - 1
 
     @property
     def wrong(self) -> bool:
-        """More than 10 % off, or out of memory where the plan says that there is room."""
+        """Whether the error is above 10 %, or the step ran out of memory although the plan says that it fits."""
         return self.plan.fit == "yes" if self.error is None else abs(self.error) > _TOLERANCE
 
 
 def run(
     plans: Sequence[Plan],
     record: Path,
-    talk: Callable[[str], object],
+    report: Callable[[str], object],
     measure: Callable[[Plan], Measured] | None = None,
-) -> list[Check]:
+) -> list[VerifiedPlan]:
     """Measures every plan and appends it to `record`.
 
     Raises:
-        VerifyError: there is no GPU here.
+        VerifyError: torch finds no GPU.
     """
     if measure is None and not torch.cuda.is_available():
-        raise VerifyError(
-            "--verify measures on a CUDA device, and torch sees none here; without it the plan stands alone"
-        )
+        raise VerifyError("--verify needs a CUDA device, and torch finds none; run the command without --verify")
     set_arithmetic()
     session, checks = Session(record, environment()), []
     for plan in plans:
-        check = Check(plan, (measure or on_cuda)(plan))
+        check = VerifiedPlan(plan, (measure or on_cuda)(plan))
         checks.append(check)
         session.write("plan", {**plan.to_dict(), "measured": vars(check.measured), "error": check.error})
-        talk(
-            f"{plan.setup.mixer}, {plan.setup.frames} frames, checkpointing {plan.setup.checkpointing}: {_told(check)}"
-        )
+        setup = plan.setup
+        report(f"{setup.mixer}, {setup.frames} frames, checkpointing {setup.checkpointing}: {_summary(check)}")
     return checks
 
 
 def on_cuda(plan: Plan) -> Measured:
-    """The same step on the GPU, with the backends of the plan: stored bytes, and peaks of its second time."""
+    """Runs the step on the GPU with the backends of the plan: stored bytes, and the peak of the second run."""
     try:
         with use_backend(**pins(plan)):
             step = plan.setup.step(torch.device("cuda"))
@@ -101,17 +98,17 @@ def on_cuda(plan: Plan) -> Measured:
 
 
 def pins(plan: Plan) -> dict[str, str]:
-    """The backends of a plan; of two for one op the reference is one that a mixer insists on, and needs no pin."""
+    """The backend of each op.  If there are two, the mixer always calls the reference, which needs no pin."""
     return {
         op: next((backend for backend in backends if backend != "reference"), backends[0])
         for op, backends in plan.backends.items()
     }
 
 
-def table(checks: Sequence[Check]) -> Table:
+def table(checks: Sequence[VerifiedPlan]) -> Table:
     """Planned and measured peaks side by side."""
     shown = Table(title="planned and measured, GiB", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for name in ("mixer", "computed again", "frames"):
+    for name in ("mixer", "recomputed", "frames"):
         shown.add_column(name)
     for name in (
         "stored\nplanned",
@@ -133,7 +130,7 @@ def table(checks: Sequence[Check]) -> Table:
     return shown
 
 
-def _told(check: Check) -> str:
+def _summary(check: VerifiedPlan) -> str:
     planned = number(check.plan.bytes.peak / GIB)
     if check.measured.peak is None or check.error is None:
         return f"{planned} GiB planned, out of memory"

@@ -1,5 +1,6 @@
-"""A quarter of an hour on a GPU: what `python -m bench.gpu quarter` measures, and how it keeps to its minutes.
+"""`python -m bench.gpu quarter`: measurements on a GPU within a time budget, such as a quarter of an hour.
 
-`selection` says what is measured and in which order, and `loop` keeps the budget.  `process` starts and watches the
-processes that measure; `child` runs in them.  `results` reads and writes the records, and `page` shows them.
+`selection` lists the cases in their order, and `loop` runs them within the budget.  `process` starts and watches the
+child processes that measure; `child` runs in these processes.  `plans` counts planned memory at the same time.
+`results` reads and writes the records, and `page` shows them.
 """

@@ -1,4 +1,4 @@
-"""A kernel that computes nothing but exponentials; import only where Triton is."""
+"""A kernel that only computes exponentials.  This module needs Triton."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import triton.language as tl
 
 @triton.jit
 def exponentials(out, REPEATS: tl.constexpr, BLOCK: tl.constexpr):
-    """`REPEATS` exponentials for each entry of `out`, one after the other."""
-    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    x = places.to(tl.float32) * 1e-9
+    """Computes `REPEATS` exponentials for each entry of `out`, one after the other."""
+    indices = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = indices.to(tl.float32) * 1e-9
     for _ in range(REPEATS):
         x = tl.exp2(-x)
-    tl.store(out + places, x)
+    tl.store(out + indices, x)

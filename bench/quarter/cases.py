@@ -7,33 +7,33 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["agreement", "kernels", "training_step", "sampling_step"]
-# (op, backend, dtype) of the lines that agree with the reference.
+CaseKind = Literal["agreement", "kernels", "training_step", "sampling_step"]
+# (op, backend, dtype) of the backends that agree with the reference.
 Agreed = Collection[tuple[str, str, str]]
-# In the order in which they are measured.
+# In the order of the measurements.
 DTYPES = ("bfloat16", "float32")
 
 
 @dataclass(frozen=True)
-class Case:
-    """One thing to measure.
+class GpuCase:
+    """One measurement.
 
     Args:
-        kind: which function of `child` measures it, and the kind of its record.
-        what: plain values that say what is measured; equal values are the same case.
-        estimate_s: seconds on a GPU, before anything was measured.
-        pins: of a step, further backends as "op=backend".  They follow from the comparisons that came before, and do
-            not make another case.
+        kind: the function of `child` that measures the case, and the kind of its record.
+        what: plain values that identify the case and say what to measure.
+        estimate_s: estimated seconds on a GPU, before the first measurement.
+        pins: more backends of a step, as "op=backend".  They depend on the comparisons before, and do not identify
+            the case.
     """
 
-    kind: Kind
+    kind: CaseKind
     what: Mapping[str, Any]
     estimate_s: float
     pins: tuple[str, ...] = ()
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What a process and the planner are told: `what`, with the pins in its setup."""
+    def request(self) -> dict[str, Any]:
+        """`what` with the pins in its setup, for the child process and the planner."""
         if not self.pins:
             return dict(self.what)
         setup = self.what["setup"]
@@ -41,28 +41,30 @@ class Case:
 
     @property
     def key(self) -> str:
-        """Equal for equal cases, also of records."""
+        """The text that identifies this case; a record of the case has the same key."""
         return key(self.kind, self.what)
 
     def __str__(self) -> str:
-        told = {name: value for name, value in self.what.items() if name not in ("setup", "shapes")}
+        values = {name: value for name, value in self.what.items() if name not in ("setup", "shapes")}
         setup = self.what.get("setup", {})
         frames = [f"{setup['frames']} frames", setup["dtype"]] if setup else []
-        return " ".join([self.kind, *map(str, told.values()), *frames])
+        return " ".join([self.kind, *map(str, values.values()), *frames])
 
 
 def key(kind: str, what: Mapping[str, Any]) -> str:
-    """The text that names a case."""
+    """The text that identifies a case."""
     return json.dumps([kind, what], sort_keys=True)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Cases that share a process.  They are made when the group begins, of what is known of the backends by then.
+    """Cases that share a child process.
 
-    `most_s`: seconds of its first turn; what is left waits until the other groups had theirs.
+    Args:
+        cases: makes the cases when the group starts, from the backends that agree by then.
+        most_s: limit of the first turn in seconds; the remaining cases wait until all other groups had a turn.
     """
 
     name: str
-    cases: Callable[[Agreed], list[Case]]
+    cases: Callable[[Agreed], list[GpuCase]]
     most_s: float | None = None

@@ -1,4 +1,4 @@
-"""What a device can do at best, measured: bytes copied and exponentials computed in a second; and its clock."""
+"""Measures the limits of a device: bytes copied and exponentials computed per second; and times steps on it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Bytes of the copies, and of what is written before a round: far more than any cache holds.
+# Bytes of a copy, and of the buffer that is written before a round: far more than the size of any cache.
 _LARGE = {"cuda": 2**30, "cpu": 2**22}
-# So often it is written: a millisecond or more, in which Python launches the kernels of the round.
+# How often the buffer is written: a millisecond or more, in which Python launches the kernels of the round.
 _WRITES = 4
 _ROUNDS = 10
 _PROGRAMS, _BLOCK, _REPEATS = 4096, 1024, 1024
 
 
 def milliseconds(step: Callable[[], object], device: str) -> float:
-    """What one step takes on the device; what was launched before has ended, and the caches hold none of its inputs."""
+    """The time of one step on the device, after all earlier work has ended, with none of its inputs in the caches."""
     buffer = _buffer(device)
     if not device.startswith("cuda"):
         buffer.zero_()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         step()
-        return 1000 * (time.perf_counter() - begun)
+        return 1000 * (time.perf_counter() - start)
     torch.cuda.synchronize(device)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     for _ in range(_WRITES):
@@ -39,7 +39,7 @@ def milliseconds(step: Callable[[], object], device: str) -> float:
 
 @functools.cache
 def measured(device: str) -> dict[str, float | None]:
-    """`copy_bytes_per_s`, read and written, and `exps_per_s`, None where Triton cannot measure it."""
+    """`copy_bytes_per_s`, which counts bytes read and written, and `exps_per_s`, None if Triton cannot measure it."""
     buffer = _buffer(device)
     target = torch.empty_like(buffer)
     copies = 2 * buffer.nbytes / _seconds(lambda: target.copy_(buffer), device)
@@ -55,7 +55,7 @@ def _exps_per_s(device: str) -> float | None:
 
         out = torch.empty(_PROGRAMS * _BLOCK, device=device)
         seconds = _seconds(lambda: exponentials[_PROGRAMS,](out, REPEATS=_REPEATS, BLOCK=_BLOCK), device)
-    except Exception:  # of Triton, which may be missing or broken in any way; the floor is then left out
+    except Exception:  # Triton may be missing or broken in many ways; the page then has no floor of exponentials
         return None
     return out.numel() * _REPEATS / seconds
 

@@ -1,10 +1,10 @@
-"""The process that measures: reads jobs from standard input, a line of JSON each, and answers in lines of JSON.
+"""The child process: reads jobs from standard input, one line of JSON each, and answers in lines of JSON.
 
     {"kind": "greeting", "device": "cuda"}               -> {"answer": {"outcome": "ok", "environment": ..., ...}}
     {"kind": "agreement", "what": {...}, "limit_s": 30}  -> {"during": "rows 3, frames 1"}, ..., {"answer": {...}}
 
-`during` says what runs now, so that the parent knows what ended the process.  After an error that leaves the CUDA
-context unusable the process ends.
+`during` names the part that runs, so that the parent knows what ended the process.  The process ends after an error
+that makes the CUDA context unusable.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Note = Callable[[str], object]
 
 def main() -> None:
     """Answers jobs until standard input ends."""
-    # What packages print must not mix with the answers.
+    # Packages may print; their output goes to standard error, so that it does not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
@@ -32,7 +32,7 @@ def main() -> None:
         answers.write(f"\n{json.dumps(message, allow_nan=False)}\n")
         answers.flush()
 
-    # Before the first job: a process starts while another measures, and no time of a case is spent on imports.
+    # Imported before the first job, while another process measures, so that imports take no time of a case.
     from . import compare, kernels, steps  # noqa: F401
 
     device = "cpu"
@@ -48,7 +48,7 @@ def main() -> None:
             if answer["outcome"] == "crashed":
                 os._exit(1)
         faulthandler.cancel_dump_traceback_later()
-    # Without the end of the interpreter: drivers and thread pools may crash there.
+    # Skips the shutdown of the interpreter, in which drivers and thread pools may crash.
     os._exit(0)
 
 
@@ -62,10 +62,10 @@ def _greeting(device: str) -> dict[str, Any]:
     set_arithmetic()
     if device.startswith("cuda"):
         if not torch.cuda.is_available():
-            return {"outcome": "failed", "reason": f"torch {torch.__version__} sees no CUDA device here"}
+            return {"outcome": "failed", "reason": f"torch {torch.__version__} finds no CUDA device"}
         torch.cuda.set_device(torch.device(device).index or 0)
         torch.zeros(1, device=device)
-    # What is imported stays; without it a collection after every case takes no time.
+    # Excludes imported objects, so that the collection after every case is fast.
     gc.freeze()
     return {
         "outcome": "ok",
@@ -83,7 +83,7 @@ def _measured(job: dict[str, Any], device: str, note: Note) -> dict[str, Any]:
 
     outcome = _attempt(job, device, noted)
     gc.collect()
-    from .trouble import context_error
+    from .exceptions import context_error
 
     if (broken := context_error(device)) is not None:
         outcome = {"outcome": "crashed", "reason": outcome.get("reason") or broken}
@@ -95,10 +95,10 @@ def _measured(job: dict[str, Any], device: str, note: Note) -> dict[str, Any]:
 def _attempt(job: dict[str, Any], device: str, note: Note) -> dict[str, Any]:
     import torch
 
+    from bench.sweep.outcome import first_line
     from temporal_zoo.ops import BackendError
 
     from . import compare, kernels, steps
-    from .trouble import first_line
 
     tasks: dict[str, Callable[..., dict[str, Any]]] = {
         "agreement": compare.agreement,

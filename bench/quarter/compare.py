@@ -1,4 +1,4 @@
-"""One backend of one op against the reference in float64, values and gradients, in shapes that are no multiples."""
+"""Compares a backend with the float64 reference: values and gradients, in several shapes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 import torch
 
-from temporal_zoo.ops import BackendError, ops
-from temporal_zoo.ops.agreement import BLOCK, TOLERANCE, Case, call_of, error, example
+from temporal_zoo.ops import BackendError
+from temporal_zoo.ops.agreement import LIMITS, Case, call_of, check, refusals
 
 
 def agreement(
     what: Mapping[str, Any], device: str, note: Callable[[str], object], without: Sequence[str]
 ) -> dict[str, Any]:
-    """The largest error over all shapes, with padded rows and without, and the shape that has it.
+    """Finds the largest error over all shapes, with and without padded rows, and its shape.
 
     Args:
         what: `op`, `backend`, `dtype`, and `shapes` of rows, frames and channels.
-        note: hears which shape is next.
-        without: shapes that ended the process before; they count as not agreeing.
+        note: receives each shape before its comparison.
+        without: shapes that ended the process in an earlier attempt; they count as disagreeing.
     """
     op, backend, dtype = what["op"], what["backend"], getattr(torch, what["dtype"])
-    about = {"op": op, "backend": backend, "dtype": what["dtype"], "tolerance": TOLERANCE[dtype]}
+    about = {"op": op, "backend": backend, "dtype": what["dtype"], "tolerance": LIMITS[dtype].tolerance}
     errors: dict[str, float] = {}
     refused: dict[str, str] = {}
     for rows, frames, channels in what["shapes"]:
@@ -32,12 +32,12 @@ def agreement(
             case = Case(device, dtype, padded, rows, frames, channels)
             if shape in without:
                 errors[shape] = math.inf
-            elif reasons := _reasons(op, backend, case):
+            elif reasons := refusals(op, backend, case):
                 refused[shape] = "; ".join(reasons)
             else:
                 note(shape)
                 try:
-                    errors[shape] = error(op, call_of(op, backend), case)
+                    errors[shape] = check(op, call_of(op, backend), case).error
                 except BackendError as refusal:
                     refused[shape] = str(refusal).splitlines()[0]
     reasons = list(dict.fromkeys(refused.values()))
@@ -49,15 +49,8 @@ def agreement(
         "outcome": "ok",
         "reason": "" if math.isfinite(off) else "a value is not finite, or the process ended",
         "error": off if math.isfinite(off) else None,
-        "agrees": off < TOLERANCE[dtype],
+        "agrees": off <= LIMITS[dtype].tolerance,
         "worst": worst,
         "compared": len(errors),
         "refused": refused,
     }
-
-
-def _reasons(op: str, backend: str, case: Case) -> list[str]:
-    if op == BLOCK:
-        return []  # its parts say so when it is called
-    arguments, keywords, _ = example(op, case)
-    return ops()[op].reasons(backend, *arguments, **keywords)

@@ -1,7 +1,8 @@
-"""One op at one size: its backends and what torch offers, taking turns, beside what the GPU allows at best.
+"""Times one op at one size: its backends and torch's own kernels, beside the limits of the GPU.
 
-Nothing is timed that differs from the float64 reference.  Before every round a buffer larger than the L2 cache is
-written, which is not timed and during which Python launches the next kernels: the times are the device's.
+Implementations that differ from the float64 reference are not timed.  Before every turn the device writes a buffer that
+is larger than the L2 cache.  This is not timed, and Python launches the next kernels meanwhile, so that the times are
+those of the device.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bench.sweep.outcome import first_line
 from temporal_zoo.ops import BackendError, ops
-from temporal_zoo.ops.agreement import TOLERANCE, Call, Case, Example, call_of, error, example
+from temporal_zoo.ops.agreement import Call, Case, Example, call_of, check, example
 
 from . import ceilings
-from .trouble import context_error, first_line
+from .exceptions import context_error
 
 MODES = ("forward", "train")
-# Seconds of one contender's rounds in one mode (on a CPU only rehearsed), the number of rounds, and the seconds of a
-# first run from which one round is enough.
+# Seconds for the rounds of one implementation in one mode; a CPU only runs rehearsals.
 _BUDGET_S = {"cuda": 0.3, "cpu": 0.01}
-_LEAST, _MOST, _SLOW_S = 5, 40, 1.0
+_MIN_ROUNDS, _MAX_ROUNDS = 5, 40
+# An implementation whose first run takes longer has one round.
+_SLOW_S = 1.0
 _CHECKED_ROWS = 3
 _SDPA = {"flash": SDPBackend.FLASH_ATTENTION, "cuDNN": SDPBackend.CUDNN_ATTENTION,
          "efficient": SDPBackend.EFFICIENT_ATTENTION}  # fmt: skip
-# What a RuntimeError says when the kernel that was asked for does not take the inputs.
+# Parts of the message of a RuntimeError if the selected kernel does not support the inputs.
 _NO_KERNEL = ("No available kernel", "No viable backend")
-# References that loop over the frames: they are the definition, and no contender.
-_LOOPS = ("selective_scan", "diagonal_ssm")
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One way to compute an op: `role` is "ours", "torch", or "compiled" by `torch.compile`."""
+class TimedCall:
+    """One way to compute an op; `role` is "ours", "torch" or "compiled" (by `torch.compile`)."""
 
     name: str
     role: str
@@ -50,42 +51,43 @@ class Contender:
 def kernels(
     what: Mapping[str, Any], device: str, note: Callable[[str], object], without: Sequence[str]
 ) -> dict[str, Any]:
-    """Times of all that compute an op at one size, and its floors.
+    """Times all implementations of an op at one size, and computes its floors.
 
     Args:
-        what: `op`, `rows`, `frames`, `channels`, `dtype`; with `compiled` only what `torch.compile` makes.
-        note: hears who is next.
-        without: contenders that ended the process before.
+        what: `op`, `rows`, `frames`, `channels`, `dtype`; with `compiled` only the reference through `torch.compile`.
+        note: receives the name of each implementation before it runs.
+        without: implementations that ended the process in an earlier attempt.
     """
     op, dtype = what["op"], getattr(torch, what["dtype"])
     case = Case(device, dtype, False, what["rows"], what["frames"], what["channels"])
-    made = example(op, case)
-    found: dict[str, dict[str, Any]] = {}
-    steps: dict[str, Contender] = {}
-    for each in contenders(op, compiled=what.get("compiled", False)):
+    inputs = example(op, case)
+    answers: dict[str, dict[str, Any]] = {}
+    steps: dict[str, TimedCall] = {}
+    for each in implementations(op, compiled=what.get("compiled", False)):
         note(each.name)
-        found[each.name] = {"role": each.role, **_checked(each, op, case, made, each.name in without)}
-        if found[each.name]["outcome"] == "ok":
+        answers[each.name] = {"role": each.role, **_checked(each, op, case, inputs, each.name in without)}
+        if answers[each.name]["outcome"] == "ok":
             steps[each.name] = each
     for mode in MODES:
-        for name, answer in _timed(steps, mode, made, device, note).items():
-            found[name] |= answer
+        for name, answer in _timed(steps, mode, inputs, device, note).items():
+            answers[name] |= answer
     limits = ceilings.measured(device)
-    return {"outcome": "ok", "contenders": found, "ceilings": limits, "floors_ms": _floors(op, case, made, limits)}
+    return {"outcome": "ok", "contenders": answers, "ceilings": limits, "floors_ms": _floors(op, case, inputs, limits)}
 
 
-def contenders(op: str, *, compiled: bool) -> Iterator[Contender]:
-    """All that compute an op: our backends in the order that the library tries, then what torch offers."""
+def implementations(op: str, *, compiled: bool) -> Iterator[TimedCall]:
+    """All implementations of an op: our backends in the order that `auto` tries, then torch's own kernels."""
+    reference = import_module(f"temporal_zoo.ops.{op}.reference")
     if compiled:
-        reference = import_module(f"temporal_zoo.ops.{op}.reference").run
-        yield Contender("reference, compiled", "compiled", torch.compile(reference, dynamic=False))
+        yield TimedCall("reference, compiled", "compiled", torch.compile(reference.run, dynamic=False))
         return
     for name in ops()[op].backends:
-        if not (name == "reference" and op in _LOOPS):
-            yield Contender(name, "ours", call_of(op, name))
+        # A reference that loops over the frames is not timed.
+        if not (name == "reference" and getattr(reference, "LOOPS", False)):
+            yield TimedCall(name, "ours", call_of(op, name))
     if op == "attention":
         for name, kernel in _SDPA.items():
-            yield Contender(f"SDPA, {name}", "torch", functools.partial(_attention, kernel))
+            yield TimedCall(f"SDPA, {name}", "torch", functools.partial(_attention, kernel))
 
 
 def _attention(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor, *, lengths: None = None) -> Tensor:
@@ -94,25 +96,25 @@ def _attention(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor, *, lengths: 
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
-def _checked(each: Contender, op: str, case: Case, made: Example, crashed: bool) -> dict[str, Any]:
-    """Whether a contender may be timed: it agrees with the reference on a few rows."""
+def _checked(each: TimedCall, op: str, case: Case, inputs: Example, crashed: bool) -> dict[str, Any]:
+    """Compares an implementation with the reference on a few rows; returns the outcome."""
     if crashed:
-        return {"outcome": "crashed", "reason": "it ended the process of the attempt before"}
-    if each.role == "ours" and (reasons := ops()[op].reasons(each.name, *made.arguments, **made.keywords)):
+        return {"outcome": "crashed", "reason": "it ended the process of an earlier attempt"}
+    if each.role == "ours" and (reasons := ops()[op].reasons(each.name, *inputs.arguments, **inputs.keywords)):
         return {"outcome": "unsupported", "reason": "; ".join(reasons)}
-    # Another number of rows would be compiled anew.
+    # torch.compile compiles again for another number of rows.
     rows = case.rows if each.role == "compiled" else min(case.rows, _CHECKED_ROWS)
     try:
-        off = error(op, each.call, case._replace(rows=rows))
+        result = check(op, each.call, case._replace(rows=rows))
     except Exception as problem:
-        return _trouble(problem, case.device)
-    if off >= TOLERANCE[case.dtype]:
-        return {"outcome": "disagrees", "reason": f"differs from the reference by {off:.1e}"}
-    return {"outcome": "ok", "error": off}
+        return _exception_outcome(problem, case.device)
+    if not result.agrees:
+        return {"outcome": "disagrees", "reason": f"differs from the reference by {result.error:.1e}"}
+    return {"outcome": "ok", "error": result.error}
 
 
-def _trouble(problem: Exception, device: str) -> dict[str, Any]:
-    """What an exception means; raised again where it left nothing to go on with."""
+def _exception_outcome(problem: Exception, device: str) -> dict[str, Any]:
+    """The outcome of an exception; raises it again if the CUDA context is unusable."""
     if context_error(device) is not None:
         raise problem
     if isinstance(problem, torch.OutOfMemoryError):
@@ -122,24 +124,24 @@ def _trouble(problem: Exception, device: str) -> dict[str, Any]:
 
 
 def _timed(
-    steps: Mapping[str, Contender], mode: str, made: Example, device: str, note: Callable[[str], object]
+    steps: Mapping[str, TimedCall], mode: str, inputs: Example, device: str, note: Callable[[str], object]
 ) -> dict[str, dict[str, Any]]:
-    """Quantiles of every contender in milliseconds, or why there are none."""
+    """Quantiles of every implementation in milliseconds, or the reason why there are none."""
     answers: dict[str, dict[str, Any]] = {}
     rounds: dict[str, int] = {}
     runs: dict[str, Callable[[], object]] = {}
     times: dict[str, list[float]] = {}
     for name, each in steps.items():
         note(name)
-        runs[name] = functools.partial(_forward if mode == "forward" else _train, each.call, made)
+        runs[name] = functools.partial(_forward if mode == "forward" else _train, each.call, inputs)
         try:
             runs[name]()
             first = ceilings.milliseconds(runs[name], device) / 1000
         except Exception as problem:
-            answers[name] = _trouble(problem, device)
+            answers[name] = _exception_outcome(problem, device)
             continue
         wanted = int(_BUDGET_S[torch.device(device).type] / max(first, 1e-6))
-        rounds[name] = 1 if first > _SLOW_S else min(max(wanted, _LEAST), _MOST)
+        rounds[name] = 1 if first > _SLOW_S else min(max(wanted, _MIN_ROUNDS), _MAX_ROUNDS)
         times[name] = []
     while waiting := [name for name in rounds if len(times[name]) < rounds[name]]:
         for name in waiting:
@@ -151,42 +153,42 @@ def _timed(
 
 
 @torch.no_grad()
-def _forward(call: Call, made: Example) -> object:
-    return call(*made.arguments, **made.keywords)
+def _forward(call: Call, inputs: Example) -> object:
+    return call(*inputs.arguments, **inputs.keywords)
 
 
-def _train(call: Call, made: Example) -> object:
-    result = call(*made.arguments, **made.keywords)
+def _train(call: Call, inputs: Example) -> object:
+    result = call(*inputs.arguments, **inputs.keywords)
     outputs = [result] if isinstance(result, Tensor) else list(result)
-    return torch.autograd.grad(outputs, made.leaves, [y.detach() for y in outputs])
+    return torch.autograd.grad(outputs, inputs.leaves, [y.detach() for y in outputs])
 
 
-def _floors(op: str, case: Case, made: Example, limits: Mapping[str, float | None]) -> dict[str, dict[str, Any]]:
-    """The least milliseconds of each mode: for the bytes that must move, and for the exponentials.
+def _floors(op: str, case: Case, inputs: Example, limits: Mapping[str, float | None]) -> dict[str, dict[str, Any]]:
+    """The minimum milliseconds of each mode: for moving the bytes, and for computing the exponentials.
 
     A forward pass reads the inputs and writes the outputs.  A backward pass reads both and writes a gradient of every
-    input; it computes the exponentials again, as they are too many to keep.
+    input.  It also recomputes the exponentials, because storing them takes too much memory.
     """
-    inputs = sum(x.nbytes for x in made.leaves)
-    outputs = case.rows * case.frames * case.channels * case.dtype.itemsize * (2 if op == "causal_conv" else 1)
-    moved = {"forward": inputs + outputs, "train": 3 * inputs + 2 * outputs}
+    read = sum(x.nbytes for x in inputs.leaves)
+    written = case.rows * case.frames * case.channels * case.dtype.itemsize * (2 if op == "causal_conv" else 1)
+    moved = {"forward": read + written, "train": 3 * read + 2 * written}
     exponentials = _exponentials(op, case)
     exps = {"forward": exponentials, "train": 2 * exponentials}
 
-    def least(amount: int, rate: float | None) -> float | None:
+    def minimum_ms(amount: int, rate: float | None) -> float | None:
         return 1000 * amount / rate if rate else None
 
     return {
         mode: {
-            "bytes": moved[mode], "bytes_ms": least(moved[mode], limits["copy_bytes_per_s"]),
-            "exps": exps[mode], "exps_ms": least(exps[mode], limits["exps_per_s"]),
+            "bytes": moved[mode], "bytes_ms": minimum_ms(moved[mode], limits["copy_bytes_per_s"]),
+            "exps": exps[mode], "exps_ms": minimum_ms(exps[mode], limits["exps_per_s"]),
         }
         for mode in MODES
     }  # fmt: skip
 
 
 def _exponentials(op: str, case: Case) -> int:
-    """Of the decays of every state, of the weights of every pair of frames, or of SiLU; in both directions."""
+    """How many exponentials an op needs: decays of states, weights of pairs of frames, or SiLU, in both directions."""
     entries = case.rows * case.frames * case.channels
     return {"selective_scan": 2 * entries * case.state, "attention": case.rows * 2 * case.frames**2,
             "causal_conv": 2 * entries}.get(op, 0)  # fmt: skip

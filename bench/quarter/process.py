@@ -1,4 +1,4 @@
-"""The processes that measure, as their parent sees them: a crash, a hang and an answer are all answers.  Torch-free."""
+"""Child processes that measure, seen from the parent: crashes and timeouts become answers.  Torch-free."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from typing import IO, Any
 from temporal_zoo.errors import InvalidInput
 
 _MAIN = "from bench.quarter.child import main; main()"
-# A process ends itself at its limit and says where it was; so much later it is ended from here.
+# A child ends itself at its limit and prints where it was; the parent ends it this many seconds later.
 _GRACE_S = 5.0
 _GREETING_S = 180.0
-_TAIL = 3000  # characters of standard error that are kept
+_TAIL = 3000  # last characters of standard error in an answer
 
 
 class QuarterError(InvalidInput):
-    """Nothing can be measured; the message says why."""
+    """The device cannot be used; the message says why."""
 
 
-class Process:
-    """A process that imports torch, and then does jobs one after the other."""
+class ChildProcess:
+    """A process that imports torch and then runs jobs, one after the other."""
 
     def __init__(self) -> None:
-        # It looks for modules exactly where this process does.
+        # The child uses the module search path of this process.
         source = f"import sys; sys.path[:] = {sys.path!r}; {_MAIN}"
         self._stderr: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, text=True,
@@ -40,19 +40,19 @@ class Process:
         threading.Thread(target=_read, args=(self._process.stdout, self._messages), daemon=True).start()
 
     def greet(self, device: str) -> dict[str, Any]:
-        """Has the process use a device; returns its environment, and the backends of every op.
+        """Selects a device; returns the environment of the process and the backends of every op.
 
         Raises:
-            QuarterError: there is no such device, or the process ended.
+            QuarterError: the device does not exist, or the process ended.
         """
         answer = self.ask({"kind": "greeting", "device": device}, _GREETING_S)
         if answer["outcome"] != "ok":
             self.close()
-            raise QuarterError(f"nothing can be measured on {device}: {answer['reason']}")
+            raise QuarterError(f"cannot measure on {device}: {answer['reason']}")
         return answer
 
     def ask(self, job: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
-        """The answer to a job; where the process crashed or was ended after the limit, an outcome that says so."""
+        """Sends a job and returns the answer; a crash or a timeout is an answer with that outcome."""
         during = None
         try:
             assert self._process.stdin is not None
@@ -85,48 +85,48 @@ class Process:
     def _ended(self, during: str | None, limit_s: float) -> dict[str, Any]:
         code = self._process.wait()
         self._stderr.seek(0)
-        told = self._stderr.read()[-_TAIL:]
-        if "Timeout (" in told:
+        output = self._stderr.read()[-_TAIL:]
+        if "Timeout (" in output:
             reason, outcome = f"took longer than {limit_s:.0f} s", "timed_out"
         else:
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            last = next((line for line in reversed(told.splitlines()) if line.strip()), "")
+            last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
             reason, outcome = f"the process ended ({name}): {last}", "crashed"
-        return {"outcome": outcome, "reason": reason, "during": during, "stderr": told}
+        return {"outcome": outcome, "reason": reason, "during": during, "stderr": output}
 
 
-class Processes:
-    """Starts processes for one device, each while the one before still measures; to be used in a `with` block.
+class ChildProcesses:
+    """Starts child processes for one device, each while the one before measures; use it in a `with` block.
 
-    Importing torch takes several seconds and needs no GPU.
+    This saves time, because importing torch takes several seconds and needs no GPU.
     """
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._next = Process()
+        self._next = ChildProcess()
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> ChildProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._next.close()
 
-    def start(self) -> tuple[Process, dict[str, Any]]:
-        """A process that is ready to measure, and what it said of itself.
+    def start(self) -> tuple[ChildProcess, dict[str, Any]]:
+        """A process that is ready to measure, and its answer to the greeting.
 
         Raises:
-            QuarterError: nothing can be measured on the device.
+            QuarterError: the device cannot be used.
         """
-        process, self._next = self._next, Process()
+        process, self._next = self._next, ChildProcess()
         return process, process.greet(self._device)
 
 
 def _read(lines: IO[str], to: queue.Queue[dict[str, Any] | None]) -> None:
-    """Hands on every message, and None at the end."""
+    """Puts every message into the queue, and None at the end."""
     with lines:
         for line in lines:
             try:
                 to.put(json.loads(line))
-            except ValueError:  # an empty line, or half a message of a process that was ended
+            except ValueError:  # an empty line, or an incomplete message of a process that ended
                 continue
     to.put(None)

@@ -1,4 +1,4 @@
-"""What a quarter measures: groups of cases, the most valuable first."""
+"""The cases of a run, in groups; the most valuable group comes first."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from typing import Any
 
 from bench.paper.control import COLUMNS, Column
 
-from .cases import DTYPES, Agreed, Case, Group
+from .cases import DTYPES, Agreed, GpuCase, Group
 
 Backends = Mapping[str, Sequence[str]]
 
 _REFERENCE = "reference"
-# The composition of two ops, whose backends are pairs.
+# `selective_block` combines two ops, so its backends are pairs.
 _BLOCK, _CONV, _SCAN = "selective_block", "causal_conv", "selective_scan"
 
 
 @dataclass(frozen=True)
-class Scale:
-    """The sizes of a run.
+class RunSizes:
+    """The sizes of the cases.
 
     Args:
         shapes: rows, frames and channels of the comparisons with the reference.
         kernels: rows, frames and channels of the kernels.
-        compiled: ops, each with such a size, whose reference is also run through `torch.compile`.
-        preset, size: of the denoiser, and the pixels of a frame's side.
-        control, long, sampling: numbers of frames.
-        seconds: what the estimates are multiplied by.
+        compiled: ops with a size of the kernels, whose reference also runs through `torch.compile`.
+        preset: preset of the denoiser.
+        size: height and width of a frame in pixels.
+        control, long, sampling: numbers of frames in these groups.
+        seconds: factor of the estimated durations.
     """
 
     shapes: tuple[tuple[int, int, int], ...]
@@ -42,11 +43,11 @@ class Scale:
     seconds: float = 1.0
 
 
-FULL = Scale(
-    # Rows, frames and channels are no multiples of a block, and attention has heads of 32 and of 64 features.
+FULL = RunSizes(
+    # Rows, frames and channels are not multiples of a block size, and attention has heads of 32 and of 64 features.
     shapes=((3, 1, 64), (5, 5, 128), (7, 17, 64), (3, 64, 128), (5, 257, 64)),
     kernels=((8192, 16, 128), (4096, 64, 128), (1024, 256, 128), (256, 1024, 128)),
-    # The reference of the scan is a loop over the frames, which a compiler unrolls.
+    # The reference of the scan is a loop over the frames, which the compiler unrolls.
     compiled=(
         ("attention", (8192, 16, 128)),
         ("causal_conv", (8192, 16, 128)),
@@ -60,7 +61,7 @@ FULL = Scale(
     long=(512, 1024),
     sampling=(256, 64, 16),
 )
-REHEARSAL = Scale(
+REHEARSAL = RunSizes(
     shapes=((3, 1, 64), (3, 5, 64)),
     kernels=((8, 4, 64),),
     compiled=(("attention", (8, 4, 64)),),
@@ -73,7 +74,7 @@ REHEARSAL = Scale(
 )
 
 
-# Rows of the paper's control (`bench.paper.control`) by name, the most valuable first.
+# Columns of the paper's control (`bench.paper.control`) by name, the most valuable first.
 TRAINING = (
     "bimamba",
     "attention, fused",
@@ -94,47 +95,48 @@ SAMPLING = (
     "s4d",
     "identity: no temporal layer",
 )
-_ROWS = {column.name: column for column in COLUMNS}
+_COLUMNS = {column.name: column for column in COLUMNS}
 
 
-def groups(backends: Backends, scale: Scale) -> list[Group]:
-    """All groups in the order of their value.
+def groups(backends: Backends, sizes: RunSizes) -> list[Group]:
+    """All groups, the most valuable first.
 
     Args:
-        backends: op -> its backends, in the order in which the library tries them.
+        backends: op -> its backends, in the order that `auto` tries them.
     """
     return [
-        Group("agreement", lambda agreed: list(_agreement(backends, scale)), most_s=90),
-        Group("kernels", lambda agreed: list(_kernels(scale)), most_s=150),
-        Group("control", lambda agreed: list(_training(backends, scale, scale.control, agreed))),
-        Group("long clips", lambda agreed: list(_training(backends, scale, scale.long, agreed))),
-        Group("sampling", lambda agreed: list(_sampling(backends, scale, agreed))),
-        Group("compiled", lambda agreed: list(_compiled(scale))),
+        Group("agreement", lambda agreed: list(_agreement(backends, sizes)), most_s=90),
+        Group("kernels", lambda agreed: list(_kernels(backends, sizes)), most_s=150),
+        Group("control", lambda agreed: list(_training(backends, sizes, sizes.control, agreed))),
+        Group("long clips", lambda agreed: list(_training(backends, sizes, sizes.long, agreed))),
+        Group("sampling", lambda agreed: list(_sampling(backends, sizes, agreed))),
+        Group("compiled", lambda agreed: list(_compiled(sizes))),
     ]
 
 
-def _agreement(backends: Backends, scale: Scale) -> Iterator[Case]:
+def _agreement(backends: Backends, sizes: RunSizes) -> Iterator[GpuCase]:
     pairs = [(op, backend) for op, names in sorted(backends.items()) for backend in names if backend != "cpu"]
     pairs += [(_BLOCK, f"{_CONV}={backend},{_SCAN}={backend}") for backend in ("triton", "torch")]
-    # Kernels of ours first, as only a GPU can tell whether they are right; among them those of the network's steps.
+    # Our Triton kernels come first, because only a GPU can check them; among them, those of the network's steps.
     pairs.sort(key=lambda pair: ("triton" not in pair[1], pair[1] == _REFERENCE, pair[0] == "attention"))
     for dtype in reversed(DTYPES):
         for op, backend in pairs:
-            # Its parts see all shapes; every kernel of Triton is compiled for several kinds of them.
-            shapes = scale.shapes[::2] if op == _BLOCK else scale.shapes
+            # The cases of its two ops cover all shapes, and Triton compiles a kernel for several kinds of shapes.
+            shapes = sizes.shapes[::2] if op == _BLOCK else sizes.shapes
             what = {"op": op, "backend": backend, "dtype": dtype, "shapes": [list(shape) for shape in shapes]}
-            yield Case("agreement", what, scale.seconds * (10.0 if "triton" in backend else 0.7))
+            yield GpuCase("agreement", what, sizes.seconds * (10.0 if "triton" in backend else 0.7))
 
 
-def _kernels(scale: Scale) -> Iterator[Case]:
-    ops = ("selective_scan", "attention", "causal_conv", "diagonal_ssm")
-    for dtype, shape, op in itertools.product(DTYPES, scale.kernels, ops):
-        yield Case("kernels", _call(op, shape, dtype), 4.0 * scale.seconds)
+def _kernels(backends: Backends, sizes: RunSizes) -> Iterator[GpuCase]:
+    first = ("selective_scan", "attention", "causal_conv")
+    ops = [*first, *sorted(backends.keys() - set(first))]
+    for dtype, shape, op in itertools.product(DTYPES, sizes.kernels, ops):
+        yield GpuCase("kernels", _call(op, shape, dtype), 4.0 * sizes.seconds)
 
 
-def _compiled(scale: Scale) -> Iterator[Case]:
-    for op, shape in scale.compiled:
-        yield Case("kernels", _call(op, shape, "bfloat16") | {"compiled": True}, 25.0)
+def _compiled(sizes: RunSizes) -> Iterator[GpuCase]:
+    for op, shape in sizes.compiled:
+        yield GpuCase("kernels", _call(op, shape, "bfloat16") | {"compiled": True}, 25.0)
 
 
 def _call(op: str, shape: Sequence[int], dtype: str) -> dict[str, Any]:
@@ -142,32 +144,36 @@ def _call(op: str, shape: Sequence[int], dtype: str) -> dict[str, Any]:
     return {"op": op, "rows": rows, "frames": frames, "channels": channels, "dtype": dtype}
 
 
-def _training(backends: Backends, scale: Scale, lengths: Sequence[int], agreed: Agreed) -> Iterator[Case]:
+def _training(backends: Backends, sizes: RunSizes, lengths: Sequence[int], agreed: Agreed) -> Iterator[GpuCase]:
     for frames, dtype, name in itertools.product(lengths, DTYPES, TRAINING):
-        row = _ROWS[name]
-        if dtype in row.dtypes:
-            estimate = scale.seconds * (2.0 + frames / 150)
-            yield Case("training_step", _step(row, frames, dtype, scale), estimate, _pins(row, dtype, backends, agreed))
+        column = _COLUMNS[name]
+        if dtype in column.dtypes:
+            estimate = sizes.seconds * (2.0 + frames / 150)
+            yield GpuCase(
+                "training_step", _step(column, frames, dtype, sizes), estimate, _pins(column, dtype, backends, agreed)
+            )
 
 
-def _sampling(backends: Backends, scale: Scale, agreed: Agreed) -> Iterator[Case]:
-    for frames, dtype, name in itertools.product(scale.sampling, DTYPES, SAMPLING):
-        row, estimate = _ROWS[name], scale.seconds * (1.0 + frames / 250)
-        yield Case("sampling_step", _step(row, frames, dtype, scale), estimate, _pins(row, dtype, backends, agreed))
+def _sampling(backends: Backends, sizes: RunSizes, agreed: Agreed) -> Iterator[GpuCase]:
+    for frames, dtype, name in itertools.product(sizes.sampling, DTYPES, SAMPLING):
+        column, estimate = _COLUMNS[name], sizes.seconds * (1.0 + frames / 250)
+        yield GpuCase(
+            "sampling_step", _step(column, frames, dtype, sizes), estimate, _pins(column, dtype, backends, agreed)
+        )
 
 
-def _step(row: Column, frames: int, dtype: str, scale: Scale) -> dict[str, Any]:
-    """A setup of `bench.plan.plan`, with the backends of the row."""
+def _step(column: Column, frames: int, dtype: str, sizes: RunSizes) -> dict[str, Any]:
+    """A setup of `bench.plan.plan` with the backends of the column."""
     setup = {
-        "mixer": row.mixer, "frames": frames, "clips": 1, "size": scale.size, "preset": scale.preset,
-        "checkpointing": row.checkpointing, "dtype": dtype, "backends": list(row.backends),
+        "mixer": column.mixer, "frames": frames, "clips": 1, "size": sizes.size, "preset": sizes.preset,
+        "checkpointing": column.checkpointing, "dtype": dtype, "backends": list(column.backends),
     }  # fmt: skip
-    return {"row": row.name, "setup": setup}
+    return {"row": column.name, "setup": setup}
 
 
-def _pins(row: Column, dtype: str, backends: Backends, agreed: Agreed) -> tuple[str, ...]:
-    """Of every op that the row leaves open, the first backend that agrees with the reference."""
-    fixed = [pin.partition("=")[0] for pin in row.backends]
+def _pins(column: Column, dtype: str, backends: Backends, agreed: Agreed) -> tuple[str, ...]:
+    """The first backend that agrees with the reference, for every op that the column does not pin."""
+    fixed = [pin.partition("=")[0] for pin in column.backends]
     return tuple(
         f"{op}={name}"
         for op in sorted(backends)
@@ -176,5 +182,5 @@ def _pins(row: Column, dtype: str, backends: Backends, agreed: Agreed) -> tuple[
 
 
 def _first(op: str, names: Sequence[str], dtype: str, agreed: Agreed) -> str | None:
-    """The first backend that agrees with the reference; None where that is not known of any."""
+    """The first backend that agrees with the reference; None if no backend is known to agree."""
     return next((name for name in names if name != _REFERENCE and (op, name, dtype) in agreed), None)

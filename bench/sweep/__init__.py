@@ -1,1 +1,1 @@
-"""Running cases: what a case is, its subprocess, what is measured in it, and the results."""
+"""Runs cases: their definition, subprocesses, measurements and results."""

@@ -1,14 +1,14 @@
-"""Before anything is timed: the backends that will run must agree with the reference, values and gradients."""
+"""Compares the backends of a case with the reference, values and gradients, before the case is timed."""
 
 from __future__ import annotations
 
 import functools
-import math
 
 import torch
 from torch import Tensor
 
 from temporal_zoo.ops import ops, tracing, use_backend
+from temporal_zoo.ops.agreement import compare
 from temporal_zoo.registry import build
 
 from .case import DIM, Case
@@ -16,10 +16,8 @@ from .outcome import Agreement
 from .training_step import SEED
 from .workloads import precision
 
-# Small, and no length is a multiple of a block.
+# A small input whose length is not a multiple of any block size.
 _ROWS, _FRAMES = 3, 37
-# Far above rounding, far below any mistake.
-_TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
 _REFERENCE = "reference"
 
 
@@ -28,10 +26,10 @@ class GateError(RuntimeError):
 
 
 def check(case: Case) -> Agreement:
-    """Compares the mixer of a case, run as the case says, with the same mixer on reference backends; on a small input.
+    """Compares the mixer of a case with the same mixer on reference backends, on a small input.
 
     Raises:
-        GateError: they differ by more than rounding explains.
+        GateError: the error is larger than the tolerance of the precision.
         BackendError: a pinned backend cannot run.
     """
     return _check(case.replace(level="mixer", mode="train", frames=_FRAMES, rows=_ROWS, total=None,
@@ -44,20 +42,17 @@ def _check(case: Case) -> Agreement:
     if backends <= {f"{name}={_REFERENCE}" for name in ops()}:
         return Agreement()
     with use_backend(**dict.fromkeys(ops(), _REFERENCE)):
-        reference, stubborn = _run(case)
-    unchecked = {backend for backend in stubborn if not backend.endswith(f"={_REFERENCE}")}
+        reference, not_replaced = _run(case)
+    unchecked = {backend for backend in not_replaced if not backend.endswith(f"={_REFERENCE}")}
     if unchecked == backends:
         return Agreement(unchecked=tuple(sorted(unchecked)))
-    # A gradient that is zero but for rounding (an attention's key bias) is compared with the largest of all.
-    floor = 1e-3 * max(float(tensor.abs().max()) for name, tensor in reference.items() if name != "output")
-    errors = {name: relative_error(fast.get(name), tensor, floor) for name, tensor in reference.items()}
-    worst = max(errors, key=lambda name: errors[name])
-    if errors[worst] > _TOLERANCES[case.dtype]:
+    result = compare(fast, reference, getattr(torch, case.dtype))
+    if not result.agrees:
         raise GateError(
-            f"not timed: {', '.join(sorted(backends))} differs from the reference by {errors[worst]:.2g} "
-            f"(relative, largest in {worst}; {_TOLERANCES[case.dtype]:g} is allowed)"
+            f"not timed: {', '.join(sorted(backends))} differs from the reference by {result.error:.2g} "
+            f"(relative, largest in {result.worst}; {result.tolerance:g} is allowed)"
         )
-    return Agreement(errors[worst], tuple(sorted(backends - unchecked)), tuple(sorted(unchecked)))
+    return Agreement(result.error, tuple(sorted(backends - unchecked)), tuple(sorted(unchecked)))
 
 
 def _run(case: Case) -> tuple[dict[str, Tensor], set[str]]:
@@ -77,10 +72,3 @@ def _run(case: Case) -> tuple[dict[str, Tensor], set[str]]:
     found |= {f"gradient of {name}": parameter.grad for name, parameter in mixer.named_parameters()}
     backends = {f"{op}={backend}" for op, names in ran.items() for backend in names}
     return {name: tensor.double() for name, tensor in found.items() if tensor is not None}, backends
-
-
-def relative_error(found: Tensor | None, wanted: Tensor, floor: float) -> float:
-    """Largest difference relative to the largest wanted entry (at least `floor`); infinite where nothing or NaN is."""
-    if found is None or not found.isfinite().all():
-        return math.inf
-    return float((found - wanted).abs().max() / max(float(wanted.abs().max()), floor))

@@ -1,4 +1,4 @@
-"""The process's own memory on the CPU: its peak resident set, and a limit that turns too much into an exception."""
+"""CPU memory of this process: its peak resident set, and a limit above which allocations raise an exception."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pathlib import Path
 
 from temporal_zoo._support import control_group
 
-_RESET_PEAK = "5"  # what /proc/self/clear_refs takes to forget the peak; see proc(5)
+_RESET_PEAK = "5"  # written to /proc/self/clear_refs, this resets the peak; see proc(5)
 _LARGE_CACHE = 32 * 2**20
-# What mallopt(3) calls the settings, and their usual values.
-_TRIM_THRESHOLD, _USUAL_TRIM = -1, 128 * 2**10
-_MMAP_MAX, _USUAL_MMAPS = -4, 2**16
+# Parameters of mallopt(3) and their defaults.
+_TRIM_THRESHOLD, _DEFAULT_TRIM = -1, 128 * 2**10
+_MMAP_MAX, _DEFAULT_MMAPS = -4, 2**16
 
 
 def peak_resident(step: Callable[[], object]) -> tuple[int, int]:
-    """Bytes resident before `step`, and the most that were while it ran.
+    """Resident bytes before `step`, and their maximum while it runs.
 
-    Linux counts the peak itself; elsewhere (or where that is forbidden) a thread looks once a millisecond.
+    Linux records the maximum.  On other systems, or without permission, a thread samples it every millisecond.
     """
     gc.collect()
-    _give_back_freed_pages()
-    if _forget_peak():
+    _return_freed_pages()
+    if _reset_peak():
         before = resident()
         step()
         return before, max(before, _status("VmHWM"))
@@ -34,17 +34,17 @@ def peak_resident(step: Callable[[], object]) -> tuple[int, int]:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory now."""
-    import psutil  # here, because measurements on a GPU need none
+    """Resident bytes of this process."""
+    import psutil  # inside the function, because measurements on a GPU do not need it
 
     return psutil.Process().memory_info().rss
 
 
 @contextlib.contextmanager
-def limited(most: int | None = None) -> Iterator[None]:
-    """Within the block, allocating beyond `most` bytes of this process raises an exception; see `allowance`.
+def limited(max_bytes: int | None = None) -> Iterator[None]:
+    """Inside the block, an allocation that needs more than `max_bytes` in total raises an exception; see `allowance`.
 
-    Linux only, where a process that takes too much is killed instead of refused; elsewhere nothing is done.
+    It works on Linux, which would otherwise kill the process.  On other systems it does nothing.
     """
     if not sys.platform.startswith("linux"):
         yield
@@ -52,8 +52,8 @@ def limited(most: int | None = None) -> Iterator[None]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    further = max(0, (resident() + allowance() if most is None else most) - resident())
-    limits = [_status("VmData") + further, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+    more = max(0, (resident() + allowance() if max_bytes is None else max_bytes) - resident())
+    limits = [_status("VmData") + more, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
     try:
         yield
@@ -63,25 +63,25 @@ def limited(most: int | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def keeping_freed_pages() -> Iterator[None]:
-    """Within the block freed memory stays with the process, as CUDA's allocator of torch keeps its own.
+    """Inside the block the process keeps the memory that it frees, like torch's allocator for CUDA.
 
-    The C library otherwise gives large blocks back to the system, which clears every page when it hands it out again:
-    slow, and each time differently so.  glibc only; elsewhere nothing is done.
+    Otherwise the C library returns large blocks to the system, which clears every page before the next use.  That is
+    slow, and its time varies.  It works with glibc; with other C libraries it does nothing.
     """
     _set_malloc({_MMAP_MAX: 0, _TRIM_THRESHOLD: -1})
     try:
         yield
     finally:
-        _set_malloc({_MMAP_MAX: _USUAL_MMAPS, _TRIM_THRESHOLD: _USUAL_TRIM})
+        _set_malloc({_MMAP_MAX: _DEFAULT_MMAPS, _TRIM_THRESHOLD: _DEFAULT_TRIM})
 
 
 def allowance() -> int:
-    """Bytes that a process may take, of those that are free: a tenth is left to the rest of the machine."""
+    """Bytes that a process may allocate: nine tenths of those that are available."""
     return available() * 9 // 10
 
 
 def cache_bytes() -> int:
-    """Size of the processor's largest cache; a large one is assumed where the system does not tell."""
+    """Size of the processor's largest cache; 32 MiB if the system does not report it."""
     sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     with contextlib.suppress(OSError, ValueError):
         return max(1024 * int(path.read_text().strip().removesuffix("K")) for path in sizes)
@@ -89,7 +89,7 @@ def cache_bytes() -> int:
 
 
 def available() -> int:
-    """Bytes that this process can still get: the machine's, or its control group's where that is less."""
+    """Bytes that this process can still allocate: those of the machine or of its control group, whichever are fewer."""
     import psutil
 
     free, group = psutil.virtual_memory().available, control_group.available_bytes()
@@ -102,7 +102,7 @@ def _status(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _forget_peak() -> bool:
+def _reset_peak() -> bool:
     try:
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
         return _status("VmHWM") < resident() * 1.05
@@ -110,8 +110,8 @@ def _forget_peak() -> bool:
         return False
 
 
-def _give_back_freed_pages() -> None:
-    """Freed memory that the allocator keeps would be reused unseen and make the peak look smaller than it is."""
+def _return_freed_pages() -> None:
+    """Returns freed memory to the system; the step would reuse it, and its peak would be too small."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -124,11 +124,11 @@ def _set_malloc(settings: dict[int, int]) -> None:
 
 def _sampled_peak(step: Callable[[], object]) -> tuple[int, int]:
     before = peak = resident()
-    done = threading.Event()
+    stop = threading.Event()
 
     def watch() -> None:
         nonlocal peak
-        while not done.wait(0.001):
+        while not stop.wait(0.001):
             peak = max(peak, resident())
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -136,6 +136,6 @@ def _sampled_peak(step: Callable[[], object]) -> tuple[int, int]:
     try:
         step()
     finally:
-        done.set()
+        stop.set()
         thread.join()
     return before, peak

@@ -1,4 +1,4 @@
-"""What the machine of a sweep is, and whether it can run the cases; asked in a process of its own: torch tells."""
+"""Checks that this machine can run the cases, and describes it.  Imports torch, so that it runs in a subprocess."""
 
 from __future__ import annotations
 
@@ -16,60 +16,60 @@ from temporal_zoo.ops import ops, use_backend
 from .case import Case
 
 
-class SiteError(InvalidInput):
-    """A case that this machine cannot run; the message says what it could."""
+class MachineError(InvalidInput):
+    """This machine cannot run a case; the message lists what it can run."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """The environment of the records, and the device in words."""
+class Machine:
+    """The environment for the records, and the names of the devices."""
 
     environment: dict[str, Any]
-    place: str
+    devices: str
 
 
-def examine(cases: Sequence[Case], expected: str | None = None) -> Site:
-    """Where `cases` would run.
+def examine(cases: Sequence[Case], expected: str | None = None) -> Machine:
+    """Describes the machine that runs `cases`.
 
     Args:
-        expected: part of the device's name, in any case of letters, such as "a100".
+        expected: a part of the device's name, such as "a100"; upper and lower case are equal.
     Raises:
-        SiteError: no such device, op or backend, or another device than expected.
+        MachineError: a device, op or backend does not exist here, or the device is not the expected one.
     """
     for device in {case.device for case in cases}:
         _check_device(device)
     for pins in {case.backends: case.pins for case in cases}.values():
         _check_pins(pins)
-    found = environment()
-    names = {_name(device, found) for device in {case.device for case in cases}}
+    facts = environment()
+    names = {_name(device, facts) for device in {case.device for case in cases}}
     if expected is not None and (others := [name for name in names if expected.lower() not in name.lower()]):
-        raise SiteError(f"{expected!r} was expected, and this is {', '.join(others)}; nothing was measured")
+        raise MachineError(f"the device is {', '.join(others)}, but {expected!r} was expected; nothing was measured")
     threads = torch.get_num_threads()
     on_cpu = any(case.device == "cpu" for case in cases)
-    place = f"{', '.join(sorted(names))}{f' ({threads} threads)'.replace('1 threads', '1 thread') if on_cpu else ''}"
-    return Site(found, place)
+    count = f" ({threads} thread{'s' * (threads != 1)})" if on_cpu else ""
+    return Machine(facts, ", ".join(sorted(names)) + count)
 
 
-def _name(device: str, found: dict[str, Any]) -> str:
+def _name(device: str, facts: dict[str, Any]) -> str:
     if device == "cpu":
-        return found["machine"]["processor"] or "cpu"
-    return found["devices"][torch.device(device).index or 0]["name"]
+        return facts["machine"]["processor"] or "cpu"
+    return facts["devices"][torch.device(device).index or 0]["name"]
 
 
 def _check_device(text: str) -> None:
-    here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     try:
         device = torch.device(text)
     except RuntimeError:
-        raise SiteError(f"{text!r} is no device; here are {', '.join(here)}") from None
-    if str(device) not in here and not (text == "cuda" and len(here) > 1):
-        raise SiteError(f"there is no device {text!r} here; torch {torch.__version__} sees {', '.join(here)}")
+        raise MachineError(f"unknown device {text!r}; choose from {', '.join(available)}") from None
+    if str(device) not in available and not (text == "cuda" and len(available) > 1):
+        raise MachineError(f"there is no device {text!r}; torch {torch.__version__} sees {', '.join(available)}")
 
 
 def _check_pins(pins: dict[str, str]) -> None:
     with use_backend(**pins):
         for op, backend in pins.items():
             if backend not in (backends := ops()[op].backends):
-                raise SiteError(
-                    f"{op} has no backend {backend!r}{nearest(backend, backends)}; it has {', '.join(backends)}"
+                raise MachineError(
+                    f"{op} has no backend {backend!r}{nearest(backend, backends)}; choose from {', '.join(backends)}"
                 )

@@ -1,8 +1,7 @@
-"""How a case ended and what was measured: values that a record holds and one process hands to another.  Torch-free."""
+"""The outcome of a case: how it ended and what was measured, as values for records and between processes.  No torch."""
 
 from __future__ import annotations
 
-import math
 import statistics
 import types
 import typing
@@ -13,12 +12,12 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from temporal_zoo._support.record import RecordError
-from temporal_zoo._support.statistics import half_width_95
+from temporal_zoo._support.statistics import Interval, geometric_mean
 
 Status = Literal["ok", "out_of_memory", "unsupported", "disagrees", "failed", "crashed", "timed_out"]
 
-# What each end but "ok" is called in tables.
-ENDS = {
+# Status other than "ok" -> its words in tables.
+STATUS_WORDS = {
     "out_of_memory": "out of memory",
     "unsupported": "unsupported",
     "disagrees": "disagrees",
@@ -26,22 +25,24 @@ ENDS = {
     "crashed": "crashed",
     "timed_out": "timed out",
 }
-# Ends that are a fault and not an answer.
-FAULTS = ("disagrees", "failed", "crashed", "timed_out")
+# Outcomes that are errors: the command ends with exit code 1.
+ERRORS = ("disagrees", "failed", "crashed", "timed_out")
 
-# No measured number is larger, in milliseconds or bytes; a larger one would leave the range of floats in what follows.
-_MOST = 1e18
-# A time that may be off by more than this share says so.
+# Upper limit of measured numbers, in milliseconds or bytes; later arithmetic would overflow above it.
+_MAX_NUMBER = 1e18
+# Lower limit of times in milliseconds, for the same reason.
+_MIN_MS = 1e-9
+# Tables and pages mark a time whose margin is larger than this fraction.
 WIDE = 0.10
 
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds of one step: percentiles over the rounds that count.  `steady` says that the median had settled.
+    """Milliseconds of one step: percentiles over the timed rounds.
 
-    `processor` is the mean time that processors worked on a step, over all threads; None when another device did.
-    `each` are the rounds themselves, in their order.  Of several processes `medians` are theirs, `p50` is the geometric
-    mean of these, and all else is over the rounds of all.
+    `steady` says that the median had settled.  `processor` is the mean processor time of a step, over all threads; None
+    when a GPU did the work.  `each` holds the rounds in order.  For several processes `medians` holds the median of
+    each process, `p50` is their geometric mean, and all other fields are over the rounds of all processes.
     """
 
     p10: float
@@ -55,61 +56,54 @@ class Times:
     medians: tuple[float, ...] = ()
 
     @classmethod
-    def together(cls, parts: Sequence[Times]) -> Times:
-        """The times of several processes that ran the same case."""
+    def combine(cls, parts: Sequence[Times]) -> Times:
+        """Combines the times of several processes that ran the same case."""
         if len(parts) == 1:
             return parts[0]
         each = tuple(ms for part in parts for ms in part.each)
         medians = tuple(part.p50 for part in parts)
         p10, p90 = np.percentile(each or medians, [10, 90])
-        worked = [part.processor for part in parts if part.processor is not None]
+        processor = [part.processor for part in parts if part.processor is not None]
         return cls(
             float(p10),
-            math.exp(statistics.fmean(map(math.log, medians))),
+            geometric_mean(medians).value,
             float(p90),
             sum(part.rounds for part in parts),
             sum(part.warmups for part in parts),
             all(part.steady for part in parts),
-            statistics.fmean(worked) if worked else None,
+            statistics.fmean(processor) if processor else None,
             each,
             medians,
         )
 
     @property
     def processes(self) -> int:
-        """How many processes these are from."""
+        """Number of processes that were timed."""
         return max(1, len(self.medians))
 
     @property
-    def spread(self) -> float:
-        """Half of the distance between the 10th and the 90th percentile, as a share of the median."""
-        return (self.p90 - self.p10) / 2 / self.p50 if self.p50 else 0.0
+    def interval(self) -> Interval:
+        """`p50` with its 95 % interval over processes (Student's t over the logarithms of their medians).
+
+        For a single process, the interval holds 80 % of its rounds; rounds of one process differ less than processes.
+        """
+        return Interval(self.p50, self.p10, self.p90) if self.processes == 1 else geometric_mean(self.medians)
 
     @property
     def margin(self) -> float:
-        """By which share `p50` may be off: Student's 95 % interval over the processes, of their logarithms.
-
-        A single process has none, since rounds of one differ less than processes do; then it is the spread of rounds.
-        """
+        """Half-width of the interval as a fraction of `p50`."""
         if self.processes == 1:
-            return self.spread
-        return math.expm1(half_width_95([math.log(median) for median in self.medians]))
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The lowest and the highest time within the margin; of a single process 80 % of its rounds."""
-        if self.processes == 1:
-            return self.p10, self.p90
-        return self.p50 / (1 + self.margin), self.p50 * (1 + self.margin)
+            return (self.p90 - self.p10) / 2 / self.p50 if self.p50 else 0.0
+        return self.interval.high / self.interval.value - 1
 
     @property
     def wide(self) -> bool:
-        """Whether it may be off by more than `WIDE`."""
+        """Whether the margin is larger than `WIDE`."""
         return self.margin > WIDE
 
     @property
     def waited(self) -> bool:
-        """Whether steps spent much of their time waiting for a processor that other programs had."""
+        """Whether steps waited for processors that other programs used, for at least a fifth of their time."""
         return self.processor is not None and self.processor < 0.8 * self.p50
 
 
@@ -117,7 +111,7 @@ class Times:
 class Memory:
     """Bytes before a step and at its peak; `counted` is "peak allocated" on CUDA and "peak resident set" on the CPU.
 
-    `reserved` is what CUDA's allocator held at that peak, its unused blocks included; None on the CPU.
+    `reserved` is what CUDA's allocator held at the peak, with unused blocks; None on the CPU.
     """
 
     counted: str
@@ -127,17 +121,16 @@ class Memory:
 
     @property
     def above(self) -> int:
-        """Peak above what was there before."""
+        """The peak minus the bytes before the step."""
         return self.peak - self.before
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the backends that ran were from the reference.
+    """The largest error of the backends that ran.
 
-    `max_error` is the largest difference in any output or gradient relative to that tensor's largest entry, and None
-    when there was nothing to compare.  `unchecked` are backends that the mixer itself insists on, so that the reference
-    could not take their place.
+    `max_error` is the largest difference in any output or gradient, relative to that tensor's largest entry; None if
+    nothing was compared.  `unchecked` are backends that the mixer pins itself, so that the reference could not run.
     """
 
     max_error: float | None = None
@@ -147,11 +140,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended; what was measured is None unless `status` is "ok".
+    """How a case ended; measured fields are None unless `status` is "ok".
 
-    `stored_bytes` belongs to training: elsewhere nothing is stored.  `backends` says which backend ran for each op, and
-    `declared` how the mixer says that its "time" and "memory" grow.  `options` are all options of the mixer, so that a
-    record keeps its meaning when a default changes.  `trace` names the file of a profile.
+    `stored_bytes` is None outside training.  `backends` lists the backends that ran for each op.  `declared` is the
+    growth of "time" and "memory" that the mixer declares.  `options` are all options of the mixer, so that a record
+    keeps its meaning when a default changes.  `trace` is the file name of a profile.
     """
 
     status: Status
@@ -189,40 +182,40 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """Reads what `to_dict` wrote, among other fields or not, and older records, which know fewer of them.
+        """Reads the fields that `to_dict` writes; ignores others, and accepts older records, which have fewer.
 
         Raises:
-            RecordError: a field is missing or holds what cannot have been measured; the message names it.
+            RecordError: a field is missing or has an impossible value; the message names the field.
         """
         values = dict(record) | {"status": record.get("outcome")}
         values |= {"memory": record.get("memory_bytes"), "agreement": record.get("gate")}
         values.setdefault("backends", record.get("bodies", {}))  # the name in records of version 0.1
-        found: Self = _read(cls, values)
-        if (times := found.time_ms) and not 0 < times.p10 <= times.p50 <= times.p90:
+        outcome: Self = _read(cls, values)
+        if (times := outcome.time_ms) and not _MIN_MS <= times.p10 <= times.p50 <= times.p90:
             raise RecordError(
                 f"times of {times.p10}, {times.p50} and {times.p90} ms cannot be percentiles 10, 50 and 90"
             )
-        if times and not all(each > 0 for each in times.medians):
-            raise RecordError('"medians" holds a time of 0 ms')
-        if found.memory and found.memory.above < 0:
-            raise RecordError("the peak of memory is below what was in use before")
-        return found
+        if times and not all(each >= _MIN_MS for each in times.medians):
+            raise RecordError('"medians" contains a time of 0 ms')
+        if outcome.memory and outcome.memory.above < 0:
+            raise RecordError("the peak memory is below the memory in use before the step")
+        return outcome
 
 
 def _read(kind: type, values: Mapping[str, Any]) -> Any:
-    """A dataclass from plain values; names that it does not know are left out."""
-    hints, kept = typing.get_type_hints(kind), {}
+    """A dataclass from plain values; unknown names are ignored."""
+    hints, arguments = typing.get_type_hints(kind), {}
     for each in fields(kind):
         if each.name in values:
-            kept[each.name] = _checked(values[each.name], hints[each.name], each.name)
+            arguments[each.name] = _checked(values[each.name], hints[each.name], each.name)
     try:
-        return kind(**kept)
+        return kind(**arguments)
     except TypeError as error:  # a field without a default
         raise RecordError(f"a field is missing: {error}") from error
 
 
 def _checked(value: Any, kind: Any, name: str) -> Any:
-    """`value` as a field of type `kind`: numbers are finite and not negative, lists are tuples."""
+    """`value` as a field of type `kind`: numbers must be finite and not negative; lists become tuples."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -241,7 +234,12 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
     if kind in (str, bool) and isinstance(value, kind):
         return value
     numbers: tuple[type, ...] = {int: (int,), float: (int, float)}.get(kind, ())
-    if type(value) in numbers and 0 <= value <= _MOST:  # NaN is not
+    if type(value) in numbers and 0 <= value <= _MAX_NUMBER:  # false for NaN
         return value
     shown = repr(value)
     raise RecordError(f'"{name}" cannot be {shown if len(shown) <= 60 else shown[:60] + "..."}')
+
+
+def first_line(error: BaseException) -> str:
+    """The type and the first line of an exception."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

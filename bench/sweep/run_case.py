@@ -1,4 +1,4 @@
-"""Runs one case in this process; how it ended is a value, never an exception, so that a sweep goes on."""
+"""Runs one case in this process and returns its outcome; errors are outcomes too, so that a sweep continues."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from .gate import GateError
 from .outcome import Outcome
 
 
-def run(
+def run_case(
     case: Case,
     *,
     budget_s: float = 2.0,
-    clock_only: bool = False,
-    most_bytes: int | None = None,
+    time_only: bool = False,
+    max_bytes: int | None = None,
     trace: Path | None = None,
 ) -> Outcome:
-    """Gate, time, peak memory and stored bytes of one case.
+    """Compares a case with the reference; measures its time, peak memory and stored bytes.
 
     Args:
-        budget_s: seconds for the rounds of the clock (`measure.time_ms`).
-        clock_only: time and nothing else.
-        most_bytes: memory that this process may have on the CPU; unless given, nearly all that is free.
+        budget_s: seconds for the timed rounds (`measure.time_ms`).
+        time_only: measures only the time.
+        max_bytes: memory limit of this process on the CPU; by default nine tenths of the available memory.
         trace: file for a profile of one more step, in the format of Chrome's trace viewer.
     """
-    outcome = _attempt(case, budget_s, clock_only, most_bytes, trace)
-    # Here and not in a handler: there the exception still holds the frames, and they the tensors.
+    outcome = _outcome(case, budget_s, time_only, max_bytes, trace)
+    # After the exception handlers: an exception refers to frames, which refer to tensors.
     gc.collect()
     if torch.device(case.device).type == "cuda":
         torch.cuda.empty_cache()
     return outcome
 
 
-def _attempt(case: Case, budget_s: float, clock_only: bool, most_bytes: int | None, trace: Path | None) -> Outcome:
+def _outcome(case: Case, budget_s: float, time_only: bool, max_bytes: int | None, trace: Path | None) -> Outcome:
     device = torch.device(case.device)
-    limit = contextlib.nullcontext() if device.type == "cuda" else host_memory.limited(most_bytes)
+    limit = contextlib.nullcontext() if device.type == "cuda" else host_memory.limited(max_bytes)
     try:
         with limit, use_backend(**case.pins):
-            return _clocked(case, device, budget_s) if clock_only else _measured(case, device, budget_s, trace)
+            return _time(case, device, budget_s) if time_only else _measure(case, device, budget_s, trace)
     except BackendError as error:
         return Outcome("unsupported", str(error))
     except GateError as error:
@@ -60,12 +60,12 @@ def _attempt(case: Case, budget_s: float, clock_only: bool, most_bytes: int | No
         return Outcome("failed", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
 
 
-def _clocked(case: Case, device: torch.device, budget_s: float) -> Outcome:
+def _time(case: Case, device: torch.device, budget_s: float) -> Outcome:
     times = measure.time_ms(workloads.build(case).step, device, budget_s=budget_s)
     return Outcome("ok", time_ms=times, threads=torch.get_num_threads())
 
 
-def _measured(case: Case, device: torch.device, budget_s: float, trace: Path | None) -> Outcome:
+def _measure(case: Case, device: torch.device, budget_s: float, trace: Path | None) -> Outcome:
     agreement = gate.check(case)
     work = workloads.build(case)
     times = measure.time_ms(work.step, device, budget_s=budget_s)
@@ -96,10 +96,10 @@ def _measured(case: Case, device: torch.device, budget_s: float, trace: Path | N
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's own exception, Python's, and the RuntimeError of torch's CPU allocator, which has no type of its own."""
+    """Whether an error is CUDA's, Python's, or the plain RuntimeError of torch's CPU allocator."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    # The last: more bytes than 64 bits can count.
+    # The third message: the number of bytes does not fit into 64 bits.
     words = ("can't allocate memory", "not enough memory", "storage size calculation overflowed")
     return isinstance(error, RuntimeError) and any(each in text for each in words)

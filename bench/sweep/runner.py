@@ -1,155 +1,146 @@
-"""Measures cases one after another, each in a process of its own, and records each as soon as it has ended.  No torch.
+"""Runs a sweep: measures every case in a subprocess and appends each outcome to the record.  No torch.
 
-When all have had their turn, the next repetition begins: processes of one case differ by more than rounds of one, and
-the further apart they lie, the more they see of what else goes on.
+The second repetition begins when all cases have had their first one: the times of one case differ more between
+processes than between rounds of one process, and processes that run minutes apart show more of the machine's changes.
 
-What the record already holds from the same environment is not measured again: a sweep that was killed goes on where it
-was, whenever that happened, and ends with the same set of records, none twice.
+A sweep can be resumed.  Measurements that the record has from the same environment are not repeated, so that a sweep
+that was killed at any moment ends with the same set of records, without duplicates.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 import operator
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.analysis.curves import Result
-from temporal_zoo._support.record import Reading, Session, read
+from temporal_zoo._support.record import Session, read
 from temporal_zoo._support.units import number, size
 
-from . import load as surroundings
-from . import subprocess as apart
+from . import machine_load, subprocess
 from .case import Case
-from .outcome import ENDS, Outcome
-from .repetitions import by_case, measurements, together
-
-log = logging.getLogger("temporal_zoo.bench")
+from .outcome import STATUS_WORDS, Outcome
+from .repetitions import combine
+from .results import CaseResult, complete_cases
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class RunnerOptions:
     """How a sweep runs.
 
-    `repetitions`: processes of every case; one that ends in any other way than "ok" is not repeated.  `budget_s`:
-    seconds for the rounds of each.  `limit_s`: after so many seconds a process is ended.  `until`: none begins that
-    might not have ended by then, by `time.monotonic`.  `again`: what is recorded already is measured anew.  `traces`:
-    folder for a profile of every case.
+    Args:
+        repetitions: processes for each case; a case whose outcome is not "ok" is not repeated.
+        budget_s: seconds for the timed rounds of each process.
+        limit_s: a process ends after this many seconds.
+        until: no process starts that might end later than this (`time.monotonic`).
+        again: repeats cases that the record already has.
+        traces: folder for a profile of every case.
     """
 
     repetitions: int = 1
-    budget_s: float = 0.4  # short, since processes differ by more than rounds do
+    budget_s: float = 0.4  # short, because processes differ more than rounds
     limit_s: float = 300.0
     until: float | None = None
     again: bool = False
     traces: Path | None = None
 
 
-class Sweep:
-    """Cases, their record, and which of them are done.
+class Runner:
+    """Runs the cases that the record does not have yet.
 
     Args:
-        expected: part of the name that the device must have.
+        expected: a part of the name that the device must have.
     Raises:
-        BenchError: this machine cannot run the cases, or has another device; before anything is measured.
-        OSError: the record cannot be written; likewise.
+        BenchError: this machine cannot run the cases, or has another device; nothing was measured.
+        OSError: the record cannot be written; nothing was measured.
     """
 
-    def __init__(self, cases: Sequence[Case], record: Path, terms: Terms, expected: str | None = None) -> None:
-        self.cases, self.terms = tuple(cases), terms
-        environment, self.place = apart.examine(cases, expected)
+    def __init__(
+        self, cases: Sequence[Case], record: Path, options: RunnerOptions, expected: str | None = None
+    ) -> None:
+        self.cases, self.options = tuple(cases), options
+        environment, self.devices = subprocess.examine(cases, expected)
         self._session = Session(record, environment)
         self._sources = environment["code"]["sources"]
-        known = {} if terms.again else outcomes(read(record), environment["id"])
-        self._done = {case: known[case] for case in self.cases if case in known and self._traced(known[case][0])}
+        known = {} if options.again else complete_cases(read(record), environment["id"])
+        self._outcomes = {case: known[case] for case in self.cases if case in known and self._has_trace(known[case][0])}
 
     @property
     def waiting(self) -> list[tuple[int, Case]]:
-        """Repetitions, counted from one, and the cases that they are still to measure, in order."""
-        counts = range(1, self.terms.repetitions + 1)
-        return [(count, case) for count in counts for case in self.cases if self._waits(case, count)]
+        """The processes that are still to run, in order: the repetition, from 1, and the case."""
+        repetitions = range(1, self.options.repetitions + 1)
+        return [(count, case) for count in repetitions for case in self.cases if self._waits(case, count)]
 
     @property
-    def results(self) -> list[Result]:
-        """All that is known of the cases, in their order."""
-        return [Result(case, together(self._done[case])) for case in self.cases if case in self._done]
+    def results(self) -> list[CaseResult]:
+        """The results of all cases that have run, in the order of the cases."""
+        return [self._result(case) for case in self.cases if case in self._outcomes]
 
-    def run(self) -> Iterator[tuple[int, Result]]:
-        """Measures what waits; yields repetitions and what is known of their case when it is recorded.
+    def run(self) -> Iterator[tuple[int, CaseResult]]:
+        """Runs the waiting processes; yields each repetition with its case's result after it is in the record.
 
-        Ends early when its time is over.
+        Returns early when the time limit is reached.
 
         Raises:
-            BenchError: the code was changed meanwhile.
+            BenchError: the source files changed.
         """
-        # Processes of one repetition share a parent, and with it where their code lies in memory.
-        for repetition, here in itertools.groupby(self.waiting, key=operator.itemgetter(0)):
-            with apart.Workers(forks=all(case.device == "cpu" for case in self.cases)) as workers:
-                for _, case in here:
-                    if not self._waits(case, repetition):  # it failed meanwhile
+        # Processes of one repetition have the same parent, and with it the same addresses of their code.
+        for repetition, group in itertools.groupby(self.waiting, key=operator.itemgetter(0)):
+            with subprocess.Workers(forks=all(case.device == "cpu" for case in self.cases)) as workers:
+                for _, case in group:
+                    if not self._waits(case, repetition):  # an earlier repetition failed
                         continue
                     if self._too_late():
                         return
                     self._measure(workers, case, repetition)
-                    yield repetition, Result(case, together(self._done[case]))
+                    yield repetition, self._result(case)
 
-    def _measure(self, workers: apart.Workers, case: Case, repetition: int) -> None:
-        about = {"case": case.to_dict(), "repetition": repetition, **surroundings.before(case.device)}
+    def _result(self, case: Case) -> CaseResult:
+        return CaseResult(case, combine(self._outcomes[case]))
+
+    def _measure(self, workers: subprocess.Workers, case: Case, repetition: int) -> None:
+        fields = {"case": case.to_dict(), "repetition": repetition, **machine_load.before_case(case.device)}
         first = repetition == 1
         outcome = workers.measure(
             case,
-            budget_s=self.terms.budget_s,
-            limit_s=self.terms.limit_s,
-            clock_only=not first,
-            trace=self.terms.traces / f"{case.label}.json" if first and self.terms.traces else None,
+            budget_s=self.options.budget_s,
+            limit_s=self.options.limit_s,
+            time_only=not first,
+            trace=self.options.traces / f"{case.label}.json" if first and self.options.traces else None,
             sources=self._sources,
         )
         if case.device.startswith("cuda"):
-            about["device_after"] = surroundings.device_state(case.device)
-        self._session.write("measurement", about | outcome.to_dict())
-        self._done[case] = [*([] if first else self._done[case]), outcome]
+            fields["device_after"] = machine_load.device_state(case.device)
+        self._session.write("measurement", fields | outcome.to_dict())
+        self._outcomes[case] = [*([] if first else self._outcomes[case]), outcome]
 
     def _too_late(self) -> bool:
-        until = self.terms.until
-        return until is not None and time.monotonic() + self.terms.limit_s + apart.GRACE_S > until
+        until = self.options.until
+        return until is not None and time.monotonic() + self.options.limit_s + subprocess.GRACE_S > until
 
     def _waits(self, case: Case, repetition: int) -> bool:
-        """Whether a repetition of a case is still to be measured: one that was no success is not repeated."""
-        done = self._done.get(case, [])
-        return len(done) < repetition and all(outcome.status == "ok" for outcome in done)
+        """Whether this repetition is still to run: all earlier ones are "ok", and there are fewer."""
+        outcomes = self._outcomes.get(case, [])
+        return len(outcomes) < repetition and all(outcome.status == "ok" for outcome in outcomes)
 
-    def _traced(self, outcome: Outcome) -> bool:
-        traces = self.terms.traces
+    def _has_trace(self, outcome: Outcome) -> bool:
+        traces = self.options.traces
         return traces is None or outcome.status != "ok" or bool(outcome.trace and (traces / outcome.trace).exists())
 
 
-def outcomes(reading: Reading, environment: str) -> dict[Case, list[Outcome]]:
-    """Case -> how its repetitions ended, among the records of one environment.
-
-    A case whose first repetition is lost is not among them: that one alone counts memory and checks the results.
-    """
-    usable, wrong = measurements(reading)
-    for reason in wrong[len(reading.damaged) :]:
-        log.warning("a measurement was left out: %s", reason)
-    found = by_case(line for line in usable if line["environment"] == environment)
-    whole = {case: lines for case, lines in found.items() if lines[0].get("repetition", 1) == 1}
-    return {case: [Outcome.from_dict(line) for line in lines] for case, lines in whole.items()}
-
-
-def beginning(sweep: Sweep) -> str:
-    """What a sweep is about to do, in a sentence."""
-    waiting, each = len(sweep.waiting), sweep.terms.repetitions
-    known = f"; {waiting} processes are still to run" if waiting < each * len(sweep.cases) else ""
-    return f"{len(sweep.cases)} cases on {sweep.place}, {each} process{'es' * (each > 1)} each{known}"
+def announcement(runner: Runner) -> str:
+    """Number of cases and processes, and the device, in a sentence."""
+    waiting, each = len(runner.waiting), runner.options.repetitions
+    resumed = f"; {waiting} processes are still to run" if waiting < each * len(runner.cases) else ""
+    return f"{len(runner.cases)} cases on {runner.devices}, {each} process{'es' * (each > 1)} each{resumed}"
 
 
 def summary(outcome: Outcome) -> str:
     """An outcome in a few words."""
     if outcome.status != "ok":
-        return f"{ENDS[outcome.status]}: {outcome.reason}"
+        return f"{STATUS_WORDS[outcome.status]}: {outcome.reason}"
     assert outcome.time_ms is not None
     stored = "" if outcome.stored_bytes is None else f", stores {size(outcome.stored_bytes)}"
     return f"{number(outcome.time_ms.p50)} ms ±{100 * outcome.time_ms.margin:.0f} %{stored}"

@@ -1,4 +1,4 @@
-"""The trainer's step on made-up clips, for planning and for measuring."""
+"""The trainer's step on random clips, for plans and measurements."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def training_step(
     device: torch.device,
     updates: bool = True,
     dtype: torch.dtype = torch.float32,
-) -> TrainingStep:
-    """A step of the denoiser of that preset, on made-up clips.
+) -> FixedBatchStep:
+    """The training step of a preset's denoiser on random clips.
 
     Args:
-        changes: of its network, such as "mixer=attn" and "size=64".
-        device: where it lives; on "meta" it takes no memory.
-        updates: whether the weights are updated, which takes the memory of the optimizer and of the average.
-        dtype: of the arithmetic, see `diffusion.training.step.TrainingStep`.
+        changes: changes of the network's configuration, such as "mixer=attn" and "size=64".
+        device: torch device; on "meta" the step needs no memory.
+        updates: updates the weights, which needs the memory of the optimizer and of the weight average.
+        dtype: precision of the arithmetic, see `diffusion.training.step.TrainingStep`.
     """
     from diffusion import presets
-    from diffusion.model.backbone import Backbone
+    from diffusion.model.backbones import build_network
     from diffusion.process.process import Process
     from diffusion.training import step
 
@@ -39,35 +39,34 @@ def training_step(
     model = config.model.override(changes)
     with torch.device(device), torch.random.fork_rng():
         torch.manual_seed(SEED)
-        network = Backbone(model)
+        network = build_network(model)
         clean, noise = (torch.randn(clips, frames, model.channels, model.size, model.size) for _ in range(2))
-        drawn = step.Drawn(clean, noise, torch.zeros(clips, dtype=torch.int64), None)
+        drawn = step.TrainingBatch(clean, noise, torch.zeros(clips, dtype=torch.int64), None)
     process = Process.from_config(config.process)
-    return TrainingStep(step.TrainingStep(network, process, config.optimizer, dtype=dtype, updates=updates), drawn)
+    return FixedBatchStep(step.TrainingStep(network, process, config.optimizer, dtype=dtype, updates=updates), drawn)
 
 
-def paper_model(size: str) -> tuple[str, int, nn.Module]:
-    """Mixer, heads and network (on the meta device) of the model of arXiv 2403.07711 that is printed with that size."""
-    from diffusion.model.backbone import Backbone
+def paper_model(size: str) -> tuple[str, nn.Module]:
+    """Mixer and network, on the meta device, of the model of arXiv 2403.07711 with that printed size."""
+    from diffusion.model.backbones import build_network
     from diffusion.presets import model_preset
 
     config = model_preset(f"paper-{size}")
     with torch.device("meta"):
-        return config.mixer, config.heads, Backbone(config)
+        return config.mixer, build_network(config)
 
 
-class TrainingStep:
-    """The trainer's step (`diffusion.training.step.TrainingStep`) with the clips that it takes again and again."""
+class FixedBatchStep:
+    """The trainer's step (`diffusion.training.step.TrainingStep`) that uses the same batch in every call."""
 
-    def __init__(self, step: step.TrainingStep, drawn: step.Drawn) -> None:
+    def __init__(self, step: step.TrainingStep, drawn: step.TrainingBatch) -> None:
         self.step = step
         self.drawn = drawn
         self.network = step.network
-        self._number = 0
 
     @property
     def noisy(self) -> Tensor:
-        """Clips to denoise: at inference they come from a sampler, here they are noise."""
+        """The clips to denoise, which are noise."""
         return self.drawn.noise
 
     @property
@@ -76,7 +75,7 @@ class TrainingStep:
         return self.drawn.levels
 
     def denoise(self, noisy: Tensor, levels: Tensor) -> Tensor:
-        """What the network predicts."""
+        """The network's prediction."""
         return self.step.predict(noisy, levels)
 
     def forward(self) -> Tensor:
@@ -84,26 +83,25 @@ class TrainingStep:
         return self.step.losses(self.drawn).mean()
 
     def __call__(self) -> None:
-        self._number += 1
-        self.step(self.drawn, self._number)
+        self.step(self.drawn)
 
     def pretend_a_step_was_taken(self) -> None:
-        """Makes what the first step leaves behind, gradients and the optimizer's state, without a forward pass."""
+        """Allocates the gradients and the optimizer's state, as the first step does, without a forward pass."""
         for parameter in self.network.parameters():
             parameter.grad = torch.zeros_like(parameter)
         if self.step.optimizer is not None:
             self.step.optimizer.step()
 
     def parts(self) -> dict[str, list[Tensor]]:
-        """What lives from one step to the next, by name."""
+        """The tensors that exist between two steps, by name."""
         parameters = list(self.network.parameters())
         optimizer, average = self.step.optimizer, self.step.average
         states = optimizer.state.values() if optimizer is not None else ()
         return {
             "parameters": [*parameters, *self.network.buffers()],
             "gradients": [parameter.grad for parameter in parameters if parameter.grad is not None],
-            # Without the counts of steps, which are numbers and live on the CPU.
+            # Step counters are scalars on the CPU and are left out.
             "optimizer": [value for state in states for value in state.values() if value.ndim],
-            "average": list(average.model.parameters()) if average is not None else [],
+            "average": list(average.module.parameters()) if average is not None else [],
             "batch": [tensor for tensor in self.drawn if tensor is not None],
         }

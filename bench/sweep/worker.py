@@ -1,10 +1,11 @@
-"""The process of a case: reads jobs from standard input, a line of JSON each, and answers in lines of JSON.
+"""The program of the subprocesses: reads jobs from standard input and writes answers, one line of JSON each.
 
-    {"task": "examine", "cases": [...], "expected": null}      -> {"environment": ..., "place": ...} or {"refused": ...}
-    {"task": "measure", "case": {...}, "budget_s": 1.5, ...}   -> an outcome or {"refused": ...}
+    {"task": "examine", "cases": [...], "expected": null}      -> {"environment": ..., "devices": ...}
+    {"task": "measure", "case": {...}, "budget_s": 1.5, ...}   -> an outcome
 
-It says {"pid": ...}, {"answer": ...} and, where it forks, {"code": ...} when that process has ended.  A job's process
-ends itself at its limit, also where no Python can run any more, and tells on standard error where it was.
+An error of the user is the answer {"refused": message}.  For every job the program writes {"pid": ...} and
+{"answer": ...}; if it forks, it also writes {"code": ...}, the exit code of the forked process.  A process ends itself
+at its time limit, also while C++ code runs, and writes its Python stack to standard error.
 """
 
 from __future__ import annotations
@@ -18,27 +19,28 @@ from typing import Any
 
 
 def main(*, forks: bool, parent: int) -> None:
-    """Does one job and ends; or forks a process for every job, so that only the first has to wait for torch.
+    """Runs one job and exits; or forks a process for every job, so that torch is imported only once.
 
-    All of them end with the process `parent`, which reads the answers.
+    Args:
+        forks: forks a process for every job.
+        parent: id of the process that reads the answers; all processes end when it ends.
     """
     from temporal_zoo._support.processes import end_with_parent
 
     end_with_parent(parent)
-    # What packages print must not mix with the answers.
+    # Other packages may print to standard output, which must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
-    # Every process would need them; operators of torch.library import Dynamo when they are first called.
-
+    # Before the forks, because every process needs these imports.
     from temporal_zoo._support.arithmetic import set_arithmetic
 
-    from . import run_case as attempt  # noqa: F401
+    from . import run_case  # noqa: F401
 
     set_arithmetic()
 
-    def say(**message: object) -> None:
-        # On a line of its own, also after half an answer of a process that was ended meanwhile.
+    def send(**message: object) -> None:
+        # The first line break ends a part of an answer that a killed process may have written.
         answers.write(f"\n{json.dumps(message, allow_nan=False)}\n")
         answers.flush()
 
@@ -47,14 +49,14 @@ def main(*, forks: bool, parent: int) -> None:
         job = json.loads(line)
         if forks and (child := os.fork()):
             _, status = os.waitpid(child, 0)
-            say(code=os.waitstatus_to_exitcode(status))
+            send(code=os.waitstatus_to_exitcode(status))
             continue
         if forks:
             end_with_parent(this)
-        say(pid=os.getpid())
+        send(pid=os.getpid())
         faulthandler.dump_traceback_later(job["limit_s"], exit=True)
-        say(answer={"examine": _examine, "measure": _measure}[job["task"]](job))
-        # Without the end of the interpreter: drivers and thread pools may crash there, and nothing is left to be done.
+        send(answer={"examine": _examine, "measure": _measure}[job["task"]](job))
+        # Skips the interpreter's shutdown, in which drivers and thread pools may crash.
         os._exit(0)
 
 
@@ -65,23 +67,23 @@ def _examine(job: dict[str, Any]) -> dict[str, Any]:
     from .machine import examine
 
     try:
-        found = examine([Case.from_dict(values) for values in job["cases"]], job["expected"])
+        machine = examine([Case.from_dict(values) for values in job["cases"]], job["expected"])
     except UserError as error:
         return {"refused": str(error)}
-    return {"environment": found.environment, "place": found.place}
+    return {"environment": machine.environment, "devices": machine.devices}
 
 
 def _measure(job: dict[str, Any]) -> dict[str, Any]:
     from temporal_zoo._support.environment import code
 
     from .case import Case
-    from .run_case import run
+    from .run_case import run_case
 
     if job["sources"] not in (None, code()["sources"]):
-        return {"refused": "the code has changed since the sweep began; the same command goes on with the new one"}
+        return {"refused": "the source files changed during the sweep; run the command again to use the new code"}
     trace = Path(job["trace"]) if job["trace"] else None
     case = Case.from_dict(job["case"])
-    outcome = run(
-        case, budget_s=job["budget_s"], clock_only=job["clock_only"], most_bytes=job["most_bytes"], trace=trace
+    outcome = run_case(
+        case, budget_s=job["budget_s"], time_only=job["time_only"], max_bytes=job["max_bytes"], trace=trace
     )
     return outcome.to_dict()

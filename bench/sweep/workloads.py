@@ -1,4 +1,4 @@
-"""What runs for a case: a bare mixer, or the denoiser around it; a forward pass, a training or a sampling step."""
+"""Builds the step of a case: a forward pass, training step or sampling step of a bare mixer or a whole denoiser."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from temporal_zoo import registry
 from temporal_zoo.ops import autocast
-from temporal_zoo.registry import build as build_mixer
 
 from .case import Case
 from .training_step import SEED, training_step
@@ -19,8 +19,10 @@ from .training_step import SEED, training_step
 
 @dataclass(frozen=True)
 class Workload:
-    """`step` is what is timed; `forward` is its forward pass with a graph (of the denoiser with the loss), whose stored
-    tensors are counted.
+    """The module and the functions that are measured.
+
+    `step` is timed.  `forward` is its forward pass with a graph (for the denoiser up to the loss), whose saved tensors
+    are counted.
     """
 
     module: nn.Module
@@ -29,7 +31,7 @@ class Workload:
 
 
 def build(case: Case) -> Workload:
-    """Module, inputs and step of a case, on its device; the caller's random state is untouched."""
+    """Module, inputs and step of a case, on its device; the caller's random state does not change."""
     device = torch.device(case.device)
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
@@ -37,7 +39,7 @@ def build(case: Case) -> Workload:
 
 
 def precision(case: Case) -> AbstractContextManager:
-    """That of a case: parameters stay float32, as in training, and arithmetic is autocast."""
+    """Autocast to the precision of a case; parameters stay float32, as in training."""
     return autocast(torch.device(case.device).type, getattr(torch, case.dtype))
 
 
@@ -45,7 +47,7 @@ def _mixer(case: Case, device: torch.device) -> Workload:
     """Forward pass of a bare mixer; in training also the gradients of its input and parameters, and no optimizer."""
     assert case.rows is not None
     assert case.dim is not None
-    module = build_mixer(case.mixer, case.dim).to(device)
+    module = registry.build(case.mixer, case.dim).to(device)
     shape = (case.rows, case.frames, case.dim)
     x = torch.randn(shape, device=device).requires_grad_()
     upstream = torch.randn(shape, device=device)
@@ -63,9 +65,9 @@ def _mixer(case: Case, device: torch.device) -> Workload:
 
 
 def _model(case: Case, device: torch.device) -> Workload:
-    """One denoiser call; in training the whole step that plans are made for; see `training`.
+    """One call of the denoiser; in training the trainer's whole step (`training_step`).
 
-    In sampling also the way from its answer to the next, less noisy clip: clamp, posterior and fresh noise.
+    A sampling step also computes the next, less noisy clip: clamp, posterior and new noise.
     """
     from diffusion.presets import preset
     from diffusion.process.process import Process
@@ -90,9 +92,9 @@ def _model(case: Case, device: torch.device) -> Workload:
         return train.denoise(train.noisy, train.levels)
 
     def sample() -> Tensor:
-        # Of two steps the first: the last one of a sampler adds no noise.
-        fresh = functools.partial(torch.randn_like, train.noisy)
-        return next(ancestral(denoiser(train.denoise, process), process, train.noisy, fresh, num_steps=2))
+        # The first of two steps, because the last step of a sampler adds no noise.
+        noise = functools.partial(torch.randn_like, train.noisy)
+        return next(ancestral(denoiser(train.denoise, process), process, train.noisy, noise, num_steps=2))
 
     steps: dict[str, Callable[[], object]] = {
         "forward": torch.no_grad()(predict),

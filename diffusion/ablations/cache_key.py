@@ -15,7 +15,7 @@ from temporal_zoo.config import Config
 
 # Fields that were added after the first results: "model.new_field" -> the value that older results had.  A key omits
 # such a field while it has this value.  Add every new field of a configuration here.
-ADDED_FIELDS: dict[str, Any] = {}
+ADDED_FIELDS: dict[str, Any] = {"model.backbone": "unet"}
 
 
 def train_key(train: TrainConfig) -> dict[str, Any]:

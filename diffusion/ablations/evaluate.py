@@ -40,7 +40,7 @@ def held_out_v(trainer: Trainer) -> float:
     """
     drawn, process, batch = trainer.held_out(), trainer.process, trainer.config.batch
     assert drawn is not None  # `check_evaluation` refuses a run without held-out clips
-    denoise = denoiser(trainer.average.model, process)
+    denoise = denoiser(trainer.average.module, process)
     errors = []
     for first in range(0, len(drawn.clean), batch):
         clean, noise, levels, _ = drawn.part(first, batch)

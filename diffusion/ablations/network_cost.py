@@ -8,9 +8,9 @@ from functools import cache
 import torch
 
 from diffusion.config import TrainConfig
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.process.process import Process
-from diffusion.training.step import DTYPES, Drawn, TrainingStep
+from diffusion.training.step import DTYPES, TrainingBatch, TrainingStep
 from temporal_zoo._support.stored_bytes import stored_bytes
 from temporal_zoo.ops import Planned, planning
 
@@ -28,11 +28,11 @@ def network_cost(train: TrainConfig, device: str) -> NetworkCost:
     """Counts the network of a run, with the backends that ops select on `device` ("cpu", "cuda" or "cuda:1")."""
     model, frames = train.model, train.data.frames
     with torch.device("meta"):
-        network = Backbone(model)
+        network = build_network(model)
         clip = torch.empty(1, frames, model.channels, model.size, model.size)
-        drawn = Drawn(clip, clip, torch.zeros(1, dtype=torch.int64), None)
+        batch = TrainingBatch(clip, clip, torch.zeros(1, dtype=torch.int64), None)
     process = Process.from_config(train.process)
     step = TrainingStep(network, process, train.optimizer, dtype=DTYPES[train.precision], updates=False)
     with planning(Planned(device.partition(":")[0])):
-        stored = stored_bytes(lambda: step.losses(drawn).mean(), network)
+        stored = stored_bytes(lambda: step.losses(batch).mean(), network)
     return NetworkCost(sum(parameter.numel() for parameter in network.parameters()), stored)

@@ -1,26 +1,20 @@
-"""Progress of long commands: a bar on a terminal, or a line from time to time where no bar can be drawn."""
+"""Progress of long commands: a bar on a terminal, else a line from time to time."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-LOG_SECONDS = 30  # between two lines where no bar can be drawn
+LOG_SECONDS = 30  # between two lines when the console is not a terminal
 
 
-@contextmanager
-def bar(console: Console, *fields: str) -> Iterator[Progress]:
-    """A progress bar; nothing where the console is no terminal.
+def bar(console: Console, *fields: str) -> Progress:
+    """A progress bar, if the console is a terminal.
 
     Args:
-        fields: names of task fields whose text stands beside the count, such as "loss".
+        fields: names of task fields whose text the bar shows beside the count, such as "loss".
     """
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     columns += [TextColumn(f"{{task.fields[{field}]}}") for field in fields]
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as progress:
-        yield progress
+    columns += [TimeElapsedColumn(), TimeRemainingColumn()]
+    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -1,4 +1,4 @@
-"""`zoo sample`: draws clips from a trained model."""
+"""`zoo sample`: samples clips from a trained model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_CLIPS = 1_000_000
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option(
-    "--count", type=click.IntRange(min=1, max=MOST_CLIPS), default=8, show_default=True, help="Clips to draw."
+    "--count", type=click.IntRange(min=1, max=MOST_CLIPS), default=8, show_default=True, help="Clips to sample."
 )
 @click.option(
     "--frames",
@@ -32,38 +32,37 @@ MOST_CLIPS = 1_000_000
     type=click.Choice(["ancestral", "ddim"]),
     default="ancestral",
     show_default=True,
-    help="How noise becomes a clip.",
+    help="The sampler.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help="Noise levels to visit, of those that the process has (256 in the paper, which visits all of them).  "
-    "[default: 64, or all where there are fewer]",
+    help="Sampling steps, at most the number of noise levels (the paper uses all 256).  "
+    "[default: 64, or all noise levels if there are fewer]",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Clip i is a function of the seed and i."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Clip i depends on the seed and on i only."
 )
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Clips drawn at a time; changes nothing else.",
+    help="Clips sampled at a time; does not change the clips.",
 )
-@click.option("--neighbours", is_flag=True, help="Also draw each clip above the training clip that is nearest to it.")
+@click.option("--neighbours", is_flag=True, help="Also show each clip above its nearest training clip.")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder to write.  [default: RUN/clips, or clips]"
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 def sample(run, count, frames, sampler, steps, seed, batch, neighbours, out, device) -> None:
-    """Draws clips from a trained model: RUN is a run's folder, a checkpoint, or builtin:doom, which ships.
+    """Samples clips from a trained model: RUN is a run's folder, a checkpoint, or the shipped builtin:doom.
 
-    Writes an mp4 and a gif of each clip, a gif of all of them, a contact sheet (png), and into record.jsonl how they
-    were drawn.  By default the sampler visits 64 noise levels, which is faster; the paper visits all 256 (--steps 256).
+    Writes an mp4 and a gif of each clip, a gif of all clips, a contact sheet (png), and the settings to record.jsonl.
+    By default the sampler visits 64 noise levels, which is faster; the paper visits all 256 (--steps 256).
     """
-
     from diffusion.device import open_device
-    from diffusion.out_of_memory import telling_when_memory_runs_out
+    from diffusion.out_of_memory import explain_out_of_memory
     from diffusion.sampling.generate import levels_visited, load_network, sample_clips
     from diffusion.sampling.video import save_gif, save_mp4, save_sheet
     from diffusion.training.checkpoint import find
@@ -71,16 +70,16 @@ def sample(run, count, frames, sampler, steps, seed, batch, neighbours, out, dev
     from temporal_zoo._support.packages import need
     from temporal_zoo._support.record import Session
 
-    # Whatever would stop the writing is found before the minutes of drawing.
+    # Checks the optional packages first, because sampling takes minutes.
     need("av", "writing mp4")
     need("PIL.Image", "writing gif and png")
     path, torch_device = find(run), open_device(device)
     clips: list[Clip] = []
-    with telling_when_memory_runs_out("fewer --frames, or a smaller --batch"), bar(terminal.messages()) as progress:
+    with explain_out_of_memory("fewer --frames, or a smaller --batch"), bar(terminal.messages()) as progress:
         network, config, fps = load_network(path, torch_device)
         folder = out or (Path(run) / "clips" if Path(run).is_dir() else Path("clips"))
         folder.mkdir(parents=True, exist_ok=True)
-        task = progress.add_task("drawing", total=count)
+        task = progress.add_task("sampling", total=count)
         for first in range(0, count, batch):
             part = min(batch, count - first)
             clips += sample_clips(

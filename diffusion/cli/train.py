@@ -17,13 +17,13 @@ from temporal_zoo._support import terminal
 
 if TYPE_CHECKING:
     from diffusion.training.run import Run
-    from diffusion.training.trainer import Step
+    from diffusion.training.trainer import StepRecord
 
 
 @click.command()
 @click.option(
     "--mixer",
-    help="Which mixer in which slot: bimamba, flash:heads=4, bimamba+flash@mid.  [default: the preset's]",
+    help="Mixer of each slot: bimamba, flash:heads=4, bimamba+flash@mid.  [default: the preset's]",
 )
 @click.option(
     "--preset",
@@ -39,27 +39,29 @@ if TYPE_CHECKING:
     help="Videos to train on: a file, a folder, builtin:mazes, builtin:doom.  [default: the preset's]",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Train to this step; more than before continues a finished run."
+    "--steps", type=click.IntRange(min=1), help="Optimizer steps in all; a larger number resumes a finished run."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of every random choice.")
-@click.option("--start", help="Begin from the averaged weights of this run or checkpoint, such as builtin:doom.")
+@click.option("--start", help="Run or checkpoint whose averaged weights are the initial weights, such as builtin:doom.")
 @click.option(
     "--set",
     "assignments",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Any other field, such as model.width=32; may be repeated.",
+    help="Sets a field of the configuration, such as model.width=32; can be repeated.",
 )
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.  [default: runs/PRESET-MIXER]"
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--allow-reference", is_flag=True, help="Train on CUDA even where only a slow reference backend can run.")
+@click.option(
+    "--allow-reference", is_flag=True, help="Train on CUDA even if an op has only its slow reference backend."
+)
 def train(mixer, preset_name, source, steps, seed, start, assignments, out, device, allow_reference) -> None:
-    """Trains a video diffusion model with any mixer; typed again, continues where it stopped.
+    """Trains a video diffusion model with any mixer.  Run the command again to resume.
 
     The run's folder holds the configuration, a log, the newest checkpoint, sample sheets and the loss curves.
-    Ctrl-C, SIGTERM and SIGHUP stop it with a checkpoint.  `zoo sample FOLDER` draws clips from it.
+    Ctrl-C, SIGTERM and SIGHUP stop training and save a checkpoint.  `zoo sample FOLDER` samples clips from it.
     """
     config = preset(preset_name).override(assignments)
     model = config.model if mixer is None else config.model.replace(mixer=mixer)
@@ -69,7 +71,7 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
     folder = out or Path("runs") / f"{preset_name}-{config.model.mixer.replace(':', '-').replace('=', '')}"
 
     from diffusion.device import open_device
-    from diffusion.out_of_memory import telling_when_memory_runs_out
+    from diffusion.out_of_memory import explain_out_of_memory
     from diffusion.training.run import Run
     from temporal_zoo._support.signals import exit_code
     from temporal_zoo.ops import refusing_reference
@@ -77,7 +79,7 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
     console = terminal.messages()
     with (
         refusing_reference(not allow_reference),
-        telling_when_memory_runs_out(
+        explain_out_of_memory(
             "a smaller batch (--set batch=1), shorter clips (--set data.frames=8), a narrower network (--set "
             "model.width=16), or recomputation (--set model.checkpointing=blocks)"
         ),
@@ -85,10 +87,11 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
     ):
         done = run.trainer.step
         if run.finished:
-            wrote = f" It lacked {' and '.join(written)}, which were written." if (written := run.complete()) else ""
             console.print(
-                f"{folder} is finished: {done} of {run.config.steps} steps. Train on with --steps {2 * done}.{wrote}"
+                f"{folder} is finished: {done} of {run.config.steps} steps. To train longer: --steps {2 * done}"
             )
+            for name in run.complete():
+                console.print(f"{name}: missing, now written")
             return
         console.print(_opening(run))
         for line in run.changed:
@@ -96,16 +99,16 @@ def train(mixer, preset_name, source, steps, seed, start, assignments, out, devi
         for step, test_loss in _shown(run, console):
             if test_loss is not None:
                 console.print(f"step {step.step}: held-out loss {test_loss:.4f}")
-    ending = "finished" if run.finished else "stopped, with a checkpoint; the same command continues"
+    ending = "finished" if run.finished else "stopped, checkpoint saved; run the command again to resume"
     console.print(f"{ending}: step {run.trainer.step} of {run.config.steps}")
     if run.stopped_by and not run.finished:
         raise click.exceptions.Exit(exit_code(run.stopped_by))
-    console.print(f"Look at {folder}/samples and {folder}/loss.png, or draw new clips: zoo sample {folder}")
+    console.print(f"Results: {folder}/samples and {folder}/loss.png. To sample new clips: zoo sample {folder}")
 
 
 def _opening(run: Run) -> str:
     parameters = sum(p.numel() for p in run.trainer.network.parameters())
-    verb = f"continuing at step {run.trainer.step}" if run.continued else "training"
+    verb = f"resuming at step {run.trainer.step}" if run.resumed else "training"
     config = run.config
     return (
         f"{verb}: {short(config.model.mixer)}, {parameters:,} parameters, {config.data.source} "
@@ -114,8 +117,8 @@ def _opening(run: Run) -> str:
     )
 
 
-def _shown(run: Run, console: Console) -> Iterator[tuple[Step, float | None]]:
-    """Passes the steps through and shows how far they are: a live bar, or a line now and then where that cannot be."""
+def _shown(run: Run, console: Console) -> Iterator[tuple[StepRecord, float | None]]:
+    """Yields the steps and shows progress: a bar on a terminal, else a line every `LOG_SECONDS`."""
     smooth = last_line = None
     with bar(console, "loss") as progress:
         task = progress.add_task("training", total=run.config.steps, completed=run.trainer.step, loss="")

@@ -19,7 +19,7 @@ from diffusion.evaluation.clips import Arrays
 from diffusion.evaluation.features import Progress
 from diffusion.evaluation.origin import DRAWN
 from diffusion.evaluation.protocol import EvaluationProtocol
-from diffusion.sampling.generate import SAMPLER, STEPS, Sampler, generate, load_network
+from diffusion.sampling.generate import SAMPLER, Sampler, generate, levels_visited, load_network
 from diffusion.training import checkpoint
 from temporal_zoo._support.environment import digest
 from temporal_zoo._support.files import written_whole
@@ -49,7 +49,7 @@ class Samples:
         self.run, self.count = run, count
         self.quantised = protocol.quantised
         self.how: dict[str, Any] = {
-            "sampler": sampler, "num_steps": num_steps or min(STEPS, self.config.process.steps),
+            "sampler": sampler, "num_steps": levels_visited(self.config, num_steps),
             "frames": frames or self.config.data.frames, "seed": seed,
         }  # fmt: skip
         self.frames, self.size = self.how["frames"], self.config.model.size

@@ -1,1 +1,1 @@
-"""The denoiser: the U-Net, its blocks, and the slots that hold temporal mixers."""
+"""The denoiser: backbones, their blocks, and the slots that hold temporal mixers."""

@@ -1,4 +1,4 @@
-"""Spatial parts of the network: they see frames, one at a time, and never mix them (but see `GroupNorm`).
+"""Spatial blocks: they process each frame by itself, except that `GroupNorm` may take statistics over a clip.
 
 Letters: b clips, t frames, c channels, h w height and width, k heads, d features of a head, n pixels.
 Frames travel as (b t) c h w, channels last in memory.
@@ -29,29 +29,29 @@ class GroupNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor, frames: int, real: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, norm_frames: int, real: Tensor | None = None) -> Tensor:
         """Normalises.
 
         Args:
             x: (clips * frames, channels, height, width).
-            frames: how many consecutive entries share their statistics: the frames of a clip, or 1.
+            norm_frames: how many consecutive frames share their statistics: all frames of a clip, or 1.
             real: (clips * frames,) 1 for real frames and 0 for padding, or None when all are real.
         """
         if real is not None:
-            return self._over_real_frames(x, frames, real)
-        # Channels last in memory, a clip's frames lie one above the other: one tall picture, without a copy.
-        tall = rearrange(x, "(b t) c h w -> b c (t h) w", t=frames)
+            return self._over_real_frames(x, norm_frames, real)
+        # With channels last in memory, the frames of a clip are one tall picture, so this needs no copy.
+        tall = rearrange(x, "(b t) c h w -> b c (t h) w", t=norm_frames)
         tall = F.group_norm(tall, self.groups, self.weight, self.bias, self.eps)
-        return rearrange(tall, "b c (t h) w -> (b t) c h w", t=frames)
+        return rearrange(tall, "b c (t h) w -> (b t) c h w", t=norm_frames)
 
-    def _over_real_frames(self, x: Tensor, frames: int, real: Tensor) -> Tensor:
+    def _over_real_frames(self, x: Tensor, norm_frames: int, real: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        groups = rearrange(wide, "(b t) (g c) h w -> b t g (c h w)", t=frames, g=self.groups)
-        real = real.view(-1, frames, 1)
-        share = real / real.sum(1, keepdim=True).clamp(min=1)
-        mean = (groups.mean(3) * share).sum(1)[:, None, :, None]
-        variance = ((groups - mean).square().mean(3) * share).sum(1)[:, None, :, None]
-        # Padding has no variance of its own: scaled by that of others, it would grow from block to block without end.
+        groups = rearrange(wide, "(b t) (g c) h w -> b t g (c h w)", t=norm_frames, g=self.groups)
+        real = real.view(-1, norm_frames, 1)
+        frame_weight = real / real.sum(1, keepdim=True).clamp(min=1)
+        mean = (groups.mean(3) * frame_weight).sum(1)[:, None, :, None]
+        variance = ((groups - mean).square().mean(3) * frame_weight).sum(1)[:, None, :, None]
+        # Padded frames are set to zero: divided by the variance of real frames, they would grow from block to block.
         normed = (groups - mean) * torch.rsqrt(variance + self.eps) * real[..., None]
         normed = rearrange(normed, "b t g (c h w) -> (b t) (g c) h w", h=x.shape[2], w=x.shape[3])
         return torch.addcmul(self.bias[:, None, None], normed, self.weight[:, None, None]).to(x.dtype)
@@ -65,9 +65,9 @@ class ConvBlock(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.norm = GroupNorm(groups, outputs)
 
-    def forward(self, x: Tensor, modulation: Tensor | None, frames: int, real: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, modulation: Tensor | None, norm_frames: int, real: Tensor | None) -> Tensor:
         """modulation: (clips * frames, 2 * outputs), scale then shift, or None; the rest as in `GroupNorm`."""
-        y = self.norm(self.conv(x), frames, real)
+        y = self.norm(self.conv(x), norm_frames, real)
         if modulation is not None:
             scale, shift = modulation[:, :, None, None].chunk(2, dim=1)
             y = torch.addcmul(shift, y, 1 + scale)
@@ -84,18 +84,18 @@ class ResidualBlock(nn.Module):
         self.second = ConvBlock(outputs, outputs, groups)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         if zero_init:
-            # The second norm's gain and not a convolution: silu(0) = 0, so the block starts as its shortcut.
+            # The second norm's gain, not a convolution: silu(0) = 0, so the block starts equal to its shortcut.
             nn.init.zeros_(self.second.norm.weight)
 
-    def forward(self, x: Tensor, level: Tensor, frames: int, real: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, level: Tensor, norm_frames: int, real: Tensor | None) -> Tensor:
         """level: (clips * frames, time_width), the embedded noise level of each frame; the rest as in `GroupNorm`."""
         modulation = self.modulation(level) if self.modulation else None
-        y = self.first(x, modulation, frames, real)
-        return self.second(y, None, frames, real) + self.shortcut(x)
+        y = self.first(x, modulation, norm_frames, real)
+        return self.second(y, None, norm_frames, real) + self.shortcut(x)
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over channels at every pixel of a frame, with a gain and no shift."""
+    """Layer norm over the channels of each pixel, with a gain and no shift."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class LinearAttention(nn.Module):
 
 
 class FullAttention(nn.Module):
-    """Softmax attention over the pixels of a frame, as a residual branch; for the coarsest level."""
+    """Softmax attention over the pixels of a frame, as a residual branch; for the coarsest resolution."""
 
     def __init__(self, channels: int, heads: int, zero_init: bool) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class FullAttention(nn.Module):
 
 
 class LevelEmbedding(nn.Module):
-    """Noise level -> vector: sin(s f_i) and cos(s f_i), f_i = 10000^(-i / (half - 1)), then two linear layers."""
+    """Embeds noise levels: sin(s f_i) and cos(s f_i), f_i = 10000^(-i / (half - 1)), then two linear layers."""
 
     def __init__(self, width: int, time_width: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""What the text of a mixer means in files: with every option written out, so that no later default changes it.
+"""Texts of mixers in files, with options written out so that a later default does not change their meaning.
 
-Texts are those of `diffusion.model.slots`, such as "bimamba:state=8" or "bimamba+flash:heads=4@mid".  Users write the
-options that matter to them; checkpoints hold all of them (`explicit`), keys of ablations what differs from `SILENT`.
+Texts have the form of `diffusion.model.slots`, such as "bimamba:state=8" or "bimamba+flash:heads=4@mid".  Users write
+some options; checkpoints hold all options (`explicit`), and keys of ablations hold those that differ from `SILENT`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from temporal_zoo.registry import get
 from temporal_zoo.spec import MixerSpec
 
-# What files of commit 84bfd00 mean by an option that they do not write.  Never change a value.  When a mixer gets a new
-# option, add the value with which it computes what it did before.
+# The values that options had at commit 84bfd00, when files left them out.  Never change a value.  When a mixer gets a
+# new option, add the value with which the mixer computes the same as before.
 SILENT = {
     "attn": {"heads": "8", "features": "64", "rotary": "yes", "relative_bias": "no"},
     "bimamba": {
@@ -27,7 +27,7 @@ SILENT = {
         "mlp": "0", "mlp_gelu": "no",
     },
 }  # fmt: skip
-# And by a flavour.
+# The options that flavours meant at that commit.
 FLAVOURS = {
     "bimamba": {
         "paper": "dt_rank=inner:projection_bias=yes:merge=sum:backward_dt=spread",
@@ -43,27 +43,27 @@ FLAVOURS = {
 
 
 def explicit(text: str) -> str:
-    """The text with every option of every mixer written out, in the order of its `Config`."""
+    """The text with all options of all mixers, in the order of their `Config`."""
     return _rewritten(text, MixerSpec.explicit)
 
 
 def short(text: str) -> str:
-    """The text as people write it: without options that have their defaults."""
+    """The text without options that have their defaults, as users write it."""
     return _rewritten(text, MixerSpec.canonical)
 
 
 def as_first_meant(text: str) -> str:
-    """The text of a file of commit 84bfd00 with the options that it left out written as they were then."""
+    """The text of a file of commit 84bfd00, with the values that the options had then."""
     return _rewritten(text, lambda spec: MixerSpec(spec.name, tuple((_silent(spec) | _written(spec)).items())))
 
 
 def key(text: str) -> str:
-    """The text with the options that it does not write and that are not as in `SILENT` added.
+    """The text, plus the options that it leaves out and whose values differ from `SILENT`.
 
-    So the text names one computation for ever, and texts that commit 84bfd00 used as keys are keys still.
+    This text always names the same computation, and it equals the keys that commit 84bfd00 wrote.
     """
 
-    def added(spec: MixerSpec) -> MixerSpec:
+    def complete(spec: MixerSpec) -> MixerSpec:
         present = get(spec.name).mixer.Config.with_present_names
         silent, written = present(_silent(spec)), present(dict(spec.options))
         more = {
@@ -71,25 +71,25 @@ def key(text: str) -> str:
         }
         return MixerSpec(spec.name, spec.options + tuple(more.items()))
 
-    return _rewritten(text, added)
+    return _rewritten(text, complete)
 
 
 def _rewritten(text: str, rewrite: Callable[[MixerSpec], MixerSpec]) -> str:
     parts = []
     for part in text.split("+"):
-        spec, at, place = part.strip().partition("@")
-        parts.append(f"{rewrite(MixerSpec.parse(spec))}{at}{place}")
+        spec, at, slot = part.strip().partition("@")
+        parts.append(f"{rewrite(MixerSpec.parse(spec))}{at}{slot}")
     return "+".join(parts)
 
 
 def _silent(spec: MixerSpec) -> dict[str, str]:
-    """What a spec means by the options that it does not write; empty for mixers that this table does not know."""
+    """The values in `SILENT` and `FLAVOURS` of a spec; empty for mixers that these tables lack."""
     silent = SILENT.get(spec.name, {})
     flavour = FLAVOURS.get(spec.name, {}).get(dict(spec.options).get("flavour", ""))
     return silent | dict(MixerSpec.parse(f"{spec.name}:{flavour}").options) if flavour else silent
 
 
 def _written(spec: MixerSpec) -> dict[str, str]:
-    """The options of a spec; its flavour stands in `_silent`, where that is known."""
+    """The options of a spec, without a flavour that `_silent` has resolved."""
     known = FLAVOURS.get(spec.name, {})
     return {name: value for name, value in spec.options if not (name == "flavour" and value in known)}

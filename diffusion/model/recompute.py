@@ -1,4 +1,4 @@
-"""Activation checkpointing that runs the same backends twice."""
+"""Activation checkpointing with the same op backends in both runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(block: Callable[..., Any], *arguments: Any) -> Any:
-    """`block(*arguments)`, whose activations are not stored but computed again in backward.
+    """`block(*arguments)`, whose activations backward recomputes.
 
-    Both times under the same context variables: pinned backends (`temporal_zoo.ops.use_backend`) are lost otherwise, as
-    backward may begin after their block has ended, and on CUDA it runs in a thread of its own, which inherits none.
+    Both runs have the same context variables.  Otherwise the second run would lose pinned backends
+    (`temporal_zoo.ops.use_backend`): backward may begin after the `with` block that pins them, and on CUDA it runs in
+    another thread, which does not inherit context variables.
     """
-    if torch.compiler.is_compiling():  # a compiled function keeps its backends as constants
+    if torch.compiler.is_compiling():  # a compiled function holds its backends as constants
         return checkpoint(block, *arguments, use_reentrant=False)
-    here = contextvars.copy_context()
-    # A copy for each run, because no context can be entered twice at a time.
-    return checkpoint(lambda *again: here.copy().run(block, *again), *arguments, use_reentrant=False)
+    context = contextvars.copy_context()
+    # Each run enters a copy, because two runs cannot enter one context at the same time.
+    return checkpoint(lambda *again: context.copy().run(block, *again), *arguments, use_reentrant=False)

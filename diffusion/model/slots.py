@@ -1,65 +1,53 @@
-"""The named places of a U-Net that hold a temporal mixer, and the text that says which mixer goes where.
+"""The slots of a backbone, and the text that says which mixer goes into which slot.
 
 bimamba                     one mixer in every slot
-bimamba@high+flash@low      by group: high = the finer half of the levels, low = the rest; down, up: the two sides
-flash@mid+bimamba           by name, and one part without @ for all that no other part claims
+bimamba@high+flash@low      by group; of the U-Net: high (the finer half of its resolutions), low (the rest), down, up
+flash@mid+bimamba           by slot; the part without @ fills the slots that no other part names
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from temporal_zoo.config import ConfigError, nearest
 from temporal_zoo.spec import MixerSpec
 
 
-def slot_names(levels: int) -> list[str]:
-    """All slots of a U-Net with `levels` levels, in the order in which a clip passes them."""
-    return ["stem", *(f"down{i}" for i in range(levels)), "mid", *(f"up{i}" for i in range(levels))]
+@dataclass(frozen=True)
+class Slots:
+    """The slots of a backbone, in the order in which a clip passes them, and named groups of them."""
+
+    names: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def slot_level(slot: str, levels: int) -> int:
-    """The level at which a slot works: 0 is full resolution, `levels - 1` the coarsest."""
-    if slot == "stem":
-        return 0
-    if slot == "mid":
-        return levels - 1
-    number = int(slot.lstrip("downup"))
-    return number if slot.startswith("down") else levels - 1 - number
-
-
-def assign(text: str, levels: int, chosen: tuple[str, ...] = ()) -> dict[str, MixerSpec]:
-    """Slot -> canonical spec, for the slots in `chosen` (none: all of them).
+def assign(text: str, slots: Slots, chosen: tuple[str, ...] = ()) -> dict[str, MixerSpec]:
+    """Slot -> canonical spec, for the slots in `chosen` (all of them if it is empty).
 
     Raises:
-        UnknownMixer: no such mixer.
-        ConfigError: an option that a mixer does not have, a slot or group that does not exist, one slot claimed twice
-            at the same rank, a part that fills no slot, or a slot left empty.
+        UnknownMixer: no mixer has that name.
+        ConfigError: an unknown option of a mixer, an unknown slot or group, two mixers for one slot at the same rank, a
+            part that fills no slot, or a slot without a mixer.
     """
-    every = slot_names(levels)
+    names, groups = slots.names, slots.groups
     for slot in chosen:
-        if slot not in every:
-            raise ConfigError(
-                f"no slot is named {slot!r}{nearest(slot, every)}; with {levels} levels there are {', '.join(every)}"
-            )
-    groups = {
-        "high": [s for s in every if slot_level(s, levels) < (levels + 1) // 2],
-        "low": [s for s in every if slot_level(s, levels) >= (levels + 1) // 2],
-        "down": [s for s in every if s.startswith(("stem", "down"))],
-        "up": [s for s in every if s.startswith("up")],
-    }
-    wanted = [slot for slot in every if slot in (chosen or every)]
+        if slot not in names:
+            raise ConfigError(f"no slot is named {slot!r}{nearest(slot, names)}; this network has {', '.join(names)}")
+    wanted = [slot for slot in names if slot in (chosen or names)]
     by_rank: list[dict[str, MixerSpec]] = [{}, {}, {}]  # a slot's own name wins over a group, a group over the rest
     for part in text.split("+"):
         spec_text, at, place = part.strip().partition("@")
         spec = MixerSpec.parse(spec_text).canonical()
         if not at:
-            rank, places = 2, every
+            rank, places = 2, names
         elif place in groups:
             rank, places = 1, groups[place]
-        elif place in every:
-            rank, places = 0, [place]
+        elif place in names:
+            rank, places = 0, (place,)
         else:
-            known = [*groups, *every]
-            raise ConfigError(f"{part!r} names no slot{nearest(place, known)}; there are {', '.join(known)}")
+            known = [*groups, *names]
+            raise ConfigError(f"{part!r} names no slot{nearest(place, known)}; choose from {', '.join(known)}")
         if not set(places) & set(wanted):
             raise ConfigError(
                 f"{part!r} fills no slot: this network has {', '.join(wanted)}; name one of these, or choose others "

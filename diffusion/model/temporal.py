@@ -1,4 +1,4 @@
-"""The slot: folds a clip into rows of frames, lets a mixer mix them, and folds back.
+"""The temporal block of a slot: folds clips into rows of frames, applies a mixer, and unfolds the rows.
 
 Letters: b clips, t frames, c channels, h w height and width; a row is one pixel through time.
 """
@@ -15,27 +15,23 @@ from temporal_zoo.interface import Mixer
 
 
 class TemporalBlock(nn.Module):
-    """x + gate * Mixer(norm(x)): the residual branch around a mixer, the same for all of them.
+    """x + gate * Mixer(norm(x)): the residual branch around a mixer, the same for all mixers.
 
     Args:
         slot: its name in the network (`diffusion.model.slots`).
-        channels: width of the frames here.
-        time_width: width of the noise-level vector when it should scale and shift the normed frames, else None.
-        gated: whether the branch is multiplied by a learned gain per channel that starts at zero.
-        recompute: whether the mixer's activations are recomputed in backward instead of stored.
-
-    The mixer is set by the backbone, after its own parameters are drawn: two backbones that differ in the mixer alone
-    share every other initial weight.
+        mixer: the mixer of this slot; its width is the number of channels of the frames.
+        time_width: width of the noise-level vector if it scales and shifts the normed frames, else None.
+        gated: whether a learned gain per channel, which starts at zero, multiplies the branch.
+        recompute: whether backward recomputes the mixer's activations instead of storing them.
     """
 
-    mixer: Mixer
-
-    def __init__(self, slot: str, channels: int, *, time_width: int | None, gated: bool, recompute: bool) -> None:
+    def __init__(self, slot: str, mixer: Mixer, *, time_width: int | None, gated: bool, recompute: bool) -> None:
         super().__init__()
         self.slot = slot
-        self.gain = nn.Parameter(torch.ones(channels))
-        self.gate = nn.Parameter(torch.zeros(channels)) if gated else None
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(time_width, 2 * channels)) if time_width else None
+        self.gain = nn.Parameter(torch.ones(mixer.dim))
+        self.gate = nn.Parameter(torch.zeros(mixer.dim)) if gated else None
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(time_width, 2 * mixer.dim)) if time_width else None
+        self.mixer = mixer
         self.recompute = recompute
 
     def forward(self, x: Tensor, level: Tensor, frames: int, lengths: Tensor | None) -> Tensor:

@@ -1,1 +1,1 @@
-"""The diffusion process, the samplers that reverse it, and the random numbers of both."""
+"""The diffusion process, its samplers, and their random numbers."""

@@ -1,9 +1,9 @@
-"""The diffusion process: how a clean clip becomes noise, and what a network's prediction says of the clean one.
+"""The diffusion process: adds noise to clean clips, and estimates clean clips from predictions.
 
     x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) e,   ab_t = prod_{s <= t} (1 - beta_s)            (arXiv 2006.11239, eq. 4)
 
 with the cosine schedule ab(t) = f(t) / f(0), f(t) = cos^2(((t / T) + s) / (1 + s) pi / 2), s = 0.008, betas clipped to
-0.9999 (arXiv 2102.09672, eq. 17).  Levels count from 0 to T - 1.
+0.9999 (arXiv 2102.09672, eq. 17).  Noise levels count from 0 to T - 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 def per_frame(levels: Tensor, frames: int) -> Tensor:
-    """Noise levels as (clips, frames), whether they came as (clips,) or (clips, frames)."""
+    """Noise levels (clips,) or (clips, frames) as (clips, frames)."""
     return levels[:, None].expand(-1, frames) if levels.ndim == 1 else levels
 
 
@@ -34,11 +34,11 @@ def per_frame(levels: Tensor, frames: int) -> Tensor:
 class Process:
     """The schedule as float32 tensors of length T, computed in float64; `exact` is `alphas_bar` in float64.
 
-    `signal` and `sigma` are sqrt(ab) and sqrt(1 - ab).  Where `ab` is near 1, 1 - ab must be formed from `exact`: from
-    float32, sigma would have a relative error of 2.6e-4 at the lowest of 1,000 levels.
+    `signal` and `sigma` are sqrt(ab) and sqrt(1 - ab).  1 - ab is computed from `exact`: from float32, sigma would have
+    a relative error of 2.6e-4 at the lowest of 1,000 noise levels, where ab is near 1.
 
-    `posterior_*`: q(x_{t-1} | x_t, x_0) has mean clean * x_0 + noisy * x_t and the variance given (arXiv 2006.11239,
-    eq. 6 and 7).
+    `posterior_*`: q(x_{t-1} | x_t, x_0) has the mean posterior_clean * x_0 + posterior_noisy * x_t and the variance
+    posterior_variance (arXiv 2006.11239, eq. 6 and 7).
     """
 
     prediction: Prediction
@@ -53,7 +53,7 @@ class Process:
 
     @classmethod
     def from_config(cls, config: ProcessConfig) -> Process:
-        """The cosine schedule with `config.steps` levels."""
+        """The cosine schedule with `config.steps` noise levels."""
         time = torch.arange(config.steps + 1, dtype=torch.float64) / config.steps
         signal = torch.cos((time + OFFSET) / (1 + OFFSET) * math.pi / 2).square()
         return cls._of(config.prediction, (1 - signal[1:] / signal[:-1]).clamp(0, LARGEST_BETA))
@@ -75,25 +75,25 @@ class Process:
         )
 
     def only(self, levels: Sequence[int]) -> Process:
-        """The process that knows these levels alone, in rising order, with longer steps (arXiv 2102.09672, eq. 19)."""
-        if len(levels) == self.steps:
+        """The process restricted to these noise levels, in rising order (arXiv 2102.09672, eq. 19)."""
+        if len(levels) == self.num_levels:
             return self
         alphas_bar = self.exact[list(levels)]
         before = torch.cat([torch.ones(1, dtype=torch.float64), alphas_bar[:-1]])
         return self._of(self.prediction, 1 - alphas_bar / before)
 
     @property
-    def steps(self) -> int:
+    def num_levels(self) -> int:
         """Number of noise levels T."""
         return len(self.betas)
 
     def add_noise(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """x_t of clips (clips, frames, ...) at levels (clips,) or (clips, frames)."""
+        """x_t of clips (clips, frames, ...) at noise levels (clips,) or (clips, frames)."""
         signal, sigma = self._scales(levels, clean)
         return signal * clean + sigma * noise
 
     def target(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """What the network should predict: e, x_0, or v = sqrt(ab) e - sqrt(1 - ab) x_0 (arXiv 2202.00512, app. D)."""
+        """The training target: e, x_0, or v = sqrt(ab) e - sqrt(1 - ab) x_0 (arXiv 2202.00512, app. D)."""
         if self.prediction == "epsilon":
             return noise
         if self.prediction == "x0":
@@ -102,7 +102,7 @@ class Process:
         return signal * noise - sigma * clean
 
     def to_clean(self, prediction: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
-        """The estimate of x_0 in a prediction made at x_t, not clamped."""
+        """The estimate of x_0 from a prediction at x_t, not clamped."""
         if self.prediction == "x0":
             return prediction
         signal, sigma = self._scales(levels, noisy)
@@ -111,24 +111,24 @@ class Process:
         return (noisy - sigma * prediction) / signal
 
     def to_noise(self, clean: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
-        """The noise that leads from an estimate of x_0 to x_t."""
+        """The estimate of the noise in x_t, from an estimate of x_0."""
         signal, sigma = self._scales(levels, noisy)
         return (noisy - signal * clean) / sigma
 
     def _scales(self, levels: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(ab) and sqrt(1 - ab), shaped to multiply (clips, frames, channels, height, width)."""
-        places = per_frame(levels, like.shape[1])
+        levels = per_frame(levels, like.shape[1])
         signal, sigma = (
-            scale.to(like.device)[places][..., None, None, None].to(like.dtype) for scale in (self.signal, self.sigma)
+            scale.to(like.device)[levels][..., None, None, None].to(like.dtype) for scale in (self.signal, self.sigma)
         )
         return signal, sigma
 
 
 def draw_levels(config: ProcessConfig, seed: int, numbers: range, frames: int) -> Tensor:
-    """Noise levels of clips by their global numbers, each a function of (seed, number): (clips,) or (clips, frames).
+    """Noise levels of clips, each a function of (seed, global clip number): (clips,) or (clips, frames).
 
-    `stratified` walks the unit interval by the golden ratio, so that any stretch of consecutive clips covers all levels
-    evenly and the loss of a small batch is less noisy.
+    `stratified` steps through the unit interval by the golden ratio.  Consecutive clips then cover all noise levels
+    evenly, and the loss of a small batch is less noisy.
     """
     count = 1 if config.levels == "clip" else frames
     if config.draw == "stratified":

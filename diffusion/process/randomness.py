@@ -1,7 +1,7 @@
 """Every random choice about a clip is a pure function of (seed, purpose, global clip number).
 
-It never depends on rank, worker, batch size or mixer.  Hence a resumed run continues with the very same draws, and two
-mixers trained with one seed see the same clips, crops, noise levels and noise.
+It does not depend on rank, worker, batch size or mixer.  A resumed run therefore continues with the same draws, and two
+mixers that are trained with one seed get the same clips, crops, noise levels and noise.
 """
 
 import hashlib

@@ -1,1 +1,1 @@
-"""Clips from a trained model: drawing them, showing them, and finding the nearest training clips."""
+"""Samples clips from a trained model, writes them as videos, and finds the nearest training clips."""

@@ -1,4 +1,4 @@
-"""Making clips with a trained network: each sample is a function of (seed, its number), whatever the batch size."""
+"""Samples clips from a trained network; a sample depends on (seed, its number) and not on the batch size."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from diffusion.clip import Clip, ClipBatch
 from diffusion.config import MOST_FRAMES, TrainConfig
 from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.process.process import Process, draw_noise
 from diffusion.process.randomness import generator
 from diffusion.process.samplers import ancestral, ddim, denoiser
 from diffusion.training import checkpoint
+from diffusion.training.step import DTYPES
 from temporal_zoo.errors import InvalidInput
+from temporal_zoo.ops import autocast
 
 Sampler = Literal["ancestral", "ddim"]
-# Unless told otherwise.  At these few steps `ancestral` draws cleaner pictures than `ddim` with a half-trained network.
+# The defaults.  In 64 steps of a half-trained network, `ancestral` gives cleaner pictures than `ddim` (decision 13).
 SAMPLER: Sampler = "ancestral"
 STEPS = 64
 
@@ -37,31 +40,31 @@ def generate(
     """Samples the clips with these numbers together; yields the running estimate, (clips, frames, c, h, w) in [-1, 1].
 
     Args:
-        network: with trained weights, on the device to use.
-        config: of the run that trained it.
-        numbers: which samples.
-        num_steps: how many of the process's levels the sampler visits; unless given `STEPS`, or all where there are
-            fewer.  The paper visits all (arXiv 2403.07711).
-        frames: length of the clips; the training length unless given.
+        network: a trained network, on its device.
+        config: the configuration of its run.
+        numbers: numbers of the samples.
+        num_steps: number of noise levels that the sampler visits; see `levels_visited`.  The paper visits all
+            (arXiv 2403.07711).
+        frames: length of the clips; by default that of training.
     Raises:
-        InvalidInput: more frames than `MOST_FRAMES`, or more steps than the process has levels.
+        InvalidInput: more frames than `MOST_FRAMES`, or more sampling steps than the process has noise levels.
     """
     if frames is not None and not 1 <= frames <= MOST_FRAMES:
-        raise InvalidInput(f"clips of {frames:,} frames were asked for; they can have 1 to {MOST_FRAMES:,}")
+        raise InvalidInput(f"a clip cannot have {frames:,} frames; choose 1 to {MOST_FRAMES:,}")
     device = next(network.parameters()).device
     process = Process.from_config(config.process)
     model = config.model
     shape = (frames or config.data.frames, model.channels, model.size, model.size)
     start = draw_noise(seed, "sample", numbers, shape).to(device)
-    dice = [generator(seed, "sample steps", number) for number in numbers]
+    generators = [generator(seed, "sample steps", number) for number in numbers]
 
-    # Autocast around the network alone: around the whole, it would hold for the caller between two estimates.
+    # Autocast covers the network alone: around the generator, it would stay active for the caller between estimates.
     def predict(noisy: Tensor, levels: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with autocast(device.type, DTYPES[config.precision]):
             return network(noisy, levels)
 
     def fresh() -> Tensor:
-        return torch.stack([torch.randn(shape, generator=die) for die in dice]).to(device)
+        return torch.stack([torch.randn(shape, generator=each) for each in generators]).to(device)
 
     denoise = denoiser(predict, process)
     num_steps = levels_visited(config, num_steps)
@@ -72,7 +75,7 @@ def generate(
 
 
 def levels_visited(config: TrainConfig, num_steps: int | None) -> int:
-    """How many levels a sampler visits of the `config.process.steps` that there are."""
+    """Number of noise levels that a sampler visits: `num_steps`, by default `STEPS`, or all if there are fewer."""
     return min(STEPS, config.process.steps) if num_steps is None else num_steps
 
 
@@ -80,11 +83,11 @@ def load_network(path: Path, device: torch.device) -> tuple[Backbone, TrainConfi
     """The averaged network of a checkpoint, its run's configuration, and the frame rate of its clips.
 
     Raises:
-        CheckpointError: not a checkpoint, a damaged one, or one whose network this version builds otherwise.
+        CheckpointError: the file is not a checkpoint, is damaged, or does not fit the network of this version.
     """
     content = checkpoint.load(path, checkpoint.WEIGHTS)
     config = checkpoint.config_of(content, path)
-    network = Backbone(config.model, seed=0)
+    network = build_network(config.model, seed=0)
     checkpoint.fill(network, content["average"], path, {})
     return network.to(device).eval(), config, content["fps"]
 
@@ -92,7 +95,7 @@ def load_network(path: Path, device: torch.device) -> tuple[Backbone, TrainConfi
 def sample_clips(
     network: nn.Module, config: TrainConfig, count: int, *, fps: float, first: int = 0, **how: Any
 ) -> list[Clip]:
-    """The finished clips `first` to `first + count`, sampled together; `how` as in `generate`."""
+    """Samples the clips `first` to `first + count` together; `how` holds arguments of `generate`."""
     for estimate in generate(network, config, range(first, first + count), **how):
         values = estimate
     return ClipBatch(values.cpu()).to_clips(fps)

@@ -1,4 +1,4 @@
-"""How much of a sample was learned by heart: the training clip that lies nearest to it."""
+"""Nearest training clip of a sample (memorisation check)."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Neighbour:
 
 
 def nearest(samples: Sequence[Clip], source: ClipSource) -> list[Neighbour]:
-    """For each sample, the nearest training clip, mirrored ones included if trained on.
+    """The nearest training clip of each sample, mirrored clips included if training mirrored them.
 
-    Of a large source, `MOST_WINDOWS` evenly spaced clips are looked at.
+    Of a source with more clips than `MOST_WINDOWS`, it compares `MOST_WINDOWS` evenly spaced clips.
     """
     windows = source.fixed(min(source.num_windows, MOST_WINDOWS))
-    wanted = torch.stack([_flat(sample.pixels) for sample in samples])
+    flat_samples = torch.stack([_flat(sample.pixels) for sample in samples])
     best: list[Neighbour | None] = [None] * len(samples)
     for window in windows:
-        versions = [window.pixels, window.pixels.flip(-1)] if source.config.flip else [window.pixels]
-        for pixels in versions:
-            distances = (wanted - _flat(pixels)).square().mean(1).sqrt().tolist()
+        variants = [window.pixels, window.pixels.flip(-1)] if source.config.flip else [window.pixels]
+        for pixels in variants:
+            distances = (flat_samples - _flat(pixels)).square().mean(1).sqrt().tolist()
             for index, distance in enumerate(distances):
-                known = best[index]
-                if known is None or distance < known.distance:
+                so_far = best[index]
+                if so_far is None or distance < so_far.distance:
                     best[index] = Neighbour(Clip(pixels, window.fps), distance)
     return [neighbour for neighbour in best if neighbour is not None]
 

@@ -1,1 +1,1 @@
-"""Training: the step, the trainer, runs in folders, and checkpoints."""
+"""Training: the step, the trainer, run folders, checkpoints, and what a resumed run compares."""

@@ -1,7 +1,7 @@
-"""Checkpoints: state dicts, the configuration as a dictionary, a format number; written whole, no pickled classes.
+"""Checkpoint files: state dicts, the configuration as a dictionary, and a format number; no pickled classes.
 
 The configuration holds every option of every mixer, so that a checkpoint keeps its meaning when a default changes.
-Files of older formats are brought to the present one when they are read (`diffusion.training.migrations`).
+`load` converts files of older formats (`diffusion.training.migrations`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.config import TrainConfig
-from diffusion.model.mixer_text import short
-from diffusion.model.slots import assign
+from diffusion.model import backbones
 from diffusion.training.migrations import FORMAT, migrated
+from diffusion.training.resume import listed
 from temporal_zoo._support.files import written_whole
-from temporal_zoo.config import ConfigError, nearest
+from temporal_zoo.config import nearest
 from temporal_zoo.errors import InvalidInput
 
 NAME = "checkpoint.pt"
-# What drawing clips and beginning another run need, and what continuing a run needs.
+# The parts that sampling and starting another run need, and the parts that resuming needs.
 WEIGHTS = ("config", "step", "fps", "average")
 WHOLE = (*WEIGHTS, "network", "optimizer")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -33,11 +33,11 @@ SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
 
 class CheckpointError(InvalidInput):
-    """A checkpoint that cannot be used; the message says which and why."""
+    """A checkpoint cannot be used; the message says which one and why."""
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content` (tensors and plain values) so that the file is either the old one or the whole new one.
+    """Writes `content` (tensors and plain values); the file is always the old one or the complete new one.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -45,25 +45,25 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     with written_whole(path) as file:
         try:
             torch.save({"format": FORMAT, **content}, file)
-        except RuntimeError as error:  # how torch reports a failed write
+        except RuntimeError as error:  # torch raises this when a write fails
             raise OSError(
                 errno.EIO, f"the checkpoint could not be written, perhaps the disk is full ({error})", str(path)
             ) from error
 
 
 def find(place: str | Path) -> Path:
-    """The checkpoint file of a run's folder, of a file, or of "builtin:NAME", one that ships with the package.
+    """The checkpoint file of a place: a run's folder, a file, or "builtin:NAME", which ships with the package.
 
     Raises:
-        CheckpointError: there is none; for a built-in one, the message lists those that ship.
+        CheckpointError: there is no checkpoint; for a built-in name, the message lists those that ship.
     """
     kind, colon, name = str(place).partition(":")
     if kind == "builtin" and colon:
         shipped = {path.parent.name: path for path in SHIPPED.glob(f"*/{NAME}")}
         if name not in shipped:
-            there = ", ".join(shipped) or "none"
+            choices = ", ".join(shipped) or "none"
             raise CheckpointError(
-                f"no checkpoint {name!r} ships with the package{nearest(name, shipped)}; there is {there}"
+                f"no checkpoint {name!r} ships with the package{nearest(name, shipped)}; choose from {choices}"
             )
         return shipped[name]
     path = Path(place) / NAME if Path(place).is_dir() else Path(place)
@@ -76,9 +76,9 @@ def load(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU, in the present format.
 
     Args:
-        parts: what it must hold, `WEIGHTS` or `WHOLE`.
+        parts: the parts that it must hold, `WEIGHTS` or `WHOLE`.
     Raises:
-        CheckpointError: not a checkpoint, a damaged one, one of a newer format, or one without these parts.
+        CheckpointError: the file is not a checkpoint, is damaged, has a newer format, or lacks parts.
         OSError: the file cannot be opened.
     """
     content = _read(path)
@@ -91,18 +91,18 @@ def load(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
     except InvalidInput as error:
         raise CheckpointError(f"the configuration in {path} cannot be used: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} has format {found} and is not as that format prescribes: {error}") from error
+        raise CheckpointError(f"{path} has format {found}, but not the form of that format: {error}") from error
 
 
 def config_of(content: Mapping[str, Any], path: Path) -> TrainConfig:
-    """The configuration in the checkpoint at `path`; fields that are younger than the file have their defaults.
+    """The configuration in the checkpoint at `path`; fields that the file lacks have their defaults.
 
     Raises:
-        CheckpointError: it is not one that this version knows.
+        CheckpointError: this version cannot read the configuration.
     """
     try:
         config = TrainConfig.from_dict(content["config"])
-        assign(config.model.mixer, len(config.model.multipliers), config.model.slots)
+        backbones.mixers(config.model)
         return config
     except InvalidInput as error:
         raise CheckpointError(f"the configuration in {path} cannot be used: {error}") from error
@@ -113,20 +113,19 @@ def _read(path: Path) -> Any:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            # Torch's own message advises to read the file without that check, which can run whatever code it holds.
+            # Torch's own message advises to read the file without this check, which could run code from the file.
             foreign = "GLOBAL" in str(error) or "global" in str(error)
             why = "it holds more than tensors and plain values" if foreign else "it cannot be decoded"
             raise _not_ours(path, why) from error
         except MemoryError:
             raise
-        except Exception as error:  # a torn or foreign file fails in as many ways as there are formats
+        except Exception as error:  # torch has no common class for damaged and foreign files
             raise _not_ours(path, str(error).partition("\n")[0] or "the file ends too soon") from error
 
 
 def _not_ours(path: Path, why: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} is not a checkpoint of ours, or is damaged: {why}; use a checkpoint.pt or weights.pt that zoo train "
-        "wrote"
+        f"{path} is not a checkpoint of zoo train, or is damaged: {why}; use a checkpoint.pt or weights.pt of a run"
     )
 
 
@@ -135,10 +134,10 @@ def _require(content: Mapping[str, Any], parts: Sequence[str], path: Path) -> No
         hint = ""
         if parts == WHOLE and not set(missing) & set(WEIGHTS):
             hint = (
-                ". It holds averaged weights alone, as weights.pt does: zoo sample and --start take it, and no run can "
-                "be continued from it"
+                ". Like weights.pt, it holds only averaged weights: zoo sample and --start can use it, "
+                "but a run cannot be resumed from it"
             )
-        raise CheckpointError(f"{path} is not a whole checkpoint: it lacks {', '.join(missing)}{hint}")
+        raise CheckpointError(f"{path} is not a complete checkpoint: it lacks {', '.join(missing)}{hint}")
     if wrong := [part for part in parts if not _SHAPES[part](content[part])]:
         raise CheckpointError(f"{path} is damaged: its {', '.join(wrong)} cannot be used")
 
@@ -160,12 +159,12 @@ _SHAPES = {
 
 
 def fill(network: nn.Module, weights: Mapping[str, Any], path: Path, reasons: Mapping[str, tuple]) -> None:
-    """Gives a network the weights of the checkpoint at `path`.
+    """Loads the weights of the checkpoint at `path` into a network.
 
     Args:
-        reasons: how the two configurations of the network differ (`differences`), for the message.
+        reasons: differences between the two configurations (`resume.differences`), for the message.
     Raises:
-        CheckpointError: they are the weights of another network.
+        CheckpointError: the weights are those of another network.
     """
     try:
         network.load_state_dict(weights)
@@ -175,11 +174,10 @@ def fill(network: nn.Module, weights: Mapping[str, Any], path: Path, reasons: Ma
 
 
 def fill_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: Path) -> None:
-    """Gives an optimizer its state of the checkpoint at `path`.
+    """Loads the state of the checkpoint at `path` into an optimizer.
 
     Raises:
-        CheckpointError: it is the state of an optimizer of other parameters, which torch itself would notice in the
-            next step, if at all.
+        CheckpointError: the state is that of other parameters; torch itself would fail in the next step, or not at all.
     """
     why = None
     try:
@@ -190,46 +188,8 @@ def fill_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], p
         if "step" not in values or any(_shape(values.get(name)) != parameter.shape for name in _MOMENTS):
             why = f"there is no state for a parameter of shape {tuple(parameter.shape)}"
     if why:
-        raise CheckpointError(f"the state of the optimizer in {path} is that of another network: {why}")
+        raise CheckpointError(f"the optimizer state in {path} is that of another network: {why}")
 
 
 def _shape(value: Any) -> torch.Size | None:
     return value.shape if isinstance(value, Tensor) else None
-
-
-def comparable(config: TrainConfig) -> dict[str, Any]:
-    """Plain values of a configuration, in which mixers that are the same have the same text."""
-    return config.replace(model=config.model.replace(mixer=short(config.model.mixer))).to_dict()
-
-
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Field ("model.width") -> its two values, for every field in which two configurations differ."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in [*theirs, *(key for key in ours if key not in theirs)]:
-        mine, other = ours.get(key), theirs.get(key)
-        if isinstance(mine, Mapping) and isinstance(other, Mapping):
-            found |= differences(mine, other, f"{prefix}{key}.")
-        elif mine != other:
-            found[f"{prefix}{key}"] = mine, other
-    return found
-
-
-def listed(found: Mapping[str, tuple[Any, Any]]) -> str:
-    """Lines "model.width: 32 in the checkpoint, 64 asked for"."""
-    return "\n".join(
-        f"  {field}: {theirs} in the checkpoint, {ours} asked for" for field, (ours, theirs) in found.items()
-    )
-
-
-def require_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: Path, *, ignore: frozenset[str]) -> None:
-    """Refuses to continue the run in `folder` under another configuration, except for the fields in `ignore`.
-
-    Raises:
-        ConfigError: with every difference.
-    """
-    found = {field: values for field, values in differences(ours, theirs).items() if field not in ignore}
-    if found:
-        raise ConfigError(
-            f"the run in {folder} was started with another configuration:\n{listed(found)}\n"
-            "use the same one, or another folder with --out"
-        )

@@ -1,4 +1,4 @@
-"""Loss curves of runs as a picture."""
+"""The picture of loss curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from temporal_zoo._support.packages import need
 
 
 def save_curves(path: Path, runs: Mapping[str, Path]) -> None:
-    """Draws held-out loss against clips seen, and behind it the smoothed training loss, for named run folders."""
+    """Plots held-out loss and smoothed training loss against clips seen, for named run folders."""
     need("matplotlib", "drawing loss curves")
     from matplotlib.figure import Figure
 
@@ -36,7 +36,7 @@ def save_curves(path: Path, runs: Mapping[str, Path]) -> None:
 
 
 def _smoothed(losses: np.ndarray) -> np.ndarray:
-    """Mean over the last 5 % of what was seen so far, at least one step."""
+    """Mean over the last 5 % of the steps so far, at least one step."""
     sums = np.concatenate([[0.0], np.cumsum(losses)])
     ends = np.arange(1, len(losses) + 1)
     starts = ends - np.maximum(1, len(losses) // 20)

@@ -1,7 +1,7 @@
-"""Formats of checkpoints: what changed from each to the next, as a function that brings a file's content there.
+"""Formats of checkpoints: one function per change converts the content of a file to the next format.
 
-When the content of checkpoints changes, append a function to `STEPS` and add files of the old format to `tests/old`.
-A new field of a configuration needs none when its default is what was done before.
+When the content of checkpoints changes, append a function to `MIGRATIONS` and add files of the old format to
+`tests/old`.  A new field of a configuration needs no function if its default means the earlier behaviour.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from diffusion.model.backbones import unet
 from diffusion.model.mixer_text import SILENT, as_first_meant
 from diffusion.model.slots import assign
 from temporal_zoo.config import to_text
@@ -16,14 +17,14 @@ from temporal_zoo.spec import MixerSpec
 
 
 def _to_2(content: dict[str, Any]) -> dict[str, Any]:
-    """Mixers with all their options, and shared modules named after the first slot that uses them.
+    """Writes all options of mixers, and names shared modules after the first slot that uses them.
 
-    Format 1 left out options that had their defaults, also in the names of shared modules ("shared.attn:heads=4").
+    Format 1 left out options with their defaults, also in the names of shared modules ("shared.attn:heads=4").
     """
     model = dict(content["config"]["model"])
     model["mixer"] = as_first_meant(model["mixer"])
     slots: dict[str, str] = {}
-    for slot, spec in assign(model["mixer"], len(model["multipliers"]), tuple(model["slots"])).items():
+    for slot, spec in assign(model["mixer"], unet.slots(len(model["multipliers"])), tuple(model["slots"])).items():
         slots.setdefault(_shared_name_1(spec), slot)
 
     def renamed(name: str) -> str:
@@ -48,17 +49,17 @@ def _shared_name_1(spec: MixerSpec) -> str:
     return str(MixerSpec(spec.name, kept)).replace(".", "_")
 
 
-# From format 1 to 2, and so on.
-STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_to_2]
-FORMAT = 1 + len(STEPS)
+# From format 1 to 2, from 2 to 3, ...
+MIGRATIONS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_to_2]
+FORMAT = 1 + len(MIGRATIONS)
 
 
 def migrated(content: dict[str, Any]) -> dict[str, Any]:
     """The content of a checkpoint in the present format.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: the content is not as its format prescribes.
+        KeyError, TypeError, ValueError, AttributeError: the content does not have the form of its format.
     """
-    for step in STEPS[content["format"] - 1 :]:
-        content = step(content)
+    for migrate in MIGRATIONS[content["format"] - 1 :]:
+        content = migrate(content)
     return content | {"format": FORMAT}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffusion.config import ModelConfig, ProcessConfig, TrainConfig
 from diffusion.data import DataConfig
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.model.mixer_text import explicit
 from diffusion.process.process import Process
 from temporal_zoo.convert import ConversionError, from_official
@@ -206,7 +206,7 @@ def _process(theirs: Mapping[str, Any], steps: int | None) -> ProcessConfig:
 
 def _compare(config: TrainConfig, weights: Mapping[str, Tensor]) -> None:
     with torch.device("meta"):
-        expected = Backbone(config.model).state_dict()
+        expected = build_network(config.model).state_dict()
     wrong = sorted(expected.keys() ^ weights.keys())
     wrong += [name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape]
     if wrong:

@@ -1,13 +1,13 @@
-"""A run's folder: what was asked, what happened, the newest checkpoint, and pictures.
+"""A run's folder: configuration, log, checkpoint and pictures.
 
 config.json      the resolved configuration; with the code's version it reproduces the run
-log.jsonl        one record per logged step; where a stretch was repeated, the last one counts
-checkpoint.pt    written whole or not at all
-weights.pt       the averaged weights alone, at the end: what one gives to others
-samples/         a contact sheet and a gif now and then
+log.jsonl        one record per step; if a resumed run repeats steps, the later records count
+checkpoint.pt    the newest checkpoint; the file is always complete
+weights.pt       the averaged weights alone, written at the end, for sharing
+samples/         contact sheets and gifs
 loss.png         training and held-out loss so far
 
-One process at a time has the folder: it takes the folder's lock before it reads anything there.
+A process locks the folder before it reads anything there, so that one process at a time trains in it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Self
 import torch
 
 from diffusion.config import TrainConfig
+from diffusion.model import backbones
 from diffusion.model.mixer_text import short
-from diffusion.model.slots import assign
-from diffusion.training import checkpoint, circumstances
-from diffusion.training.trainer import Step, Trainer
+from diffusion.training import checkpoint, resume
+from diffusion.training.trainer import StepRecord, Trainer
 from temporal_zoo._support.environment import environment
 from temporal_zoo._support.files import written_whole
 from temporal_zoo._support.folder_lock import FolderLock
@@ -37,34 +37,29 @@ from temporal_zoo.ops import tracing
 
 log = logging.getLogger("temporal_zoo.run")
 
-# What may differ when a run is continued: how long it goes on, how often it reports, where decoded videos are kept, and
-# what was read from the data.
-FREE = frozenset({
-    "steps", "save_every", "sample_every", "test_every", "data.cache", "model.channels", "model.size",
-})  # fmt: skip
 WEIGHTS = "weights.pt"
 PREVIEW_CLIPS = 4
-LABEL = 40  # characters of a mixer's text that the picture of the loss has room for
-_PART = re.compile(r"\..+-[0-9a-f]{8}\.part")  # as `written_whole` names unfinished files
+LABEL = 40  # characters of a mixer's text in the legend of the loss curves
+_PART = re.compile(r"\..+-[0-9a-f]{8}\.part")  # the names that `written_whole` gives to unfinished files
 
 
 class Run:
-    """A training run in a folder: new, or continued from its checkpoint.
+    """A training run in a folder: new, or resumed from its checkpoint.
 
-    It holds the folder's lock until `close`, or until it is collected; `with Run(...) as run` closes it.
+    It holds the folder's lock until `close`, or until it is garbage-collected; `with Run(...) as run` closes it.
 
     Args:
-        config: what to train; an existing run must have been started with the same, but for `FREE`.
-        folder: made if need be.
+        config: what to train; it must equal the configuration of an existing run, except for `resume.FREE`.
+        folder: the run's folder; created if it does not exist.
         device: where to train.
-        beside: names of files of the caller that may lie in the folder before the run begins.
+        beside: names of the caller's files that may be in the folder before the run starts.
     Attributes:
-        changed: what is different from when the run was last started, a line each.
+        changed: a line for each change since the last start of the run.
         stopped_by: the signal that ended `steps`, or None.
     Raises:
-        ConfigError, UnknownMixer: a mixer, option or slot that does not exist; the folder holds a run with another
-            configuration, and the message lists what differs; or something that is not a run, which is left as it is;
-            or another process trains in it.
+        ConfigError, UnknownMixer: a mixer, option or slot does not exist; the folder holds a run with another
+            configuration (the message lists the differences), or other files, which do not change; or another process
+            trains in it.
         CheckpointError: its checkpoint cannot be used.
         OSError: the folder cannot be written.
     """
@@ -72,14 +67,14 @@ class Run:
     def __init__(
         self, config: TrainConfig, folder: Path, device: torch.device, *, beside: Collection[str] = ()
     ) -> None:
-        # A misspelt mixer is told before a folder is made and videos are decoded.
-        assign(config.model.mixer, len(config.model.multipliers), config.model.slots)
+        # Refuses a misspelt mixer before it creates a folder and decodes videos.
+        backbones.mixers(config.model)
         self.folder = folder
         self.stopped_by: int | None = None
         self._lock = FolderLock(folder)
         try:
             _require_run_or_empty(folder, config, beside)
-            _sweep(folder, folder / "samples")
+            _remove_unfinished(folder, folder / "samples")
             self._open(config, device)
         except BaseException:
             self._lock.close()
@@ -90,22 +85,22 @@ class Run:
         state, path = None, self.folder / checkpoint.NAME
         if path.exists():
             state = checkpoint.load(path, checkpoint.WHOLE)
-            theirs = checkpoint.comparable(checkpoint.config_of(state, path))
-            checkpoint.require_same(checkpoint.comparable(config), theirs, self.folder, ignore=FREE)
+            theirs = resume.comparable(checkpoint.config_of(state, path))
+            resume.require_same(resume.comparable(config), theirs, self.folder)
         self.trainer = Trainer(config, device, state, path)
-        self.continued = state is not None
+        self.resumed = state is not None
         self.config = self.trainer.config
         here, log = environment(), self.folder / "log.jsonl"
-        found = circumstances.circumstances(self.trainer.clips, device)
+        start = resume.start_record(self.trainer.clips, device)
         self.changed: list[str] = []
         if state is not None:
-            fields = checkpoint.differences(checkpoint.comparable(self.config), theirs)
+            fields = resume.differences(resume.comparable(self.config), theirs)
             self.changed += [f"{name}: {before} before, {now} now" for name, (now, before) in fields.items()]
-            self.changed += circumstances.changes(circumstances.last(log), circumstances.with_versions(found, here))
+            self.changed += resume.changes(resume.last_start(log), resume.with_versions(start, here))
         with written_whole(self.folder / "config.json") as file:
             file.write(json.dumps(self.config.to_dict(), indent=1).encode() + b"\n")
         self._session = Session(log, here)
-        self._session.write(circumstances.KIND, found)
+        self._session.write(resume.KIND, start)
 
     def __enter__(self) -> Self:
         return self
@@ -116,20 +111,19 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """Gives the folder back to other processes."""
+        """Releases the folder's lock."""
         self._lock.close()
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether all steps are done."""
         return self.trainer.finished
 
-    def steps(self) -> Iterator[tuple[Step, float | None]]:
-        """Trains to the end; yields each step, with the held-out loss where it was measured.
+    def steps(self) -> Iterator[tuple[StepRecord, float | None]]:
+        """Trains to the end; yields each step, and its held-out loss if it was measured.
 
-        Ctrl-C, SIGTERM and SIGHUP end it after the step under way, with a checkpoint; a second one ends it at once.
-        Of a run that is finished already, it writes what is missing (`complete`).  At its end the folder is given back
-        to other processes.
+        Ctrl-C, SIGTERM and SIGHUP end it after the present step, with a checkpoint; a second signal ends it at once.
+        If the run is finished, it writes missing files (`complete`).  At the end it releases the folder's lock.
 
         Raises:
             TrainingFailed: the loss or the gradient is not finite.
@@ -144,7 +138,7 @@ class Run:
         finally:
             self.close()
 
-    def _step(self, stop: Stop) -> tuple[Step, float | None]:
+    def _step(self, stop: Stop) -> tuple[StepRecord, float | None]:
         with tracing() as ran:
             step = self.trainer.advance()
         backends = {op: sorted(names) for op, names in ran.items()}
@@ -160,9 +154,12 @@ class Run:
         return step, test_loss
 
     def complete(self) -> list[str]:
-        """Writes what a finished run lacks, because it was killed after its last checkpoint; returns what was written.
+        """Writes the files that a finished run lacks because it was killed after its last checkpoint.
 
-        The weights of an earlier, shorter training are replaced.
+        Replaces the weights of an earlier, shorter training.
+
+        Returns:
+            what it wrote: "weights.pt", "pictures".
         """
         written = []
         if not self._has_weights():
@@ -182,7 +179,7 @@ class Run:
         checkpoint.save(self.folder / WEIGHTS, self.trainer.weights())
 
     def _pictures(self, step: int) -> tuple[Path, Path, Path]:
-        """Contact sheet, gif and loss curves after a step, in the order in which they are written."""
+        """Paths of the contact sheet, the gif and the loss curves after a step."""
         samples = self.folder / "samples"
         return samples / f"{step:07d}.png", samples / f"{step:07d}.gif", self.folder / "loss.png"
 
@@ -190,7 +187,7 @@ class Run:
         return self.finished or self.trainer.step % every == 0
 
     def _draw(self, step: int) -> bool:
-        """A sample sheet, a gif and the loss curves; False, and training goes on, where their packages are missing."""
+        """Draws a sample sheet, a gif and the loss curves; without their packages it warns and returns False."""
         from diffusion.sampling.generate import sample_clips
         from diffusion.sampling.video import save_gif, save_sheet
         from diffusion.training.curves import save_curves
@@ -202,9 +199,9 @@ class Run:
         except MissingPackage as error:
             log.warning("no pictures: %s", error)
             return False
-        clips = sample_clips(self.trainer.average.model, self.config, PREVIEW_CLIPS, fps=self.trainer.clips.fps)
+        clips = sample_clips(self.trainer.average.module, self.config, PREVIEW_CLIPS, fps=self.trainer.clips.fps)
         sheet, gif, curves = self._pictures(step)
-        # The curves first: where the pictures of a step are, the curves go to that step.
+        # The curves first: if the samples of a step exist, the curves reach that step.
         mixer = short(self.config.model.mixer)
         save_curves(curves, {mixer if len(mixer) < LABEL else f"{mixer[:LABEL]} ...": self.folder})
         save_sheet(sheet, clips)
@@ -213,16 +210,16 @@ class Run:
 
 
 def _require_run_or_empty(folder: Path, config: TrainConfig, beside: Collection[str]) -> None:
-    """Leaves folders alone that are neither a run's nor empty.  Raises: ConfigError."""
+    """Refuses a folder that is neither a run's nor empty.  Raises: ConfigError."""
     if _is_run(folder):
         return
     others = {path.name for path in folder.iterdir() if not _PART.fullmatch(path.name)} - set(beside)
-    if config.data.cache is not None:  # decoded videos may be kept in the folder itself
+    if config.data.cache is not None:  # the folder may hold the decoded videos
         others -= {path.name for path in folder.iterdir() if _holds(path, Path(config.data.cache).expanduser())}
     if others:
         raise ConfigError(
-            f"{folder} is not empty and holds no training run: there is {', '.join(sorted(others)[:3])}; nothing was "
-            "changed. Give --out another folder"
+            f"{folder} is not empty and holds no training run, but {', '.join(sorted(others)[:3])}; nothing was "
+            "changed. Choose another folder with --out"
         )
 
 
@@ -231,7 +228,7 @@ def _holds(path: Path, inner: Path) -> bool:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether the folder has the configuration of a run, or, where there is none, a checkpoint."""
+    """Whether the folder has the configuration of a run, or no configuration but a checkpoint."""
     try:
         content = json.loads((folder / "config.json").read_bytes())
     except FileNotFoundError:
@@ -241,8 +238,8 @@ def _is_run(folder: Path) -> bool:
     return isinstance(content, dict) and {"model", "process", "data", "optimizer", "steps"} <= content.keys()
 
 
-def _sweep(*folders: Path) -> None:
-    """Removes unfinished files of killed processes: while the lock is held, no living process writes there."""
+def _remove_unfinished(*folders: Path) -> None:
+    """Removes unfinished files of killed processes; the lock excludes other processes that write there."""
     for folder in folders:
         for path in folder.glob(".*.part"):
             if _PART.fullmatch(path.name):

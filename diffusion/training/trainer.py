@@ -1,7 +1,8 @@
-"""The training loop: `Trainer(config).steps()` yields one small record per optimizer step; the caller shows and saves.
+"""The training loop: `Trainer(config, device).steps()` yields one record per optimizer step.
 
-Whatever a step draws is a function of (seed, global clip number), so its state is the weights, their average, the
-optimizer and the step count: four steps equal two, a resume and two more, bit for bit on a CPU.
+All random choices of a step are functions of (seed, global clip number).  The state of training is therefore the
+weights, their average, the optimizer and the number of steps: on a CPU, four steps equal two steps, a resumption and
+two steps, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from diffusion.clip import Clip, ClipBatch
 from diffusion.config import ProcessConfig, TrainConfig
 from diffusion.data import open_clips
 from diffusion.data.clips import ClipSource
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.model.mixer_text import explicit
 from diffusion.process.process import Process, draw_levels, draw_noise
-from diffusion.training import checkpoint
-from diffusion.training.step import DTYPES, Drawn, TrainingStep
+from diffusion.training import checkpoint, resume
+from diffusion.training.step import DTYPES, TrainingBatch, TrainingStep
 from temporal_zoo.errors import UserError
 
 
@@ -31,8 +32,8 @@ class TrainingFailed(UserError, RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """What one optimizer step did; `loss` and `gradient_norm` are of this step's clips alone."""
+class StepRecord:
+    """The log's record of one optimizer step; `loss` and `gradient_norm` are those of this step's clips."""
 
     step: int
     clips_seen: int
@@ -43,25 +44,25 @@ class Step:
 
 
 def resolve(config: TrainConfig, clips: ClipSource) -> TrainConfig:
-    """The configuration with what only the data and this version know: the shape of clips, and every mixer's options.
+    """The configuration with the shape of the data's clips and all options of all mixers.
 
-    So a checkpoint rebuilds its network without the data, and also when a default has changed.
+    A checkpoint then rebuilds its network without the data, also when a default has changed.
     """
     model = config.model.replace(channels=clips.channels, size=clips.size, mixer=explicit(config.model.mixer))
     return config.replace(model=model)
 
 
 class Trainer:
-    """A network in training, and everything that a checkpoint must hold of it.
+    """A network in training, with its data, optimizer and moving average.
 
     Args:
-        config: the run; `Trainer.config` is the same with the shape of the data filled in.
+        config: the run; `Trainer.config` is the resolved configuration (`resolve`).
         device: where to train.
-        state: what `Trainer.state` returned in an earlier run of this configuration, to continue it.
+        state: what `Trainer.state` returned in an earlier run of this configuration, to resume it.
         path: the file that holds `state`, for messages.
     Raises:
-        DataError: no clips can be had as asked.
-        CheckpointError: `config.start` is none, or one of another network; or `state` does not fit.
+        DataError: the data has no clips of this configuration.
+        CheckpointError: `config.start` is not a checkpoint, or one of another network; or `state` does not fit.
     """
 
     def __init__(
@@ -77,42 +78,44 @@ class Trainer:
         self._held_out = open_clips(config.data, split="test") if config.data.test_share else None
         self.config = config = resolve(config, self.clips)
         self.process = Process.from_config(config.process)
-        self.network = Backbone(config.model, seed=config.seed).to(device)
+        self.network = build_network(config.model, seed=config.seed).to(device)
         self.training_step = TrainingStep(self.network, self.process, config.optimizer, dtype=DTYPES[config.precision])
         assert self.training_step.average is not None
         assert self.training_step.optimizer is not None
         self.average, self.optimizer = self.training_step.average, self.training_step.optimizer
         self.step = 0
-        self._test: Drawn | None = None
+        self._test: TrainingBatch | None = None
         if state is not None:
             self.restore(state, path)
         elif start is not None:
             self._begin_from(start)
 
     def weights(self) -> dict[str, Any]:
-        """What drawing clips needs, and a run that begins from this one: a checkpoint that cannot be continued."""
-        return {key: value for key, value in self.state().items() if key not in ("network", "optimizer")}
+        """The part of `state` for sampling, and for runs that start from these weights; it cannot be resumed."""
+        state = self.state()
+        return {part: state[part] for part in checkpoint.WEIGHTS}
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs, on the devices where it lives."""
+        """The state that `restore` reads, on the devices where it is."""
         return {
             "config": self.config.to_dict(),
             "step": self.step,
             "fps": self.clips.fps,
             "network": self.network.state_dict(),
-            "average": self.average.model.state_dict(),
+            "average": self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
-        """Continues from what `state` returned in a run of the same configuration, and `path` holds.
+        """Continues from what `state` returned in a run of the same configuration; `path` is its file.
 
         Raises:
             CheckpointError: it is the state of another network.
         """
         self.step = state["step"]
         checkpoint.fill(self.network, state["network"], path, {})
-        checkpoint.fill(self.average.model, state["average"], path, {})
+        checkpoint.fill(self.average.module, state["average"], path, {})
+        self.average.set_updates(self.step)
         checkpoint.fill_optimizer(self.optimizer, state["optimizer"], path)
         if self.step and not self.optimizer.state:
             raise checkpoint.CheckpointError(f"{path} is damaged: the optimizer has no state after {self.step} steps")
@@ -120,19 +123,19 @@ class Trainer:
     def _begin_from(self, path: Path) -> None:
         content = checkpoint.load(path, checkpoint.WEIGHTS)
         ours, theirs = (
-            checkpoint.comparable(config)["model"] for config in (self.config, checkpoint.config_of(content, path))
+            resume.comparable(config)["model"] for config in (self.config, checkpoint.config_of(content, path))
         )
-        reasons = checkpoint.differences(ours, theirs, "model.")
-        for network in (self.network, self.average.model):
+        reasons = resume.differences(ours, theirs, "model.")
+        for network in (self.network, self.average.module):
             checkpoint.fill(network, content["average"], path, reasons)
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether all steps are done."""
         return self.step >= self.config.steps
 
-    def steps(self) -> Iterator[Step]:
-        """Trains from where it stands to `config.steps`.
+    def steps(self) -> Iterator[StepRecord]:
+        """Trains from the present step to `config.steps`.
 
         Raises:
             TrainingFailed: the loss or the gradient is not finite.
@@ -140,7 +143,7 @@ class Trainer:
         while not self.finished:
             yield self.advance()
 
-    def advance(self) -> Step:
+    def advance(self) -> StepRecord:
         """One optimizer step.
 
         Raises:
@@ -152,17 +155,17 @@ class Trainer:
         lr = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        taken = self.training_step(self._drawn(clips, config.process, config.seed, "noise", numbers), self.step + 1)
-        value, norm = taken.loss.item(), taken.gradient_norm.item()
-        if not taken.finite:
+        result = self.training_step(self._batch(clips, config.process, config.seed, "noise", numbers))
+        value, norm = result.loss.item(), result.gradient_norm.item()
+        if not result.finite:
             raise TrainingFailed(
-                f"training failed at step {self.step + 1}: loss {value}, gradient norm {norm}; nothing "
-                "was updated, and the last checkpoint is kept. What may help, in a folder of its own: a learning rate "
-                f"below {lr:g} (--set optimizer.lr=...), bounded gradients (--set optimizer.clip=1), "
-                "full precision (--set precision=fp32)"
+                f"training failed at step {self.step + 1}: loss {value}, gradient norm {norm}; the step updated "
+                "nothing, and the last checkpoint is unchanged. Try, in another folder, a learning rate "
+                f"below {lr:g} (--set optimizer.lr=...), clipped gradients (--set optimizer.clip=1), "
+                "or full precision (--set precision=fp32)"
             )
         self.step += 1
-        return Step(
+        return StepRecord(
             step=self.step,
             clips_seen=self.step * config.batch,
             loss=value,
@@ -172,38 +175,41 @@ class Trainer:
         )
 
     def test_loss(self) -> float | None:
-        """Loss of the averaged weights on fixed held-out clips; None where none are held out (`data.test_share=0`)."""
+        """Loss of the averaged weights on fixed held-out clips; None if there are none (`data.test_share=0`)."""
         if (test := self.held_out()) is None:
             return None
         batch = self.config.batch
         with torch.no_grad():
             parts = [
-                self.training_step.losses(test.part(i, batch), self.average.model)
+                self.training_step.losses(test.part(i, batch), self.average.module)
                 for i in range(0, len(test.clean), batch)
             ]
         return torch.cat(parts).mean().item()
 
-    def held_out(self) -> Drawn | None:
-        """The `test_clips` fixed clips of `test_loss`; noise and noise levels are the same for every run and mixer, and
-        the levels spread evenly.  None where no clips are held out.
+    def held_out(self) -> TrainingBatch | None:
+        """The `test_clips` fixed clips of `test_loss`; None if no clips are held out.
+
+        Noise and noise levels are the same for every run and mixer, and the noise levels are evenly spread.
         """
         if self._held_out is not None and self._test is None:
             count, process = self.config.test_clips, self.config.process.replace(draw="stratified")
-            self._test = self._drawn(self._held_out.fixed(count), process, 0, "test noise", range(count))
+            self._test = self._batch(self._held_out.fixed(count), process, 0, "test noise", range(count))
         return self._test
 
-    def _drawn(self, clips: list[Clip], process: ProcessConfig, seed: int, purpose: str, numbers: range) -> Drawn:
-        """Clips with the noise and the noise levels that go with their numbers, on the device."""
+    def _batch(
+        self, clips: list[Clip], process: ProcessConfig, seed: int, purpose: str, numbers: range
+    ) -> TrainingBatch:
+        """Clips with the noise and the noise levels of their numbers, on the device."""
         batch = ClipBatch.of(clips)
         shape = tuple(batch.values.shape[1:])
         levels = draw_levels(process, seed, numbers, shape[0])
         noise = draw_noise(seed, purpose, numbers, shape)
         batch = batch.to(self.device)
-        return Drawn(batch.values, noise.to(self.device), levels.to(self.device), batch.lengths)
+        return TrainingBatch(batch.values, noise.to(self.device), levels.to(self.device), batch.lengths)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, a constant stretch, and a linear fall over the last `decay` of the steps."""
+    """Linear warm-up, constant, then linear decay to zero over the last fraction `decay` of the steps."""
     o = config.optimizer
     rise = min(1.0, (step + 1) / o.warmup) if o.warmup else 1.0
     fall = min(1.0, (config.steps - step) / (o.decay * config.steps)) if o.decay else 1.0

@@ -29,12 +29,12 @@ print(json.dumps(environment()))
 
 _TRIALS = """
 import json
-from temporal_zoo.ops._trials import trial, trials
+from temporal_zoo.ops.agreement import trials, try_backend
 for key in trials():
     if list(key) not in skip:
         print(json.dumps({"key": key}), flush=True)
         try:
-            print(json.dumps({"result": trial(*key)}), flush=True)
+            print(json.dumps({"result": try_backend(*key)}), flush=True)
         except Exception as error:
             print(json.dumps({"failure": f"{type(error).__name__}: {error}"}), flush=True)
 """

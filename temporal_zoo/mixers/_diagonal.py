@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from temporal_zoo.ops import _transforms
 from temporal_zoo.ops._dispatch import REFERENCE, note
-from temporal_zoo.ops._padding import fill_padding
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops.diagonal_ssm import Modes, diagonal_ssm
 from temporal_zoo.streaming import State, register_state
 

@@ -18,7 +18,7 @@ from temporal_zoo.config import option
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.interface import Mixer
 from temporal_zoo.mixers._layers import plain
-from temporal_zoo.ops._padding import fill_padding
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops.causal_conv import Filter, causal_conv
 from temporal_zoo.ops.causal_conv.reference import surround
 from temporal_zoo.ops.selective_block import Affine, Branch, selective_block

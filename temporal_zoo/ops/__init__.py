@@ -1,4 +1,4 @@
-"""Mathematical functions with a readable reference and any number of faster backends that must agree with it."""
+"""Mathematical functions, each with a readable reference and faster backends that must agree with it."""
 
 from temporal_zoo.ops._autocast import autocast
 from temporal_zoo.ops._dispatch import BackendError, Op, ops, refusing_reference, tracing, use_backend

@@ -1,7 +1,7 @@
-"""Autocast: torch's own, and on the meta device, which knows none, one that casts as torch would on the planned device.
+"""Autocast: torch's own, and one for the meta device, where torch has none, that casts as on the planned device.
 
-What is cast follows torch's documented lists of operations (Automatic Mixed Precision package, op reference), as far as
-networks use them; each is looked for in torch's dispatcher by a test.
+The sets below follow torch's documented lists of operations (Automatic Mixed Precision package, op reference), as far
+as networks use them; a test looks up each of them in torch's dispatcher.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch.utils._pytree import tree_map_only
 
 from temporal_zoo.ops import _planning
 
-# Products of matrices: these run in the short dtype, on every device.
+# Products of matrices run in the short dtype, on every device.
 _SHORT: set[Callable] = {
     F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
     F.scaled_dot_product_attention, torch.einsum, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm,
     Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, Tensor.mm, Tensor.bmm, Tensor.addmm, Tensor.baddbmm,
 }  # fmt: skip
-# On CUDA these run in float32, and those of the second set give float32 without casting what they are given.
+# On CUDA these run in float32; the functions of the second set return float32 without casting their inputs.
 _FLOAT32: set[Callable] = {
     F.group_norm, F.layer_norm, F.softplus, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.cosine_similarity,
     torch.group_norm, torch.layer_norm, torch.exp, torch.expm1, torch.log, torch.log1p, torch.log2, torch.log10,
@@ -42,10 +42,10 @@ _planned_dtype: ContextVar[torch.dtype | None] = ContextVar("temporal_zoo_planne
 
 
 def autocast(device_type: str, dtype: torch.dtype, *, cache_enabled: bool = True) -> AbstractContextManager:
-    """`torch.autocast`, also for "meta" within `planning`; float32 is no autocast.
+    """`torch.autocast`, also for "meta" within `planning`; float32 means no autocast.
 
     Args:
-        cache_enabled: a parameter is cast once and kept until the end of the block.
+        cache_enabled: whether the cast of a parameter is stored until the end of the block.
     """
     if dtype == torch.float32:
         return nullcontext()
@@ -55,7 +55,7 @@ def autocast(device_type: str, dtype: torch.dtype, *, cache_enabled: bool = True
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager:
-    """Within the block no autocast where x lives."""
+    """Disables autocast on the device of x within the block."""
     if x.is_meta:
         return _off_on_meta() if _planning.planned() is not None else nullcontext()
     device = x.device.type
@@ -63,16 +63,16 @@ def no_autocast(x: Tensor) -> AbstractContextManager:
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
-    """That of x, or what autocast makes of it for products of matrices."""
+    """The dtype of x, or the dtype to which autocast casts it for products of matrices."""
     if x.dtype == torch.float64:
         return x.dtype
-    if (dtype := _planned()) is not None:
+    if _planning.plan_of(x) is not None and (dtype := _planned()) is not None:
         return dtype
     device = x.device.type
     return torch.get_autocast_dtype(device) if _available(device) and torch.is_autocast_enabled(device) else x.dtype
 
 
-# torch.compile cannot trace the question before torch 2.12, and the answer never changes.
+# torch.compile cannot trace this call before torch 2.12, and its result never changes.
 @torch.compiler.assume_constant_result
 def _available(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type)
@@ -103,12 +103,12 @@ def _off_on_meta() -> Iterator[None]:
 
 
 class _Casting(TorchFunctionMode):
-    """Casts what functions are given; what runs inside of them, custom operators too, is left alone."""
+    """Casts the arguments of functions; operators that run inside them, custom operators too, are not changed."""
 
     def __init__(self, device_type: str, cache_enabled: bool) -> None:
         super().__init__()
         self._on_cuda = device_type == "cuda"
-        # Parameter -> itself, which keeps its number from being used again, and its cast.
+        # id of a parameter -> the parameter, which must stay alive for its id to stay unique, and its cast.
         self._cast: dict[int, tuple[Tensor, Tensor]] | None = {} if cache_enabled else None
 
     def __torch_function__(

@@ -1,18 +1,20 @@
-"""Choosing a backend for an op: by call argument, by context, by environment variable, or the first that can run.
+"""Chooses the backend of an op: by call argument, context, environment variable, or the first that can run.
 
 An op is a folder with one file per backend.  A backend's module defines
 
     NEEDS: str | None                      the optional package that it calls, or None
-    CONFIRMED: str | None, or by device    what shows that it is right where it runs: "torch" (it consists of torch's
-                                           operators), "tests" (our tests, on CPUs), or a record of a GPU, as its path
-                                           in the repository; None: nothing yet.  A mapping such as {"cpu": "tests"}
-                                           where that depends on the type of the device
+    CONFIRMED: str | None, or by device    the evidence that it is right: "torch" (it consists of torch's operators),
+                                           "tests" (our tests, on CPUs), or the path of a record of a GPU in the
+                                           repository; None: no evidence yet.  A mapping such as {"cpu": "tests"}
+                                           where it depends on the type of the device
     refuses(*args, **kwargs) -> list[str]  why it cannot run these inputs; empty when it can
     run(*args, **kwargs)                   the op's signature
 
-and imports its package inside functions only.  Nothing is silent: a pinned backend that cannot run raises with the
-reasons of all, `explain` gives them, `tracing` collects what ran, and `auto` says once when only the reference is left
-on CUDA, or only a backend that nothing has confirmed.
+and imports its package inside functions only.  Its folder also has `example.py` (`agreement`).
+
+A pinned backend that cannot run raises with the reasons of all backends.  `explain` returns these reasons, and
+`tracing` collects the backends that ran.  `auto` warns once when it takes the reference on CUDA, or a backend without
+evidence.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -49,9 +50,9 @@ class BackendError(UserError, RuntimeError):
 
 
 class Op:
-    """One function with several backends; call it like the function it was made from, plus `backend="name"`.
+    """One function with several backends; call it as the decorated function, plus `backend="name"`.
 
-    Made by the decorator `op`; the decorated function checks the arguments and holds the documentation.
+    The decorator `op` creates it; the decorated function checks the arguments and has the documentation.
     """
 
     def __init__(self, check: Callable[..., None], backends: tuple[str, ...]) -> None:
@@ -81,60 +82,67 @@ class Op:
                 table = self._table(*args, **kwargs)
                 raise BackendError(f"{self.name}: the backend {asked!r} cannot run these inputs\n{table}")
             return asked
-        device = _device(args)
-        for name in self.tried(device):
-            if _planning.comes_along(self.package(name)) and not self.reasons(name, *args, **kwargs):
-                if name == REFERENCE and device == "cuda":
-                    if _strict.get():
-                        raise BackendError(
-                            f"{self.name}: only the slow reference can run these inputs on CUDA; "
-                            f"--allow-reference runs it all the same\n{self._table(*args, **kwargs)}"
-                        )
-                    _warn_reference(self.name)
-                if name == REFERENCE:
-                    _transforms.tell(self.name)
-                elif self.confirmed(name, device) is None and not _planning.assumed():
-                    _warn_unconfirmed(self.name, name)
+        plan, device = _planning.plan_and_device(args)
+        for name in self._order(device, plan):
+            if _planning.considers(plan, self.package(name)) and not self._reasons(name, plan, args, kwargs):
+                self._warn(name, device, plan, args, kwargs)
                 return name
         raise BackendError(f"{self.name}: no backend can run these inputs\n{self._table(*args, **kwargs)}")
 
     def reasons(self, backend: str, *args, **kwargs) -> list[str]:
         """Why `backend` cannot run these inputs; empty when it can."""
-        module = self._load(backend)
-        if module.NEEDS is not None and (absent := why_absent(module.NEEDS)):
-            return [absent]
-        if backend != REFERENCE and (why := _transforms.why_not(self.name)) is not None:
-            return [why]
-        if _planning.planned() is not None:
-            args, kwargs = _planning.presented(args), _planning.presented(kwargs)
-        return module.refuses(*args, **kwargs)
+        return self._reasons(backend, _planning.plan_and_device(args)[0], args, kwargs)
 
     def explain(self, *args, **kwargs) -> dict[str, list[str]]:
         """Backend -> why it cannot run these inputs, in the order that `auto` tries."""
-        return {name: self.reasons(name, *args, **kwargs) for name in self.tried(_device(args))}
+        plan, device = _planning.plan_and_device(args)
+        return {name: self._reasons(name, plan, args, kwargs) for name in self._order(device, plan)}
 
     def tried(self, device: str) -> tuple[str, ...]:
         """The backends in the order that `auto` tries: confirmed ones, then those that are not, and the reference last.
 
         Args:
             device: type of the device, such as "cuda".
-
-        A plan for a GPU that is not here keeps the order of `backends`: it asks what would run if all of them were
-        right.
         """
-        if _planning.assumed():
-            return self.backends
         return tuple(sorted(self.backends, key=lambda name: (name == REFERENCE, self.confirmed(name, device) is None)))
 
     def confirmed(self, backend: str, device: str) -> str | None:
-        """What confirms a backend on a type of device: "torch", "tests", the path of a record, or None."""
+        """The evidence for a backend on a type of device: "torch", "tests", the path of a record, or None."""
         stated = getattr(self._load(backend), "CONFIRMED", None)
-        # Tensors without values lie nowhere; what is asked of them is mostly asked for a CPU.
+        # Outside of a plan, tensors on the meta device count as on a CPU.
         return stated.get("cpu" if device == "meta" else device) if isinstance(stated, dict) else stated
 
     def package(self, backend: str) -> str | None:
         """The optional package that a backend needs, or None."""
         return self._load(backend).NEEDS
+
+    def _order(self, device: str, plan: _planning.Planned | None) -> tuple[str, ...]:
+        """As `tried`; a plan for a GPU takes the order of `backends`, as if all were confirmed."""
+        return self.backends if _planning.assumes(plan) else self.tried(device)
+
+    def _reasons(self, backend: str, plan: _planning.Planned | None, args: tuple, kwargs: dict) -> list[str]:
+        module = self._load(backend)
+        if module.NEEDS is not None and not _planning.assumes(plan) and (absent := why_absent(module.NEEDS)):
+            return [absent]
+        if backend != REFERENCE and (why := _transforms.why_not(self.name)) is not None:
+            return [why]
+        if plan is not None:
+            args, kwargs = _planning.present(args, plan), _planning.present(kwargs, plan)
+        return module.refuses(*args, **kwargs)
+
+    def _warn(self, name: str, device: str, plan: _planning.Planned | None, args: tuple, kwargs: dict) -> None:
+        """Says once what a user should know about the choice of `auto`; refuses a reference where it is not allowed."""
+        if name == REFERENCE:
+            if device == "cuda" and _strict.get():
+                raise BackendError(
+                    f"{self.name}: only the slow reference can run these inputs on CUDA; --allow-reference allows it\n"
+                    f"{self._table(*args, **kwargs)}"
+                )
+            if device == "cuda":
+                _warn_reference(self.name)
+            _transforms.warn(self.name)
+        elif self.confirmed(name, device) is None and not _planning.assumes(plan):
+            _warn_unconfirmed(self.name, name)
 
     def _load(self, backend: str) -> ModuleType:
         if backend not in self._modules:
@@ -147,28 +155,30 @@ class Op:
 
 
 def op(*backends: str) -> Callable[[Callable[..., None]], Op]:
-    """Makes an `Op` of a function that checks the op's arguments; `backends` from the fastest to the reference."""
+    """Turns a function that checks an op's arguments into an `Op`; `backends` from the fastest to the reference."""
 
     def make(check: Callable[..., None]) -> Op:
-        _ops[check.__name__] = made = Op(check, backends)
+        _ops[check.__name__] = new = Op(check, backends)
         for backend in backends:
-            made._load(backend)
-        return made
+            new._load(backend)
+        return new
 
     return make
 
 
 def ops() -> dict[str, Op]:
     """All ops by name: the folders beside this file."""
-    _import_all()
+    folders()
     return dict(_ops)
 
 
-@functools.cache  # reading the folder takes longer than a small step of a fast backend
-def _import_all() -> None:
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.ispkg:
-            import_module(f"temporal_zoo.ops.{module.name}")
+@functools.cache  # listing the folder takes longer than a small step of a fast backend
+def folders() -> tuple[str, ...]:
+    """The folders beside this file, imported: ops, and functions that are composed of ops."""
+    names = tuple(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.ispkg)
+    for name in names:
+        import_module(f"temporal_zoo.ops.{name}")
+    return names
 
 
 @contextmanager
@@ -198,7 +208,7 @@ def tracing() -> Iterator[dict[str, set[str]]]:
 
 @contextmanager
 def refusing_reference(refuse: bool = True) -> Iterator[None]:
-    """Within the block, `auto` on CUDA raises where only the reference can run: its Python loop measures nothing."""
+    """Within the block, `auto` on CUDA raises where only the reference can run: its speed means nothing."""
     token = _strict.set(refuse)
     try:
         yield
@@ -217,7 +227,7 @@ def pins_from_text(text: str) -> dict[str, str]:
 def _check_pins(pins: dict[str, str]) -> None:
     for name, backend in pins.items():
         if name not in ops():
-            raise InvalidInput(f"no op is named {name!r}{nearest(name, ops())}; there are {', '.join(ops())}")
+            raise InvalidInput(f"no op is named {name!r}{nearest(name, ops())}; choose from {', '.join(ops())}")
         if backend not in ops()[name].backends:
             raise InvalidInput(_no_backend(ops()[name], backend))
 
@@ -226,8 +236,8 @@ def _no_backend(op: Op, asked: str) -> str:
     return f"{op.name} has no backend {asked!r}{nearest(asked, op.backends)}; it has {', '.join(op.backends)}"
 
 
-# Dynamo cannot follow context variables and the environment; it calls these two while it traces, and takes the answer
-# as a constant: a compiled function keeps the backend that it was compiled with.
+# Dynamo cannot trace context variables and the environment.  It calls these functions while it traces and treats the
+# result as a constant: a compiled function keeps the backend that it was compiled with.
 @torch.compiler.assume_constant_result
 def _pinned(op_name: str) -> str | None:
     return _pins.get().get(op_name) or _pins_of_environment(os.environ.get("ZOO_BACKEND", "")).get(op_name)
@@ -242,18 +252,15 @@ def _pins_of_environment(text: str) -> dict[str, str]:
 
 @torch.compiler.assume_constant_result
 def note(op_name: str, backend: str) -> None:
-    """Tells `tracing` that a backend ran that was not called through its op."""
+    """Reports to `tracing` a backend that ran; needed where it is not called through its op."""
     if (trace := _trace.get()) is not None:
         trace.setdefault(op_name, set()).add(backend)
 
 
 @torch.compiler.assume_constant_result
 def why_absent(package: str) -> str | None:
-    """Why an optional package cannot be used, or None when it can: missing and broken are told apart.
-
-    While a plan is made for a GPU, all of them can be used (`_planning`).
-    """
-    return None if _planning.assumed() else _why_absent(package)
+    """Why an optional package cannot be used, or None when it can; a missing and a broken package get other reasons."""
+    return _why_absent(package)
 
 
 # The cache is inside: Dynamo would look through a cache outside, and trace the import.
@@ -265,23 +272,11 @@ def _why_absent(package: str) -> str | None:
         if error.name == package.partition(".")[0]:
             return f"{package} is not installed"
         return f"{package} is installed but broken: {error}"
-    # An ABI mismatch raises OSError, ImportError, RuntimeError, ..., and some packages leave when they see no GPU.
+    # An ABI mismatch raises OSError, ImportError, RuntimeError, ..., and some packages exit when they see no GPU.
     except (Exception, SystemExit) as error:
-        told = f"{type(error).__name__}: {error}".strip(": \n").partition("\n")[0]
-        return f"{package} is installed but broken: {told}"
+        reason = f"{type(error).__name__}: {error}".strip(": \n").partition("\n")[0]
+        return f"{package} is installed but broken: {reason}"
     return None
-
-
-def _device(args: tuple) -> str:
-    for value in args:
-        if isinstance(value, torch.Tensor):
-            return _planning.device_type(value)
-        if isinstance(value, (tuple, list)) and value:
-            first = value[0]
-            return _device(
-                tuple(getattr(first, f.name) for f in fields(first)) if is_dataclass(first) else tuple(value)
-            )
-    return "cpu"
 
 
 @torch.compiler.assume_constant_result
@@ -292,8 +287,8 @@ def _warn_reference(op_name: str) -> None:
 @torch.compiler.assume_constant_result
 def _warn_unconfirmed(op_name: str, backend: str) -> None:
     _warn_once(
-        f"{op_name} runs its backend {backend}, which no hardware has confirmed yet, because no confirmed backend but "
-        f"the slow reference can; `zoo doctor` compares it with the reference"
+        f"{op_name} runs its backend {backend}, which no hardware has confirmed yet, because of the confirmed ones "
+        f"only the slow reference can run; `zoo doctor` compares it with the reference"
     )
 
 

@@ -1,4 +1,4 @@
-// Hands the groups of rows of one problem to threads.
+// Distributes the groups of rows of one problem over threads.
 #pragma once
 
 #include <atomic>
@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-// In `extern "C"`: lets Python compare the size of a struct with that of its mirror, before any is handed over.
+// In `extern "C"`: Python compares the size of a struct with that of its mirror before it passes one.
 #define EXPORT_SIZE(Struct) int64_t size_of_##Struct() { return sizeof(Struct); }
 
 extern "C" {
@@ -15,8 +15,8 @@ typedef void (*GroupFunction)(const void* problem, int64_t group);
 // `GOMP_parallel` of an OpenMP runtime: runs a function once in each of a number of threads.
 typedef void (*Parallel)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
 
-// Calls `function` for every group, in up to `threads` threads.  They are those of `parallel` where there is one: torch
-// keeps its threads awake for a while after each operation, and threads beside those would wait for a processor.
+// Calls `function` for every group, in up to `threads` threads.  If `parallel` is given, its threads are
+// used: torch's threads spin for a while after each operation, and additional threads would wait for a processor.
 void run_groups(GroupFunction function, const void* problem, int64_t groups, int64_t threads, Parallel parallel) {
     struct Work {
         GroupFunction function;

@@ -1,5 +1,5 @@
-// Neighbouring channels side by side in one vector register, and the functions of them that the CPU backends share.
-// GCC's vector types (Clang has them too) make the same source AVX-512, AVX2, NEON or plain scalar code.
+// Vectors of neighbouring channels, and functions of them that the CPU backends share.
+// With GCC's vector types (Clang has them too) the same source compiles to AVX-512, AVX2, NEON or scalar code.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +42,7 @@ inline void store(float* to, Vector v) {
     std::memcpy(to, &v, sizeof v);
 }
 
-// The first `count` lanes only: the last channels of a width that the lanes do not divide.  Other lanes read as zero.
+// The first `count` lanes only, for a number of channels that is no multiple of the lanes.  Other lanes read as zero.
 inline Lanes load(const float* from, int count) {
     if (count == kLanes) return load(from);
 #ifdef ZOO_AVX512
@@ -63,9 +63,9 @@ inline void store(float* to, Lanes v, int count) {
 #endif
 }
 
-// Asks for memory that lies `ahead` floats behind `from` and is wanted soon, to be read or written.  Rows of a few frames
-// are too short for the processor to guess where the next one begins.  Addresses beyond the end are harmless.  Always
-// inlined: to GCC a function that only fetches has no effect, and calls of it may go away.
+// Prefetches memory `ahead` floats after `from`, for reading or writing.  Rows of a few frames are too short for the
+// processor to predict the start of the next one.  Addresses beyond the end are harmless.  Always inlined, because GCC
+// may remove calls of a function that only prefetches.
 enum Use { kRead, kWrite };
 
 template <Use USE>
@@ -110,7 +110,7 @@ inline Lanes exp2(Lanes x) {
 
 inline Lanes magnitude(Lanes x) { return (Lanes)((Words)x & 0x7fffffff); }
 
-// log(1 + e ** x), with small results as accurate, relatively, as large ones: log1p(e) = 2 atanh(e / (2 + e)).
+// log(1 + e ** x), with the same relative accuracy for small and large results: log1p(e) = 2 atanh(e / (2 + e)).
 inline Lanes softplus(Lanes x) {
     Lanes e = exp2(magnitude(x) * -kLog2E);
     Lanes s = e / (2.0f + e);
@@ -136,7 +136,7 @@ inline float total(Lanes v) {
     return sum;
 }
 
-// sums[i] = the sum of the lanes of v[i], for 16 vectors: as many shuffles as a transpose, for all the sums at once.
+// sums[i] = the sum of the lanes of v[i], for 16 vectors: as many shuffles as one transpose.
 inline void totals(const Lanes v[16], float sums[16]) {
 #ifdef ZOO_AVX512
     __m512 eight[8], four[4], two[2];

@@ -1,4 +1,9 @@
-"""The one check of `lengths`: the first `lengths[i]` frames of row i are real."""
+"""Rows with padding: the first `lengths[i]` frames of row i are real, the others are padding.
+
+All ops follow one policy.  An op checks `lengths` when it is called (`check_lengths`), before it chooses a backend.
+Padded frames may hold NaN: a backend never reads them, or fills them first (`fill_padding`); it does not multiply them
+by zero.  Outputs and gradients are zero there.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +46,19 @@ def check_lengths(x: Tensor, lengths: Tensor | None) -> None:
             raise InvalidInput(
                 f"lengths holds values from {least} to {most}; each must be in 1..{frames}, the number of frames"
             )
+
+
+def padding(frames: int, lengths: Tensor) -> Tensor:
+    """(rows, frames), true at padded frames."""
+    return torch.arange(frames, device=lengths.device) >= lengths[:, None]
+
+
+def fill_padding(x: Tensor, lengths: Tensor | None, value: float = 0) -> Tensor:
+    """(rows, frames, ...) with `value` at padded frames."""
+    if lengths is None:
+        return x
+    mask = padding(x.shape[1], lengths)
+    return x.masked_fill(mask.view(*mask.shape, *[1] * (x.ndim - 2)), value)
 
 
 def _readable(lengths: Tensor) -> bool:

@@ -1,10 +1,9 @@
-"""Where compiled libraries are kept, so that they are made once.
+"""Stores compiled libraries, so that each is compiled once.
 
-A library lies in the folder `libraries-<user id>` of the cache folder, under a name that ends with a digest of its
-bytes.  Nothing is loaded that another user owns or can write (the rule that ssh has for keys), and nothing that is
-damaged: it is made again.  Where that folder cannot be used, since it cannot be written or forbids execution, a folder
-of this run among the temporary files takes its place: processes that this one starts use it too, and it is removed when
-the run ends.
+A library is a file in the folder `libraries-<user id>` of the cache folder; its name ends with a digest of its bytes.
+A library that another user owns or can write is not loaded (ssh has the same rule for keys), and a damaged library is
+compiled again.  If that folder cannot be written or forbids execution, a folder of this run among the temporary files
+is used: child processes use it too, and it is removed when the run ends.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from pathlib import Path
 from temporal_zoo._support.files import cache_folder
 from temporal_zoo.errors import InvalidInput
 
-# The name of this run's folder: the process that began the run, and a number that others cannot guess.  It travels in
-# the environment, which child processes inherit.
+# The name of this run's folder: the id of the first process of the run, and a random number.  Child processes inherit
+# it in the environment.
 _RUN = "TEMPORAL_ZOO_RUN"
-_BEGAN_HERE = os.getpid() if _RUN not in os.environ else None
+_FIRST_PROCESS = os.getpid() if _RUN not in os.environ else None
 _HERE = os.environ.setdefault(_RUN, f"{os.getpid()}-{secrets.token_hex(8)}")
 _PREFIX = "temporal_zoo-"
-# No process compiles for so long.  Folders of processes that are gone are swept only then, as processes of another
-# container may share the temporary folder and not be seen from here.
+# No process compiles for so long.  Only older folders are removed, because processes of another container may share the
+# temporary folder and are not visible here.
 _OLD_SECONDS = 3600
 
 
@@ -39,31 +38,31 @@ def load(name: str, make: Callable[[Path], None]) -> ctypes.CDLL:
     """The library of this name.
 
     Args:
-        name: changes with everything that the library is made of.
-        make: makes the library as the file that it is given; called only if there is no sound one.
+        name: contains a digest of everything that the library depends on.
+        make: writes the library to a path; called only if there is no valid library.
     Raises:
-        OSError: there is no folder in which it can be kept and executed.
+        OSError: no folder allows storing and executing it.
     """
     folders, problems = _folders(), []
     content = None
     for folder in folders:
-        if (path := _sound(folder, name)) is not None:
+        if (path := _valid(folder, name)) is not None:
             try:
                 return ctypes.CDLL(str(path))
             except OSError as error:
                 problems.append(str(error))
                 content = path.read_bytes()
-    content = _made(name, make) if content is None else content
+    content = _compiled(name, make) if content is None else content
     for folder in folders:
         try:
-            return ctypes.CDLL(str(_kept(folder, name, content)))
+            return ctypes.CDLL(str(_stored(folder, name, content)))
         except OSError as error:
             problems.append(str(error))
     raise OSError("; ".join(dict.fromkeys(problems)))
 
 
 def _folders() -> list[Path]:
-    """Where a library may lie, best first."""
+    """The folders for libraries, best first."""
     try:
         user = os.geteuid() if hasattr(os, "geteuid") else "user"
         return [cache_folder().absolute() / f"libraries-{user}", _run_folder()]
@@ -72,7 +71,7 @@ def _folders() -> list[Path]:
 
 
 def _run_folder() -> Path:
-    """The folder of this run; it need not exist."""
+    """The folder of this run; it may not exist yet."""
     return _temporary_folder() / f"{_PREFIX}{os.environ.get(_RUN, _HERE)}"
 
 
@@ -86,21 +85,21 @@ def _temporary_folder() -> Path:
     return Path(usual)
 
 
-def _sound(folder: Path, name: str) -> Path | None:
-    """The library of this name in a folder, if there is one that is whole and that no other user can have written."""
+def _valid(folder: Path, name: str) -> Path | None:
+    """The library of this name in a folder, if it is undamaged and no other user can have written it."""
     try:
         if not _is_private(folder):
             return None
         for path in sorted(folder.glob(f"{name}-*.so")):
             if _is_private(path) and path.name == _file_name(name, path.read_bytes()):
                 return path
-    except OSError:  # it is not there, or was removed meanwhile
+    except OSError:  # it does not exist, or was removed meanwhile
         pass
     return None
 
 
-def _kept(folder: Path, name: str, content: bytes) -> Path:
-    """Writes a library into a folder, in place of all of this name that are not sound."""
+def _stored(folder: Path, name: str, content: bytes) -> Path:
+    """Writes a library into a folder, and removes invalid ones of this name."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_private(folder):
         raise PermissionError(f"other users can write in {folder}")
@@ -108,7 +107,7 @@ def _kept(folder: Path, name: str, content: bytes) -> Path:
         if other.name != _file_name(name, content):
             other.unlink(missing_ok=True)
     path = folder / _file_name(name, content)
-    # Written under another name first: other processes see either no library or a whole one.
+    # The file is written under another name and renamed, so that other processes never see a part of it.
     number, unfinished = tempfile.mkstemp(dir=folder, suffix=".part")
     try:
         with open(number, "wb") as file:
@@ -123,9 +122,9 @@ def _file_name(name: str, content: bytes) -> str:
     return f"{name}-{hashlib.sha256(content).hexdigest()[:32]}.so"
 
 
-def _made(name: str, make: Callable[[Path], None]) -> bytes:
-    """What `make` makes, in the folder of this run."""
-    _sweep()
+def _compiled(name: str, make: Callable[[Path], None]) -> bytes:
+    """The bytes that `make` writes, in the folder of this run."""
+    _remove_leftovers()
     folder = _run_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
     if not _is_private(folder):
@@ -137,15 +136,15 @@ def _made(name: str, make: Callable[[Path], None]) -> bytes:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether a file or folder belongs to this user, and no other can write it.  A link belongs to nobody."""
+    """Whether a file or folder, not a link, belongs to this user and no other user can write it."""
     facts = path.lstat()
     if not hasattr(os, "geteuid"):
         return True
     return not stat.S_ISLNK(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & 0o022
 
 
-def _sweep() -> None:
-    """Removes what killed processes left: folders of runs, and libraries that were half written."""
+def _remove_leftovers() -> None:
+    """Removes what killed processes left behind: folders of runs and partly written libraries."""
     old = time.time() - _OLD_SECONDS
     kept, run = _folders()[0], _run_folder()
     for path in (*run.parent.glob(f"{_PREFIX}*-*"), *kept.glob("*.part")):
@@ -172,5 +171,5 @@ def _is_alive(process: str) -> bool:
 
 @atexit.register
 def _remove_run_folder() -> None:
-    if os.getpid() == _BEGAN_HERE:
+    if os.getpid() == _FIRST_PROCESS:
         shutil.rmtree(_run_folder(), ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Compiles a C++ file of this package on first use, with any C++ compiler found, and loads it.
+"""Compiles a C++ file of this package on first use, with any C++ compiler of this machine, and loads it.
 
-The library has a plain C interface, so that it depends on neither Python's nor torch's binary interface.  It is kept
-under a digest of everything that made it (`_libraries`).  Where it cannot be made or used, the reason is kept instead,
-for the backend's `refuses` to report.
+The library has a plain C interface, so that it depends on neither Python's nor torch's binary interface.  Its
+name has a digest of everything that it depends on (`_libraries`).  Where it cannot be compiled or used, the reason is
+stored instead, and the backend's `refuses` reports it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ log = logging.getLogger("temporal_zoo.ops")
 
 _COMPILERS = ("c++", "g++", "clang++")
 _OPTIONS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-ffp-contract=fast", "-fno-math-errno", "-w")
-# What torch found this CPU to have; its own kernels rely on the same test.
+# By the instruction set that torch detected; its own kernels rely on the same test.
 _CPU_OPTIONS = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
     "AVX2": ("-mavx2", "-mfma"),
 }
-_PATIENCE_SECONDS = 60
+_COMPILER_SECONDS = 60
 _LEAST_GROUPS, _MOST_ROWS_PER_GROUP = 32, 64
 _HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14
 
@@ -66,10 +66,10 @@ def library(source: Path) -> ctypes.CDLL:
 
 
 def mirror(source: Path, **structs: type[ctypes.Structure]) -> None:
-    """States which ctypes structures mirror the structs of `source`, by their names in C++.
+    """Declares which ctypes structures mirror the structs of `source`, by their names in C++.
 
-    The library exports the size of each (`EXPORT_SIZE` in `_groups.h`); one with other sizes is not used, since it
-    would read and write where nothing is.
+    The library exports the size of each (`EXPORT_SIZE` in `_groups.h`); a library with other sizes is not used, because
+    it would access memory out of bounds.
     """
     _mirrors[source.parent.name] = structs
 
@@ -78,7 +78,7 @@ _mirrors: dict[str, dict[str, type[ctypes.Structure]]] = {}
 
 
 def compiler_facts() -> dict[str, object]:
-    """The compiler that would be used, its version and its flags, without compiling; for a record of the environment.
+    """The compiler that would be used, its version and its flags, for a record of the environment; compiles nothing.
 
     `path` is None where there is none, and `version` then says why.
     """
@@ -92,19 +92,19 @@ def compiler_facts() -> dict[str, object]:
 
 
 class Addresses:
-    """Gives tensors to C as pointers, and keeps what they point to alive as long as itself."""
+    """Gives tensors to C as pointers; the tensors live as long as this object."""
 
     def __init__(self) -> None:
         self._alive: list[Tensor] = []
 
     def __call__(self, tensor: Tensor | None) -> int | None:
-        """The address of a contiguous float32 (or int64) copy; of the tensor itself where it is that already."""
+        """The address of a contiguous float32 (or int64) copy, or of the tensor itself where no copy is needed."""
         if tensor is None:
             return None
         return self.strided(tensor.contiguous())
 
     def strided(self, tensor: Tensor) -> int:
-        """The address of a tensor with its strides kept, in float32."""
+        """The address of a tensor in float32, with its strides."""
         tensor = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
         self._alive.append(tensor)
         return tensor.data_ptr()
@@ -113,16 +113,15 @@ class Addresses:
 def empty(*shape: int) -> Tensor:
     """Float32 memory for a result.
 
-    Where it is large it asks for huge pages: fetching it from the system 4 KB at a time takes longer than the work of
-    most backends does.
+    Large memory uses huge pages: with pages of 4 KB, page faults take longer than the computation of most backends.
     """
-    made = torch.empty(shape, dtype=torch.float32)
-    first = -(-made.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
-    pages = (made.data_ptr() + made.nbytes - first) // _HUGE_PAGE
+    memory = torch.empty(shape, dtype=torch.float32)
+    first = -(-memory.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
+    pages = (memory.data_ptr() + memory.nbytes - first) // _HUGE_PAGE
     if pages > 0 and sys.platform == "linux":
-        # Mere advice: what comes of it does not matter.
+        # Only advice to the system: an error does not matter.
         _system().madvise(ctypes.c_void_p(first), ctypes.c_size_t(pages * _HUGE_PAGE), _MADV_HUGEPAGE)
-    return made
+    return memory
 
 
 @functools.cache
@@ -131,10 +130,10 @@ def _system() -> ctypes.CDLL:
 
 
 def groups(num_rows: int) -> range:
-    """The first row of each group of rows, which is what threads are handed.
+    """The first row of each group of rows; a thread computes one group at a time.
 
-    The size of the groups (the step) depends on the number of rows and on nothing else, so that sums over rows, taken
-    group by group, do not depend on the number of threads.
+    The size of the groups (the step) depends on the number of rows only, so that sums over rows, taken group by
+    group, do not depend on the number of threads.
     """
     return range(0, num_rows, max(1, min(_MOST_ROWS_PER_GROUP, -(-num_rows // _LEAST_GROUPS))))
 
@@ -142,22 +141,26 @@ def groups(num_rows: int) -> range:
 def run(source: Path, function: str, problem: ctypes.Structure, num_groups: int) -> None:
     """Calls a function of the library made of `source` for every group of rows.
 
-    In up to `torch.get_num_threads()` threads; ctypes lets go of Python's lock meanwhile.
+    In up to `torch.get_num_threads()` threads; ctypes releases Python's lock meanwhile.
     """
-    made = library(source)
+    loaded = library(source)
     threads = min(torch.get_num_threads(), num_groups)
-    made.run_groups(
-        getattr(made, function), ctypes.byref(problem), ctypes.c_int64(num_groups), ctypes.c_int64(threads), _parallel()
+    loaded.run_groups(
+        getattr(loaded, function),
+        ctypes.byref(problem),
+        ctypes.c_int64(num_groups),
+        ctypes.c_int64(threads),
+        _parallel(),
     )
 
 
 @functools.cache
 def _parallel() -> ctypes.c_void_p | None:
-    """What starts torch's own threads, where they are OpenMP's; see `_groups.h`."""
+    """The function that starts torch's own threads, if torch uses OpenMP; see `_groups.h`."""
     if "ATen parallel backend: OpenMP" not in torch.__config__.parallel_info():
         return None
-    found = getattr(_system(), "GOMP_parallel", None)
-    return found and ctypes.cast(found, ctypes.c_void_p)
+    start = getattr(_system(), "GOMP_parallel", None)
+    return start and ctypes.cast(start, ctypes.c_void_p)
 
 
 _lock = threading.Lock()
@@ -206,14 +209,14 @@ def _compiler() -> list[str]:
         if not compiler or not shutil.which(compiler[0]):
             raise NativeError(f"CXX is {asked!r}, which is not a program here")
         return compiler
-    found = next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if found is None:
+    compiler_path = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler_path is None:
         raise NativeError(f"no C++ compiler found; tried CXX, {', '.join(_COMPILERS)}")
-    return [found]
+    return [compiler_path]
 
 
 def _digest(source: Path, command: list[str], compiler_version: str) -> str:
-    """Of all that a library depends on: its source, the headers it may include, the compiler and the kind of CPU."""
+    """A digest of what a library depends on: source, headers, compiler, kind of CPU."""
     digest = hashlib.sha256(repr((command, compiler_version, platform.system(), platform.machine())).encode())
     for path in (source, *sorted(source.parent.glob("*.h")), *sorted(Path(__file__).parent.glob("*.h"))):
         digest.update(path.read_bytes())
@@ -222,28 +225,28 @@ def _digest(source: Path, command: list[str], compiler_version: str) -> str:
 
 def _compile(source: Path, command: list[str], path: Path) -> None:
     what = f"{source.parent.name}/{source.name}"
-    # Warnings, so that they are seen on standard error where logging is not configured.
-    log.warning("compiling %s with %s, once; at most %d s", what, command[0], _PATIENCE_SECONDS)
+    # Warnings, because these appear on standard error where logging is not configured.
+    log.warning("compiling %s with %s, once; at most %d s", what, command[0], _COMPILER_SECONDS)
     began = time.perf_counter()
     try:
         _run([*command, str(source), "-o", str(path)])
         if not path.is_file():
-            raise NativeError(f"{command[0]} made no library and reported no error")
+            raise NativeError(f"{command[0]} wrote no library and reported no error")
     except NativeError as error:
         log.warning("%s was not compiled, after %.1f s: %s", what, time.perf_counter() - began, error)
         raise
     log.warning("compiled %s in %.1f s", what, time.perf_counter() - began)
 
 
-# Compilers that did not finish; no other library waits for them.
+# Compilers that did not finish; they are not called for other libraries.
 _hanging: set[str] = set()
 
 
 def _run(command: list[str]) -> str:
-    """What a compiler prints.
+    """Runs a compiler and returns its output.
 
     Raises:
-        NativeError: it failed, or did not finish in time; then it and what it started are ended.
+        NativeError: it failed, or did not finish in time; in the second case its processes are killed.
     """
     if command[0] in _hanging:
         raise NativeError(f"{command[0]} did not finish when it was called before")
@@ -261,16 +264,16 @@ def _run(command: list[str]) -> str:
         raise NativeError(f"{command[0]} cannot be run: {error}") from error
     with process:
         try:
-            printed, errors = process.communicate(timeout=_PATIENCE_SECONDS)
+            printed, errors = process.communicate(timeout=_COMPILER_SECONDS)
         except BaseException as error:
-            # A compiler is several processes; all of them have the process group that was made for them.
+            # A compiler is several processes, which share one process group.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             _hanging.add(command[0])
-            raise NativeError(f"{command[0]} did not finish within {_PATIENCE_SECONDS} s") from error
+            raise NativeError(f"{command[0]} did not finish within {_COMPILER_SECONDS} s") from error
     if process.returncode:
-        said = [line for line in errors.splitlines() if "error" in line] or errors.splitlines()
-        raise NativeError(f"{command[0]} failed: {said[0].strip() if said else f'exit status {process.returncode}'}")
+        lines = [line for line in errors.splitlines() if "error" in line] or errors.splitlines()
+        raise NativeError(f"{command[0]} failed: {lines[0].strip() if lines else f'exit status {process.returncode}'}")
     return printed

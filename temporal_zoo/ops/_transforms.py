@@ -1,7 +1,7 @@
-"""Derivative transforms and tracers.  They follow plain torch operators only, so an op runs its reference under them.
+"""Transforms of torch.func and tracers.  They support plain torch operators only, so ops run their reference in them.
 
-The custom operators behind the other backends know their gradient, once, and nothing else: a forward-mode tangent would
-be lost in them without an error.
+The custom operators of the other backends have a first gradient only: they would drop a forward-mode tangent without an
+error.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ ONNX = "torch.onnx.export"
 
 
 def active() -> str | None:
-    """The name of the transform or tracer that follows the operators which run now; None when there is none."""
-    # Read where Dynamo sees it, so that what was compiled without dual numbers is compiled again with them.
+    """The name of the active transform or tracer, or None."""
+    # Dynamo sees this read, so that it recompiles a function when dual numbers come or go.
     if forward_ad._current_level >= 0:
         return "forward mode (torch.func.jvp, dual numbers)"
     return _of_torch()
 
 
-# Dynamo takes the answer as a constant.  It compiles again by itself when transforms of torch.func come or go.
+# Dynamo treats the result as a constant; it recompiles by itself when transforms of torch.func come or go.
 @torch.compiler.assume_constant_result
 def _of_torch() -> str | None:
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return "a torch.func transform (vmap, grad, ...)"
-    # Not imported here: `torch.onnx` takes a second, and no export runs without it.
+    # `torch.onnx` is not imported here, because that takes a second; without the import no export is running.
     if "torch.onnx" in sys.modules and sys.modules["torch.onnx"].is_in_onnx_export():
         return ONNX
     if torch.jit.is_tracing():
@@ -40,18 +40,18 @@ def _of_torch() -> str | None:
 
 
 def why_not(op_name: str) -> str | None:
-    """Why no backend of the op but the reference can run now; None when they can."""
+    """Why only the reference of the op can run now; None when all backends can."""
     name = active()
-    return name and f"{name} can follow the reference only; pin it with use_backend({op_name}='reference')"
+    return name and f"{name} supports the reference only; pin it with use_backend({op_name}='reference')"
 
 
 @torch.compiler.assume_constant_result
-def tell(op_name: str) -> None:
-    """Says once per op and transform that the reference runs because of it."""
+def warn(op_name: str) -> None:
+    """Logs once per op and transform that the reference runs because of it."""
     if (name := active()) is not None:
-        _tell_once(op_name, name)
+        _warn_once(op_name, name)
 
 
 @functools.cache
-def _tell_once(op_name: str, name: str) -> None:
+def _warn_once(op_name: str, name: str) -> None:
     log.warning("%s runs its reference under %s: correct, and slower", op_name, name)

@@ -1,12 +1,12 @@
-"""What the Triton backends of all ops share outside their kernels; imports Triton in functions only."""
+"""Functions that the Triton backends of all ops share outside kernels; Triton is imported inside functions only."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Programs of a launch that leaves one partial sum each: several waves on any device, few enough for the sums to be
-# small.
+# Programs of a launch that writes one partial sum per program: several waves on any device, few enough for the sums to
+# be small.
 MOST_PROGRAMS = 4096
 
 
@@ -30,18 +30,18 @@ def _interpreting() -> bool:
 
 
 def launch(kernel, programs: int, device: torch.device, *arguments, **constants) -> None:
-    """Launches a kernel on a 1-D grid; products and sums may fuse."""
+    """Launches a kernel on a 1-D grid; multiplications and additions may be fused."""
     if programs:
-        # Triton launches on the current device, which need not be the tensors'.
+        # Triton launches on the current device, which may not be the device of the tensors.
         with torch.cuda.device(device if device.type == "cuda" else -1):
             kernel[programs,](*arguments, **constants, enable_fp_fusion=True)
 
 
 def empty(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Contiguous memory like x's, zero if there are padded frames, which the kernels do not visit."""
+    """A contiguous tensor like x; zero if there are padded frames, because the kernels do not write these."""
     return x.new_empty(x.shape) if lengths is None else x.new_zeros(x.shape)
 
 
 def contiguous(x: Tensor | None) -> Tensor | None:
-    """x without strides of its own, None where there is none."""
+    """x as a contiguous tensor, or None."""
     return None if x is None else x.contiguous()

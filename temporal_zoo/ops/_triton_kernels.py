@@ -1,4 +1,4 @@
-"""Pieces of the Triton kernels of all ops; import only where Triton is."""
+"""Functions that the Triton kernels of all ops share; importing this module imports Triton."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def real_frames(lengths, row, frames):
-    """How many frames of a row are real; never more than there are, and never fewer than none."""
+    """The number of real frames of a row, clamped to 0..frames."""
     real = frames
     if lengths is not None:
-        # Clamped, since the caller does not read the values: none may point outside of the row.
+        # The caller does not read the values on a GPU; none may point outside of the row.
         real = tl.minimum(tl.maximum(tl.load(lengths + row), 0), frames).to(tl.int32)
     return real
 
 
 @triton.jit
 def load(pointers, mask):
-    """In float32, zero where masked."""
+    """The values in float32, zero where masked."""
     return tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
 
 
@@ -31,7 +31,7 @@ def sigmoid(x):
 
 
 def _mend_interpreter() -> None:
-    """Lets the loops of interpreted kernels end at a loaded value, with any NumPy.
+    """Allows a loaded value as the bound of a loop in interpreted kernels, with any NumPy.
 
     The interpreters of Triton 3.4 and 3.6 take int() of an array that holds one number, which NumPy 2.5 refuses; that
     of Triton 3.8 does not.

@@ -1,30 +1,93 @@
-"""Does a backend agree with the reference?  Values and gradients of one call, compared with the reference in float64.
+"""Compares a backend with the reference of its op: values and gradients.
 
-`EXAMPLES` makes the arguments of a call of every op (and of `selective_block`) for any number of rows, frames and
-channels.  `error` calls a backend with them and returns the largest relative difference.
+This is the one comparison that `zoo doctor`, the benchmarks, the contract and the tests use.  `compare` takes tensors
+by name.  `check` calls a backend with the example inputs of its op (`ops/NAME/example.py`) and compares it with the
+reference in float64.  `try_backend` does so for one backend on this machine.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from temporal_zoo.errors import InvalidInput
-from temporal_zoo.ops._dispatch import REFERENCE, ops, use_backend
+from temporal_zoo.ops._dispatch import REFERENCE, folders, ops, pins_from_text, use_backend
 
 Draw = Callable[..., Tensor]
 Call = Callable[..., Any]
 
-# Rounding of the number formats, with room for sums over a few hundred terms.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
-# A tensor that is zero but for rounding, such as the gradient of the queries of a single frame, is compared with this
-# share of the largest tensor: its error is the rounding of terms that cancel.
-_FLOOR = 0.1
-BLOCK = "selective_block"
+
+class Limit(NamedTuple):
+    """How far a tensor may differ from the reference.
+
+    Args:
+        tolerance: largest difference between entries, relative to the largest entry of the reference's tensor.
+        floor: the least that a difference is relative to, as a fraction of the largest entry of all tensors.  A
+            gradient that is zero but for rounding (of the queries of a single frame, of a key bias) consists of the
+            rounding of terms that cancel, and these are as large as the other tensors.
+    """
+
+    tolerance: float
+    floor: float
+
+
+# Tolerances leave room for sums over a few hundred terms, and are far below the effect of a wrong term.  Floors keep
+# tolerance x floor (1e-6, 2e-3, 5e-3) above the rounding of one term: 6e-8, 5e-4 and 4e-3 of the largest entry.
+LIMITS = {
+    torch.float32: Limit(1e-4, 1e-2),
+    torch.float16: Limit(2e-2, 1e-1),
+    torch.bfloat16: Limit(5e-2, 1e-1),
+}
+# The dtypes in which `try_backend` tries a backend, in this order.
+_TRIED = (torch.float32, torch.bfloat16)
+# Below this every tensor is zero.
+_ZERO = 1e-6
+
+
+class Comparison(NamedTuple):
+    """The largest relative difference, the tensor that has it, and the tolerance.
+
+    The error is infinite where a value is missing or not finite.
+    """
+
+    error: float
+    worst: str
+    tolerance: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is rounding."""
+        return self.error <= self.tolerance
+
+
+def compare(computed: Mapping[str, Tensor | None], truth: Mapping[str, Tensor], dtype: torch.dtype) -> Comparison:
+    """Compares tensors with those of a reference, by name.
+
+    Args:
+        computed: at least the names of `truth`.
+        truth: what the reference computed, in any dtype.
+        dtype: the dtype that `computed` was computed in; it selects the row of `LIMITS`.
+    """
+    limit = LIMITS[dtype]
+    largest = {name: float(x.abs().max()) if x.numel() else 0.0 for name, x in truth.items()}
+    floor = max(limit.floor * max(largest.values()), _ZERO)
+    errors = {name: _difference(computed.get(name), x) / max(largest[name], floor) for name, x in truth.items()}
+    worst = max(errors, key=lambda name: errors[name])
+    return Comparison(errors[worst], worst, limit.tolerance)
+
+
+def _difference(computed: Tensor | None, truth: Tensor) -> float:
+    if computed is None or computed.shape != truth.shape or not computed.isfinite().all():
+        return math.inf
+    wide = torch.complex128 if truth.is_complex() else torch.float64
+    return float((computed.to(wide) - truth.to(wide)).abs().max()) if truth.numel() else 0.0
 
 
 class Case(NamedTuple):
@@ -40,53 +103,19 @@ class Case(NamedTuple):
 
 
 class Example(NamedTuple):
-    """Arguments of a call, and those tensors among them that have gradients."""
+    """Arguments of a call, and the tensors among them that have gradients."""
 
     arguments: tuple
     keywords: dict[str, Any]
     leaves: list[Tensor]
 
 
-def call_of(name: str, backend: str) -> Call:
-    """The function that runs an op with one backend; of `selective_block`, backends of its parts as "op=x,op=y"."""
-    if name == BLOCK:
-        from temporal_zoo.ops.selective_block import selective_block
-
-        def block(*arguments: Any, **keywords: Any) -> Tensor:
-            with use_backend(**dict(part.split("=") for part in backend.split(","))):
-                return selective_block(*arguments, **keywords)
-
-        return block
-    return functools.partial(ops()[name], backend=backend)
-
-
-def error(name: str, call: Call, case: Case) -> float:
-    """The largest difference of `call` from the reference in any output or gradient, relative to that tensor.
-
-    Infinite where a value is not finite.  The reference runs in float64 on the same (rounded) inputs.
-
-    Raises:
-        BackendError: the backend cannot run this example.
-    """
-    found = _values_and_gradients(call, example(name, case), case)
-    truth = _truth(name, case)
-    floor = max(_FLOOR * max(float(x.abs().max()) for x in truth), 1e-6)
-    worst = 0.0
-    for a, b in zip(found, truth, strict=True):
-        if not a.isfinite().all():
-            return float("inf")
-        worst = max(worst, float((a - b).abs().max()) / max(float(b.abs().max()), floor))
-    return worst
-
-
 def example(name: str, case: Case, *, exact: bool = False) -> Example:
-    """Arguments of a call of that size; `exact` gives the same (rounded) numbers in float64.
+    """Arguments of a call of an op, at the size of `case`; `exact` gives the same (rounded) numbers in float64.
 
     Raises:
-        InvalidInput: no example is known of that op.
+        InvalidInput: the op has no example.
     """
-    if name not in EXAMPLES:
-        raise InvalidInput(f"the op {name!r} has no example; add one to EXAMPLES in {__name__}")
     source = torch.Generator(case.device).manual_seed(0)
     leaves: list[Tensor] = []
 
@@ -98,8 +127,87 @@ def example(name: str, case: Case, *, exact: bool = False) -> Example:
         leaves.append(leaf)
         return leaf
 
-    arguments, keywords = EXAMPLES[name](draw, case)
+    arguments, keywords = _module(name).example(draw, case)
     return Example(arguments, keywords | {"lengths": _lengths(case) if case.padded else None}, leaves)
+
+
+def examples() -> list[str]:
+    """The names that `example`, `call_of` and `check` take: all ops, and functions that are composed of ops."""
+    return list(folders())
+
+
+def parts(name: str) -> tuple[str, ...]:
+    """The ops whose backends a function runs: the op itself, or those that the function is composed of."""
+    return getattr(_module(name), "PARTS", (name,))
+
+
+def call_of(name: str, backend: str) -> Call:
+    """The function that runs an op with one backend; of a composed function with backends as "op=x,op=y"."""
+    if name in ops():
+        return functools.partial(ops()[name], backend=backend)
+    function, pins = getattr(import_module(f"temporal_zoo.ops.{name}"), name), pins_from_text(backend)
+
+    def pinned(*arguments: Any, **keywords: Any) -> Any:
+        with use_backend(**pins):
+            return function(*arguments, **keywords)
+
+    return pinned
+
+
+def refusals(name: str, backend: str, case: Case) -> list[str]:
+    """Why a backend cannot run the example; empty when it can.  A composed function says so only when it is called."""
+    if name not in ops():
+        return []
+    arguments, keywords, _ = example(name, case)
+    return ops()[name].reasons(backend, *arguments, **keywords)
+
+
+def check(name: str, call: Call, case: Case) -> Comparison:
+    """Compares `call` on the example of that case with the float64 reference on the same (rounded) inputs.
+
+    Raises:
+        BackendError: the backend cannot run this example.
+    """
+    return compare(_values_and_gradients(call, example(name, case), case), _truth(name, case), case.dtype)
+
+
+def trials() -> Iterator[tuple[str, str, str]]:
+    """(op, backend, device) of everything that `try_backend` can try on this machine."""
+    for name, op in sorted(ops().items()):
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            for backend in op.tried(device):
+                yield name, backend, device
+
+
+def try_backend(name: str, backend: str, device: str) -> dict[str, Any]:
+    """Runs a backend on the first of four small examples that it takes: float32, then bfloat16, padded, then not.
+
+    Returns:
+        `dtype` and `padded` of the example that ran, or None; `reasons` why it took none; `error`, the largest
+        relative difference from the reference; `agrees`, whether that is rounding; `package`, the optional one that
+        the backend calls, or None; `confirmed`, what shows that the backend is right, or None.
+    """
+    op = ops()[name]
+    facts = {
+        "package": (op.package(backend) or "").partition(".")[0] or None,
+        "confirmed": op.confirmed(backend, device),
+    }
+    refused: list[str] = []
+    for dtype, padded in itertools.product(_TRIED, (True, False)):
+        case = Case(device, dtype, padded)
+        if not (reasons := refusals(name, backend, case)):
+            result = check(name, call_of(name, backend), case)
+            ran = {"dtype": str(dtype).removeprefix("torch."), "padded": padded, "reasons": []}
+            return ran | {"error": result.error, "agrees": result.agrees} | facts
+        refused += [reason for reason in reasons if reason not in refused]
+    return {"dtype": None, "padded": None, "reasons": refused, "error": None, "agrees": None, **facts}
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(f"temporal_zoo.ops.{name}.example")
+    except ModuleNotFoundError as error:
+        raise InvalidInput(f"the op {name!r} has no example; add the file ops/{name}/example.py") from error
 
 
 def _lengths(case: Case) -> Tensor:
@@ -110,91 +218,17 @@ def _lengths(case: Case) -> Tensor:
 
 # A few, because several backends are compared with each.
 @functools.lru_cache(maxsize=16)
-def _truth(name: str, case: Case) -> list[Tensor]:
-    parts = ("causal_conv", "selective_scan") if name == BLOCK else ()
-    reference = ",".join(f"{part}={REFERENCE}" for part in parts) or REFERENCE
+def _truth(name: str, case: Case) -> dict[str, Tensor]:
+    reference = REFERENCE if name in ops() else ",".join(f"{part}={REFERENCE}" for part in parts(name))
     return _values_and_gradients(call_of(name, reference), example(name, case, exact=True), case)
 
 
-def _values_and_gradients(call: Call, example: Example, case: Case) -> list[Tensor]:
+def _values_and_gradients(call: Call, example: Example, case: Case) -> dict[str, Tensor]:
     result = call(*example.arguments, **example.keywords)
     outputs = [result] if isinstance(result, Tensor) else list(result)
     # Weights that differ from entry to entry: a plain sum would hide entries that changed places.
     weights = [torch.linspace(-1, 1, y.numel(), device=case.device, dtype=torch.float64).view(y.shape) for y in outputs]
     total = torch.stack([(y.double() * weight).sum() for y, weight in zip(outputs, weights, strict=True)]).sum()
     gradients = torch.autograd.grad(total, example.leaves)
-    return [t.detach().to(torch.complex128 if t.is_complex() else torch.float64) for t in (*outputs, *gradients)]
-
-
-def _selective_scan(draw: Draw, case: Case) -> tuple[tuple, dict[str, Any]]:
-    from temporal_zoo.ops.selective_scan import Direction
-
-    over_frames = case.rows, case.frames
-    directions = [
-        Direction(
-            u=draw(*over_frames, case.channels),
-            dt=draw(*over_frames, case.channels),
-            A=draw(case.channels, case.state, low=-4, high=-0.1),
-            B=draw(*over_frames, case.state),
-            C=draw(*over_frames, case.state),
-            skip=draw(case.channels),
-            dt_bias=draw(case.channels),
-            reverse=reverse,
-        )
-        for reverse in (False, True)
-    ]
-    return (directions, draw(*over_frames, case.channels)), {}
-
-
-def _causal_conv(draw: Draw, case: Case) -> tuple[tuple, dict[str, Any]]:
-    from temporal_zoo.ops.causal_conv import Filter
-
-    filters = [Filter(draw(case.channels, 4), draw(case.channels), reverse=reverse) for reverse in (False, True)]
-    return (draw(case.rows, case.frames, case.channels), filters), {"silu": True}
-
-
-def _diagonal_ssm(draw: Draw, case: Case) -> tuple[tuple, dict[str, Any]]:
-    from temporal_zoo.ops.diagonal_ssm import Modes
-
-    shape = case.channels, case.state
-    modes = [
-        # Inside the unit circle, as the modes of a stable system are.
-        Modes(draw(*shape, complex_valued=True, low=-0.6, high=0.6), draw(*shape, complex_valued=True), reverse)
-        for reverse in (False, True)
-    ]
-    return (draw(case.rows, case.frames, case.channels), modes, draw(case.channels)), {}
-
-
-def _attention(draw: Draw, case: Case) -> tuple[tuple, dict[str, Any]]:
-    return tuple(draw(case.rows, case.frames, 2, case.channels // 2) for _ in range(3)), {}
-
-
-def _selective_block(draw: Draw, case: Case) -> tuple[tuple, dict[str, Any]]:
-    from temporal_zoo.ops.selective_block import Affine, Branch
-
-    inner, rank, wide = case.channels, max(1, case.channels // 16), case.channels**-0.5
-    x = draw(case.rows, case.frames, inner // 2)
-    in_proj = Affine(draw(2 * inner, inner // 2, low=-wide, high=wide))
-    branches = [
-        Branch(
-            conv_weight=draw(inner, 4),
-            conv_bias=draw(inner),
-            x_proj=draw(rank + 2 * case.state, inner, low=-wide, high=wide),
-            dt_proj=draw(inner, rank),
-            dt_bias=draw(inner),
-            A=draw(inner, case.state, low=-4, high=-0.1),
-            skip=draw(inner),
-            reverse=reverse,
-        )
-        for reverse in (False, True)
-    ]
-    return (x, in_proj, branches, Affine(draw(inner // 2, inner, low=-wide, high=wide))), {}
-
-
-EXAMPLES: dict[str, Callable[[Draw, Case], tuple[tuple, dict[str, Any]]]] = {
-    "selective_scan": _selective_scan,
-    "causal_conv": _causal_conv,
-    "diagonal_ssm": _diagonal_ssm,
-    "attention": _attention,
-    BLOCK: _selective_block,
-}
+    named = {f"output {index}": y.detach() for index, y in enumerate(outputs)}
+    return named | {f"gradient of input {index}": x for index, x in enumerate(gradients)}

@@ -1,19 +1,21 @@
-"""Mixers that misbehave, entered under a name for the length of one test; and sweeps without processes."""
+"""Fixtures: mixers with errors, registered for one test; sweeps without subprocesses; results and records."""
 
 import pytest
 import torch
 
-from bench.sweep import gate, host_memory
-from bench.sweep import machine as site
-from bench.sweep import run_case as attempt
-from bench.sweep import subprocess as apart
+from bench.sweep import gate, host_memory, machine, subprocess
+from bench.sweep.case import expand
+from bench.sweep.outcome import Outcome, Times
+from bench.sweep.results import CaseResult
+from bench.sweep.run_case import run_case
 from temporal_zoo import registry
+from temporal_zoo._support.record import Session
 from temporal_zoo.interface import Mixer
 
 
 @pytest.fixture
 def planted():
-    """Enters a mixer named `planted` whose `mix` is the function that it is given."""
+    """A function that registers a mixer named `planted` with the given `mix`."""
     gate._check.cache_clear()
 
     def plant(mix):
@@ -36,20 +38,72 @@ def planted():
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Cases run here, where planted mixers are known and no process has to start; processes have tests of their own."""
+    """Runs cases in this process, which has the planted mixers and needs no time to start."""
 
     def examine(cases, expected=None):
         try:
-            found = site.examine(cases, expected)
+            here = machine.examine(cases, expected)
         except ValueError as error:
-            raise apart.BenchError(str(error)) from error
-        return found.environment, found.place
+            raise subprocess.BenchError(str(error)) from error
+        return here.environment, here.devices
 
-    def measure(self, case, *, budget_s, limit_s, clock_only=False, trace=None, sources=None):
-        return attempt.run(case, budget_s=0.01, clock_only=clock_only, trace=trace)
+    def measure(self, case, *, budget_s, limit_s, time_only=False, trace=None, sources=None):
+        return run_case(case, budget_s=0.01, time_only=time_only, trace=trace)
 
-    monkeypatch.setattr(apart, "examine", examine)
-    monkeypatch.setattr(apart.Workers, "measure", measure)
-    monkeypatch.setattr("bench.sweep.load._LISTEN_S", 0.001)
-    # Before every round of a clock twice as many bytes are written.
+    monkeypatch.setattr(subprocess, "examine", examine)
+    monkeypatch.setattr(subprocess.Workers, "measure", measure)
+    monkeypatch.setattr("bench.sweep.machine_load._SAMPLE_S", 0.001)
+    # A small cache: twice its size is written before every timed round.
     monkeypatch.setattr(host_memory, "cache_bytes", lambda: 1024)
+
+
+ENVIRONMENT = {
+    "id": "1234abcd",
+    "machine": {"processor": "A processor", "usable_cores": 2, "memory_bytes": 2**34, "system": "Linux"},
+    "devices": [], "software": {"torch": "2.13", "cuda": None}, "threads": {"torch": 2},
+    "code": {"version": "0.1", "commit": "c" * 40, "dirty": False, "sources": "5"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def timed():
+    """A function that returns an outcome with that time, its spread and stored bytes."""
+
+    def timed(ms, stored=1024, spread=0.02):
+        times = Times((1 - spread) * ms, ms, (1 + spread) * ms, 9, 2, True)
+        return Outcome("ok", time_ms=times, stored_bytes=stored, declared={"time": "T", "memory": "T"})
+
+    return timed
+
+
+@pytest.fixture
+def results_of():
+    """A function that returns results of bare mixers in training, from mixer -> function of frames -> outcome."""
+
+    def results_of(outcomes, **options):
+        cases = expand(layers=",".join(outcomes), lengths="16,64,256,1024", level="mixer", mode="train", **options)
+        return [CaseResult(case, outcomes[case.mixer](case.frames)) for case in cases]
+
+    return results_of
+
+
+@pytest.fixture
+def linear_and_quadratic(timed):
+    """bimamba, whose time is linear, and flash, whose time is quadratic; their times are equal at 128 frames."""
+    return {
+        "bimamba": lambda n: timed(4.0 * n, stored=1000 * n),
+        "flash": lambda n: timed(n * n / 32, stored=2000 * n),
+    }
+
+
+@pytest.fixture
+def write_record():
+    """A function that writes results to records.jsonl in a folder, under an environment; it returns the folder."""
+
+    def write_record(folder, results, **changes):
+        session = Session(folder / "records.jsonl", ENVIRONMENT | changes)
+        for result in results:
+            session.write("measurement", {"case": result.case.to_dict()} | result.outcome.to_dict())
+        return folder
+
+    return write_record

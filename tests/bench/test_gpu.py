@@ -1,4 +1,4 @@
-"""`python -m bench.gpu`: its commands, without a GPU; the whole rehearsal is slow and run on request."""
+"""`python -m bench.gpu`: its commands without a GPU; the test of the whole rehearsal is `slow`."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ BACKENDS = {name: ["torch", "reference"] for name in ("attention", "causal_conv"
 
 
 class NoProcess:
-    """Answers at once that nothing runs here."""
+    """Answers immediately that the machine cannot run the case."""
 
     def ask(self, job, limit_s):
         return {"outcome": "unsupported", "reason": "not here"}
@@ -46,7 +46,7 @@ class NoProcesses:
 
     def start(self):
         if self.device == "cuda:7":
-            raise QuarterError("nothing can be measured on cuda:7: torch sees no CUDA device here")
+            raise QuarterError("cannot measure on cuda:7: torch 2.13 finds no CUDA device")
         return NoProcess(), {"outcome": "ok", "environment": ENVIRONMENT, "backends": BACKENDS}
 
 
@@ -69,13 +69,13 @@ class NoPlans:
 
 @pytest.fixture
 def quarter(monkeypatch, tmp_path):
-    """Calls the command with processes that are none."""
-    monkeypatch.setattr(process, "Processes", NoProcesses)
-    monkeypatch.setattr(plans, "Plans", NoPlans)
+    """Calls the command with fake processes."""
+    monkeypatch.setattr(process, "ChildProcesses", NoProcesses)
+    monkeypatch.setattr(plans, "BackgroundPlans", NoPlans)
     return lambda *words: CliRunner().invoke(gpu.gpu, ["quarter", "--out", str(tmp_path), *words])
 
 
-def test_it_leaves_records_and_a_page(quarter, tmp_path):
+def test_the_command_writes_records_and_a_page(quarter, tmp_path):
     done = quarter()
     assert done.exit_code == 0, done.output
     assert "compiled: 5 cases" in done.stderr
@@ -85,28 +85,28 @@ def test_it_leaves_records_and_a_page(quarter, tmp_path):
     assert "## NVIDIA H200" in (tmp_path / "gpu.md").read_text()
 
 
-def test_exit_code_3_says_that_there_is_more_to_do(quarter, monkeypatch):
+def test_exit_code_3_means_that_cases_remain(quarter, monkeypatch):
     monkeypatch.setattr(NoProcess, "ask", lambda self, job, limit_s: {"outcome": "cut_off", "reason": "the end"})
     done = quarter()
     assert done.exit_code == gpu.UNFINISHED
-    assert "the same command goes on" in done.stderr
+    assert "run the command again to resume" in done.stderr
 
 
-def test_no_device_is_one_message(quarter):
+def test_a_missing_device_gives_one_message(quarter):
     done = quarter("--device", "cuda:7")
     assert done.exit_code == 1
-    assert "torch sees no CUDA device here" in done.stderr
+    assert "finds no CUDA device" in done.stderr
     assert done.exception is None or isinstance(done.exception, SystemExit)
 
 
-def test_what_is_not_installed_is_said_at_once(quarter, monkeypatch):
+def test_the_command_first_names_missing_packages(quarter, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("einops", "numpy") else name)
     done = quarter()
     assert done.exit_code == 1
     assert "not installed: numpy, einops; pip install numpy einops" in done.stderr
 
 
-def test_the_page_can_be_drawn_again(quarter, tmp_path):
+def test_the_page_can_be_written_again(quarter, tmp_path):
     quarter()
     (tmp_path / "gpu.md").unlink()
     for place in (tmp_path, tmp_path / "gpu.jsonl"):
@@ -115,11 +115,11 @@ def test_the_page_can_be_drawn_again(quarter, tmp_path):
         assert (tmp_path / "gpu.md").exists()
 
 
-def test_a_file_that_is_no_record_is_one_message(tmp_path):
+def test_a_file_without_records_gives_one_message(tmp_path):
     (tmp_path / "other.jsonl").write_text("{}\n")
     done = CliRunner().invoke(gpu.gpu, ["page", str(tmp_path / "other.jsonl")])
     assert done.exit_code == 1
-    assert "no file of records" in done.stderr
+    assert "is not a file of records" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_a_file_that_is_no_record_is_one_message(tmp_path):
         ("Somebody's 12", 12.0, "12.0GiB"),
     ],
 )
-def test_the_planner_is_told_which_gpu_it_is(name, gib, key):
+def test_the_planner_finds_the_gpu_of_a_name_and_memory(name, gib, key):
     assert like(name, int(gib * 2**30)) == key
 
 
-def test_only_the_packages_that_it_needs_are_imported():
+def test_the_command_imports_only_the_packages_that_it_needs():
     """A machine with a GPU and torch has no psutil, matplotlib, rich or av."""
     absent = ("psutil", "matplotlib", "rich", "av", "PIL")
     source = (
@@ -144,9 +144,9 @@ def test_only_the_packages_that_it_needs_are_imported():
         "import bench.gpu, bench.quarter.child, bench.quarter.page, bench.quarter.plans, bench.quarter.loop\n"
         "import bench.quarter.compare, bench.quarter.kernels, bench.quarter.steps\n"
         "from bench.quarter.selection import REHEARSAL, groups\n"
-        "from bench.quarter.plans import planned\n"
+        "from bench.quarter.plans import plan_summary\n"
         "(case, *_) = groups({'attention': ['sdpa']}, REHEARSAL)[2].cases(set())\n"
-        "assert planned('24GiB', case.what['setup'])['fit'] == 'yes'\n"
+        "assert plan_summary('24GiB', case.what['setup'])['fit'] == 'yes'\n"
         "answer = bench.quarter.steps.training_step(case.what, 'cpu', print, ())\n"
         "assert answer['outcome'] == 'ok', answer\n"
     )
@@ -156,7 +156,7 @@ def test_only_the_packages_that_it_needs_are_imported():
 
 
 @pytest.mark.slow
-def test_the_rehearsal_does_everything(tmp_path):
+def test_the_rehearsal_measures_every_kind(tmp_path):
     root = Path(gpu.__file__).parent.parent
     words = ["-m", "bench.gpu", "quarter", "--device", "cpu", "--rehearse", "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=root, env={**os.environ})

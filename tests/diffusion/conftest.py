@@ -1,4 +1,4 @@
-"""Fixtures: the smallest training run that has every part, small videos, and an extractor that takes no time."""
+"""Fixtures: a small training run with all parts, small videos, and a fast extractor."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ from diffusion.data import DataConfig
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory):
-    """Mazes are rendered once for all tests."""
+    """A folder for the rendered mazes of all tests."""
     return tmp_path_factory.mktemp("mazes")
 
 
 @pytest.fixture
 def small(rendered):
-    """`small("steps=2", "model.mixer=flash")`: a run of four steps on 3 frames of 8x8, and what is asked besides."""
+    """`small("steps=2", "model.mixer=flash")`: a run of four steps on 3 frames of 8x8, with changes."""
     config = TrainConfig(
         model=ModelConfig(
             mixer="bimamba:state=4", slots=("mid", "up1"), width=8, multipliers=(1, 2), blocks=1, groups=2, heads=1,

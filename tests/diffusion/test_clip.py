@@ -1,4 +1,4 @@
-"""Clips and batches: the range, the padding, and what is refused at the door."""
+"""Clips and batches: range, padding, and values that the constructors refuse."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ def clip(frames: int, *, label: int | None = None, seed: int = 0, size: int = 3)
     return Clip(torch.randint(256, (frames, 3, size, size), generator=dice, dtype=torch.uint8), 12.0, label)
 
 
-def test_all_256_values_survive_the_way_to_floats_and_back():
+def test_all_256_values_convert_to_floats_and_back():
     pixels = torch.arange(256, dtype=torch.uint8)
     values = from_uint8(pixels)
     assert values.min() == -1
@@ -25,7 +25,7 @@ def test_samples_outside_the_range_are_clamped_and_nan_is_refused():
         to_uint8(torch.tensor([0.0, torch.nan]))
 
 
-def test_half_precision_samples_have_colours():
+def test_half_precision_samples_convert_to_colours():
     assert to_uint8(torch.tensor([-1, 0, 1], dtype=torch.bfloat16)).tolist() == [0, 128, 255]
 
 
@@ -36,7 +36,7 @@ def test_a_batch_of_equal_lengths_has_no_lengths():
     assert batch.labels is None
 
 
-def test_a_batch_pads_with_zeros_and_gives_the_clips_back():
+def test_a_batch_pads_with_zeros_and_returns_the_clips():
     clips = [clip(2, label=7), clip(5, label=1, seed=1), clip(1, label=0, seed=2)]
     batch = ClipBatch.of(clips)
     assert batch.lengths.tolist() == [2, 5, 1]
@@ -47,7 +47,7 @@ def test_a_batch_pads_with_zeros_and_gives_the_clips_back():
         assert given.label == back.label
 
 
-def test_moving_a_batch_keeps_everything():
+def test_a_moved_batch_has_the_same_content():
     batch = ClipBatch.of([clip(2, label=1), clip(3, label=2)])
     moved = batch.to("meta")
     assert {moved.values.device.type, moved.lengths.device.type, moved.labels.device.type} == {"meta"}
@@ -62,7 +62,7 @@ def test_moving_a_batch_keeps_everything():
         (torch.zeros(0, 3, 4, 4, dtype=torch.uint8), 12.0, r"none of them 0; got \(0, 3, 4, 4\)"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), 0.0, "fps must be positive"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), float("nan"), "fps must be positive"),
-        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8, device="meta"), 12.0, "lives on the CPU"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8, device="meta"), 12.0, "is on the CPU, but"),
     ],
 )
 def test_a_clip_refuses(pixels, fps, message):
@@ -78,13 +78,13 @@ VALUES = torch.zeros(2, 3, 1, 2, 2)
     [
         ((VALUES.byte(),), "holds floats in"),
         ((VALUES[0],), r"is \(clips, frames, channels, height, width\)"),
-        ((VALUES + 1.5,), "reach from 1.5 to 1.5"),
-        ((VALUES + torch.nan,), "reach from nan to nan"),
-        ((VALUES, torch.tensor([1, 4])), r"must lie in 1\.\.3.*got \[1, 4\]"),
-        ((VALUES, torch.tensor([0, 3])), r"must lie in 1\.\.3"),
+        ((VALUES + 1.5,), r"in \[1.5, 1.5\]"),
+        ((VALUES + torch.nan,), r"in \[nan, nan\]"),
+        ((VALUES, torch.tensor([1, 4])), r"must be in 1\.\.3.*got \[1, 4\]"),
+        ((VALUES, torch.tensor([0, 3])), r"must be in 1\.\.3"),
         ((VALUES, torch.tensor([1.0, 2.0])), "lengths must be int64"),
         ((VALUES, torch.tensor([1])), r"lengths must be int64 of shape \(2,\)"),
-        ((VALUES + 0.5, torch.tensor([1, 3])), "behind a clip's length must be zero"),
+        ((VALUES + 0.5, torch.tensor([1, 3])), "after a clip's length must be zero"),
         ((VALUES, None, torch.tensor([1])), "labels must be int64"),
     ],
 )
@@ -97,10 +97,10 @@ def test_a_batch_refuses(arguments, message):
     ("clips", "message"),
     [
         ([], "at least one clip"),
-        ([clip(2), clip(2, size=4)], "share channels, height and width"),
+        ([clip(2), clip(2, size=4)], "must have equal channels, height and width"),
         ([clip(2, label=1), clip(2)], "1 of 2 clips have a label"),
     ],
 )
-def test_clips_that_make_no_batch(clips, message):
+def test_clips_that_cannot_form_a_batch(clips, message):
     with pytest.raises(ValueError, match=message):
         ClipBatch.of(clips)

@@ -26,7 +26,7 @@ def is_cast(function, key):
     sorted(_autocast._SHORT | _autocast._FLOAT32 | _autocast._GIVE_FLOAT32, key=str),
     ids=lambda function: function.__name__,
 )
-def test_torch_casts_what_a_plan_casts(function):
+def test_a_plan_casts_the_functions_that_torch_casts(function):
     assert is_cast(function, "AutocastCUDA")
     # The short ones are short on a CPU too; torch takes einsum there by the products that it is made of.
     assert is_cast(function, "AutocastCPU") or function not in _autocast._SHORT - {torch.einsum}
@@ -68,7 +68,7 @@ def test_sums_and_norms_are_wide_on_cuda_alone(device):
         assert (x + x).dtype == F.silu(x).dtype == SHORT
 
 
-def test_a_parameter_is_cast_once_and_nothing_else_is_kept(device):
+def test_only_casts_of_parameters_are_stored(device):
     x, w = made(2, 4), torch.nn.Parameter(made(4, 4))
     with autocast("meta", SHORT):
         once, again = F.linear(x, w), F.linear(x, w)

@@ -1,10 +1,12 @@
 """Planning: backends are chosen on the meta device as on a device and with packages that are not here."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
-from temporal_zoo.ops import BackendError, Planned, planning, tracing, use_backend
-from temporal_zoo.ops._planning import presented
+from temporal_zoo.ops import BackendError, Planned, _planning, planning, tracing, use_backend
+from temporal_zoo.ops._planning import present
 from temporal_zoo.ops.attention import attention
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
 from temporal_zoo.registry import build
@@ -23,8 +25,7 @@ def heads(dtype=torch.float32):
 
 def test_a_backend_is_asked_with_tensors_that_lie_on_the_planned_device():
     (before,) = directions()
-    with planning(A100):
-        (after,), lengths = presented(([before], None))
+    (after,), lengths = present(([before], None), A100)
     assert lengths is None
     assert (after.u.device.type, after.u.shape, after.u.dtype, after.u.stride()) == (
         "cuda", before.u.shape, before.u.dtype, before.u.stride(),
@@ -32,10 +33,10 @@ def test_a_backend_is_asked_with_tensors_that_lie_on_the_planned_device():
     assert not after.reverse
     with pytest.raises(RuntimeError, match="may look at shapes only"):
         after.u + 1
-    assert presented(before) is before
+    assert present(torch.ones(1), A100).tolist() == [1.0]  # tensors with values stay
 
 
-def test_what_comes_with_torch_is_chosen_and_what_is_pinned_need_not_be_here():
+def test_auto_takes_packages_of_torch_and_pins_take_any_package():
     with planning(A100):
         assert selective_scan.choose(directions()) == "triton"
         assert attention.choose(*heads(torch.bfloat16)) == "sdpa"
@@ -58,6 +59,30 @@ def test_outside_a_plan_nothing_is_assumed():
         selective_scan(directions(), backend="mamba_ssm")
 
 
+def test_calls_on_a_cpu_do_not_ask_for_the_plan(monkeypatch):
+    def fail():
+        raise AssertionError("a call with values asked for the plan")
+
+    monkeypatch.setattr(_planning, "planned", fail)
+    mixers = [build(name, 16) for name in ("bimamba", "flash", "s4d")]
+    for mixer in mixers:
+        for dtype in (torch.float32, torch.bfloat16):
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                mixer(torch.randn(2, 5, 16)).sum().backward()
+    with pytest.raises(AssertionError, match="asked for the plan"):
+        mixers[0].to("meta")(torch.empty(2, 5, 16, device="meta"))
+
+
+def test_the_first_tensor_is_found_in_lists_and_dataclasses():
+    @dataclass(frozen=True)
+    class Part:
+        x: torch.Tensor
+
+    meta = torch.zeros(1, device="meta")
+    assert all(_planning._first_tensor(args) is meta for args in ((meta,), ([Part(meta)],), (None, (meta,))))
+    assert _planning._first_tensor(()) is None
+
+
 def stored(mixer, frames, **pins):
     from temporal_zoo._support.stored_bytes import stored_bytes
 
@@ -66,7 +91,7 @@ def stored(mixer, frames, **pins):
         return stored_bytes(lambda: module(x), module), ran
 
 
-def test_the_scan_as_its_users_call_it_stores_what_its_kernel_keeps():
+def test_mamba_ssm_plain_stores_the_tensors_of_its_kernel():
     rows, frames, inner, state, rank, size = 3, 64, 32, 16, 2, 4
     pins = {"causal_conv": "reference", "selective_scan": "mamba_ssm_plain"}
     found, ran = stored("mamba", frames, **pins)
@@ -88,5 +113,5 @@ def test_the_scan_as_its_users_call_it_stores_what_its_kernel_keeps():
     assert found == size * (rows * (frames * sum(per_frame) + padded + states) + parameters + parameters)
 
 
-def test_what_recomputes_stores_less():
+def test_recomputation_stores_less():
     assert stored("bimamba", 64)[0] < stored("bimamba", 64, selective_scan="mamba_ssm_plain")[0] / 3

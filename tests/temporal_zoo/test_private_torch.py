@@ -115,7 +115,7 @@ def test_torch_has_it(name):
 
 
 @pytest.mark.parametrize("name", sorted(OPERATORS))
-def test_the_operator_takes_what_we_give(name):
+def test_the_operator_takes_our_arguments(name):
     assert lacks(f"torch.ops.aten.{name}") is None, lacks(f"torch.ops.aten.{name}")
     schema = getattr(torch.ops.aten, name).default._schema
     found = " ".join(argument.name for argument in schema.arguments), len(schema.returns)

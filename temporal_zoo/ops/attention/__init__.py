@@ -13,12 +13,12 @@ __all__ = ["attention"]
 
 @op("flash_attn", "xformers", "sdpa", "cudnn", "blocked", "triton", "reference")
 def attention(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, lengths: Tensor | None = None) -> None:
-    """Lets every frame of a row take a weighted mean over all frames, one per head.
+    """Computes for every frame of a row and every head a weighted mean over all frames.
 
     out[i] = sum_j softmax_j(q[i] . k[j] / sqrt(features) + bias[i, j]) v[j]   (arXiv 1706.03762, eq. 1)
 
-    The reference holds the weights, rows x heads x frames x frames numbers, and so does its backward.  No other backend
-    does: they keep q, k, v, the output and one log-sum per query, and compute the weights again for the gradients.
+    The reference stores the weights, rows x heads x frames x frames numbers, for backward.  The other backends do not:
+    they store q, k, v, the output and one log-sum per query, and recompute the weights in backward.
 
     Args:
         q, k, v: (rows, frames, heads, features), one float dtype.  Logits and softmax are in float32 (float64 for
@@ -29,7 +29,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, le
     Returns:
         (rows, frames, heads, features), dtype of q.
     Raises:
-        ValueError: shapes or dtypes that do not fit together, no frames.
+        InvalidInput: shapes or dtypes that do not match, or no frames.
         BackendError: the pinned backend cannot run these inputs.
     Gradients: q, k, v and bias; twice with the reference only.
     """

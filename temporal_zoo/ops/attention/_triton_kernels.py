@@ -1,11 +1,11 @@
-"""The kernels of the Triton backend; import only where Triton is.
+"""The kernels of the Triton backend; importing this module imports Triton.
 
-A program takes one head of a few rows, whose frames follow one another in a tile: all queries, keys and values of a row
-are there at once, so that softmax needs no second look and one program knows all gradients.  Products are of whole
-tiles, whose pairs of different rows are masked, and of a `PART` of the features at a time: a thread has no registers
-for more, and Triton before 3.9 multiplies a batch of small matrices in fewer still.
+A program computes one head of a few rows, whose frames are one after the other in a tile.  A tile has all queries, keys
+and values of its rows, so softmax needs one pass, and one program computes all gradients.  Products are of whole tiles,
+where pairs of different rows are masked, and of a `PART` of the features at a time, because a thread has no registers
+for more; for a batch of small matrices Triton before 3.9 has even fewer.
 
-Axes of a tile: i frames that ask, j frames that answer, c features.
+Axes of a tile: i frames of queries, j frames of keys, c features.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def forward(
     heads: tl.constexpr, features: tl.constexpr, TILE: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One program per head and tile; lse is (rows, heads, frames), the rest (rows, frames, heads, features)."""
-    tile, of_lse, live = _places(rows, frames, rows_per_tile, heads, features, TILE, PART)
+    tile, of_lse, live = _offsets(rows, frames, rows_per_tile, heads, features, TILE, PART)
     pairs = _pairs(lengths, rows, frames, rows_per_tile, heads, TILE)
     logits = _logits(q, k, tile, live, pairs, features, TILE, PART, PRECISION)
     most = tl.max(logits, axis=1)
@@ -42,8 +42,8 @@ def backward(
     grad, q, k, v, out, lse, lengths, grad_q, grad_k, grad_v, rows, frames, rows_per_tile,
     heads: tl.constexpr, features: tl.constexpr, TILE: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """As forward; frames that are not real have gradient zero coming in."""
-    tile, of_lse, live = _places(rows, frames, rows_per_tile, heads, features, TILE, PART)
+    """As forward; the incoming gradient of padded frames is zero."""
+    tile, of_lse, live = _offsets(rows, frames, rows_per_tile, heads, features, TILE, PART)
     pairs = _pairs(lengths, rows, frames, rows_per_tile, heads, TILE)
     log_sums = tl.load(lse + of_lse, mask=live, other=0.0) * LOG2_E
     weights = tl.exp2(_logits(q, k, tile, live, pairs, features, TILE, PART, PRECISION) - log_sums[:, None])
@@ -67,11 +67,11 @@ def backward(
 
 
 @triton.jit
-def _places(
+def _offsets(
     rows, frames, rows_per_tile,
     heads: tl.constexpr, features: tl.constexpr, TILE: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """Where a program's (i, first c) and (i,) lie, and which frames are there."""
+    """Offsets of (i, first c) and of (i,) of a program, and a mask of its frames."""
     first, head = (tl.program_id(0) // heads).to(tl.int64) * rows_per_tile, tl.program_id(0) % heads
     i, c = tl.arange(0, TILE), tl.arange(0, PART)
     row = first + i // frames
@@ -88,7 +88,7 @@ def _pairs(lengths, rows, frames, rows_per_tile, heads: tl.constexpr, TILE: tl.c
     if lengths is not None:
         row = tl.program_id(0) // heads * rows_per_tile + i // frames
         real = tl.load(lengths + row, mask=row < rows, other=frames)
-        # Clamped, since the caller does not read the values; a frame with nothing to look at would make NaN.
+        # Clamped, because the caller does not read the values on a GPU; a query without keys would give NaN.
         real = tl.minimum(tl.maximum(real, 1), frames).to(tl.int32)
     return ((i // frames)[:, None] == (i // frames)[None, :]) & (i % frames < real)[None, :]
 
@@ -103,7 +103,7 @@ def _logits(
     q, k, tile, live, pairs,
     features: tl.constexpr, TILE: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Times log2(e), minus infinity where i does not see j."""
+    """Logits times log2(e), minus infinity where i does not attend to j."""
     logits = tl.zeros((TILE, TILE), tl.float32)
     for part in tl.range(0, features, PART, num_stages=1):
         queries, keys = _read(q + tile + part, live), _read(k + tile + part, live)

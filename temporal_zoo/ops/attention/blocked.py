@@ -1,9 +1,9 @@
-"""Plain torch, some rows or some queries at a time, computing the weights a second time for the gradients.
+"""Plain torch, some rows or queries at a time; backward recomputes the weights.
 
-Runs anything the op takes, the bias and its gradient included, on any device.  It never holds more weights than one
-block of them.
+It runs all inputs of the op, the bias and its gradient included, on any device, and holds the weights of one block
+only.
 
-Axes: r rows, i frames that ask, j frames that answer, k heads, c features.
+Axes: r rows, i frames of queries, j frames of keys, k heads, c features.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from temporal_zoo.ops._lengths import padding
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = None
 CONFIRMED = "torch"
 run = partial(_operator.run, "blocked")
 
-# Weights held at once: on a CPU what its caches hold, elsewhere enough to keep a GPU busy (128 MiB).
+# Weights of a block: on a CPU they fit in its caches, elsewhere they are enough to keep a GPU busy (128 MiB).
 _WEIGHTS_ON_CPU = 1 << 18
 _WEIGHTS = 1 << 25
 
@@ -30,7 +31,7 @@ def refuses(*args, **kwargs) -> list[str]:
     return []
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+def forward(q, k, v, bias, lengths):
     """See `_operator` for what a backend takes and returns."""
     rows, frames, heads, _ = q.shape
     wide = torch.promote_types(q.dtype, torch.float32)
@@ -44,17 +45,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tenso
     return out, lse
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    bias_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
     """See `_operator` for what a backend takes and returns."""
     scale = q.shape[-1] ** -0.5
     dq = q.new_empty(q.shape)
@@ -76,7 +67,7 @@ def backward(
 
 
 def _blocks(q: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of rows, and of queries where the weights of one row alone are too many."""
+    """Slices of rows, and of queries if one row has too many weights."""
     rows, frames, heads, _ = q.shape
     budget = _WEIGHTS_ON_CPU if q.device.type == "cpu" else _WEIGHTS
     num_rows = max(1, budget // (heads * frames * frames))
@@ -93,6 +84,5 @@ def _logits(
     if bias is not None:
         logits += bias[:, query]
     if lengths is not None:
-        padding = torch.arange(keys.shape[1], device=keys.device) >= lengths[row, None]
-        logits.masked_fill_(padding[:, None, None, :], float("-inf"))
+        logits.masked_fill_(padding(keys.shape[1], lengths[row])[:, None, None, :], float("-inf"))
     return logits

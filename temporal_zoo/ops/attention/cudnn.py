@@ -1,6 +1,6 @@
-"""The cuDNN kernel behind torch's scaled_dot_product_attention: half precision on CUDA, rows without padding.
+"""The cuDNN kernel of torch's scaled_dot_product_attention: half precision on CUDA, rows without padding.
 
-Called by name, as the kernels of `sdpa` are, because only so the log-sums come out.
+It is called by name, as the kernels of `sdpa`, because the call then returns the log-sums.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from temporal_zoo.ops._autocast import working_dtype
-from temporal_zoo.ops._planning import planned
+from temporal_zoo.ops._planning import plan_of
 from temporal_zoo.ops.attention import _operator
 from temporal_zoo.ops.attention.sdpa import by_head, scale
 
@@ -21,7 +21,7 @@ run = partial(_operator.run, "cudnn")
 
 aten = torch.ops.aten
 
-# What cuDNN takes on every GPU that torch lets it run on.
+# The limit of cuDNN on every GPU where torch allows it.
 _MOST_FEATURES = 128
 
 
@@ -40,34 +40,24 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
         reasons.append(f"it takes multiples of 8 features up to {_MOST_FEATURES}, not {q.shape[-1]}")
     if q.shape[1] == 1:
         reasons.append("it takes at least two frames")
-    if not _operator.is_ampere(q.device):
+    if not _operator.is_ampere(q):
         reasons.append("it needs a GPU of compute capability 8.0")
-    if planned() is None and not torch.backends.cudnn.is_available():
+    if plan_of(q) is None and not torch.backends.cudnn.is_available():
         reasons.append("torch was built without cuDNN")
     return reasons
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: None) -> tuple[Tensor, Tensor]:
+def forward(q, k, v, bias, lengths):
     """See `_operator` for what a backend takes and returns."""
     out, lse, *_ = aten._scaled_dot_product_cudnn_attention(*by_head(q, k, v), None, True, scale=scale(q))
-    # Newer versions of torch give the log-sums one axis more, of size one.
+    # In newer versions of torch the log-sums have an extra axis of size one.
     return out.transpose(1, 2), lse.view(q.shape[0], q.shape[2], q.shape[1])
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: None,
-    lengths: None,
-    out: Tensor,
-    lse: Tensor,
-    bias_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, None]:
+def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
     """See `_operator` for what a backend takes and returns."""
     frames = q.shape[1]
-    # Without dropout the kernel draws no random numbers, and reads no seed.
+    # Without dropout the kernel reads no seed.
     seed, offset = (q.new_zeros((), dtype=torch.int64) for _ in range(2))
     grads = aten._scaled_dot_product_cudnn_attention_backward(
         *by_head(grad, q, k, v, out), lse.unsqueeze(-1), seed, offset, None, None, None, frames, frames, 0.0, False,

@@ -21,7 +21,7 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
     dtype = working_dtype(q)
     if q.device.type != "cuda":
         reasons.append(f"it runs on cuda, not on {q.device.type}")
-    elif not _operator.is_ampere(q.device):
+    elif not _operator.is_ampere(q):
         reasons.append("it needs a GPU of compute capability 8.0")
     if dtype not in (torch.float16, torch.bfloat16):
         reasons.append(f"it takes float16 and bfloat16, not {dtype}")
@@ -52,7 +52,7 @@ def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
 
 
 def _options(q: Tensor) -> dict:
-    """Full attention without dropout, in the words of the package."""
+    """The package's options for full attention without dropout."""
     return {
         "dropout_p": 0.0,
         "softmax_scale": q.shape[-1] ** -0.5,

@@ -1,9 +1,9 @@
-"""The fused kernels behind torch's scaled_dot_product_attention, named one by one instead of left to its choice.
+"""The fused kernels of torch's scaled_dot_product_attention, called by name.
 
-On a CPU its flash kernel, on CUDA its flash kernel or, for float32, for padded rows and for older GPUs, the
-memory-efficient one: `kernel` says which.  The cuDNN kernel is the backend `cudnn`.  Padding is a mask of rows x frames
-numbers, which the kernels read with stride zero along heads and queries.  Called by name because only so the log-sums
-come out, and because torch's own choice falls back to writing the weights out, on the meta device always.
+On a CPU it calls the flash kernel; on CUDA the flash kernel or, for float32, padded rows and older GPUs, the
+memory-efficient kernel (`kernel`).  The cuDNN kernel is the backend `cudnn`.  Padding is a mask of rows x frames
+numbers, which the kernels read with stride zero along heads and queries.  The calls are by name because these return
+the log-sums, and because torch's own choice may store the weights, as it always does on the meta device.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from temporal_zoo.ops._autocast import working_dtype
-from temporal_zoo.ops._planning import device_type, planned
+from temporal_zoo.ops._lengths import padding
+from temporal_zoo.ops._planning import device_type, plan_of
 from temporal_zoo.ops.attention import _operator
 
 NEEDS = None
-# Torch's own choice is not asked: the kernels are called by name, and no GPU has run these calls.
+# Of the kernels called by name, only the CPU kernel has run so far.
 CONFIRMED = {"cpu": "tests"}
 run = partial(_operator.run, "sdpa")
 
@@ -39,31 +40,21 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
         dtype = working_dtype(q)
         if dtype == torch.float64:
             reasons.append("its CUDA kernels take no float64")
-        if dtype == torch.bfloat16 and not _operator.is_ampere(q.device):
+        if dtype == torch.bfloat16 and not _operator.is_ampere(q):
             reasons.append("bfloat16 needs a GPU of compute capability 8.0")
         if q.shape[-1] % 8:
             reasons.append(f"its CUDA kernels take multiples of 8 features, not {q.shape[-1]}")
     return reasons
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+def forward(q, k, v, bias, lengths):
     """See `_operator` for what a backend takes and returns."""
     run_forward, _ = _KERNELS[kernel(q, lengths)]
     out, lse = run_forward(*by_head(q, k, v), lengths)
     return out.transpose(1, 2), lse
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    bias_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, None]:
+def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
     """See `_operator` for what a backend takes and returns."""
     _, run_backward = _KERNELS[kernel(q, lengths)]
     grads = run_backward(*by_head(grad, q, k, v, out), lse, lengths)
@@ -71,13 +62,13 @@ def backward(
 
 
 def kernel(q: Tensor, lengths: Tensor | None) -> Literal["cpu", "flash", "efficient"]:
-    """Which kernel runs these inputs, the same in forward and backward; within `planning`, on the planned device."""
+    """The kernel for these inputs, the same in forward and backward; within `planning`, on the planned device."""
     if device_type(q) == "cpu":
         return "cpu"
-    # A plan does not depend on how torch was built here.
-    built = planned() is not None or torch.backends.cuda.is_flash_attention_available()
+    # A plan does not depend on the local build of torch.
+    built = plan_of(q) is not None or torch.backends.cuda.is_flash_attention_available()
     halves = q.dtype in (torch.bfloat16, torch.float16)
-    if built and halves and lengths is None and q.shape[-1] <= 256 and _operator.is_ampere(q.device):
+    if built and halves and lengths is None and q.shape[-1] <= 256 and _operator.is_ampere(q):
         return "flash"
     return "efficient"
 
@@ -113,7 +104,7 @@ def _efficient_forward(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) 
 
 
 def _efficient_backward(grad, q, k, v, out, lse, lengths):
-    # The kernel wants the log-sums of whole tiles of 32 queries, and infinity (weight zero) for those it has to spare.
+    # The kernel needs log-sums for whole tiles of 32 queries; infinity gives the extra queries weight zero.
     lse = pad(lse, (0, -lse.shape[2] % 32), value=float("inf"))
     seed, offset = (q.new_empty((), dtype=torch.int64) for _ in range(2))
     dq, dk, dv, _ = aten._scaled_dot_product_efficient_attention_backward(
@@ -130,7 +121,7 @@ _KERNELS: dict[str, tuple[Callable, Callable]] = {
 
 
 def by_head(*tensors: Tensor) -> list[Tensor]:
-    """(rows, heads, frames, features) views of contiguous tensors; the CUDA kernels ask for aligned strides."""
+    """(rows, heads, frames, features) views of contiguous tensors; the CUDA kernels need aligned strides."""
     return [x.contiguous().transpose(1, 2) for x in tensors]
 
 
@@ -143,8 +134,8 @@ def _mask(q: Tensor, lengths: Tensor | None) -> Tensor | None:
     """(rows, 1, 1, frames): minus infinity at padded keys, else zero."""
     if lengths is None:
         return None
-    padding = torch.arange(q.shape[2], device=q.device) >= lengths[:, None]
-    return torch.zeros_like(padding, dtype=q.dtype).masked_fill_(padding, float("-inf"))[:, None, None, :]
+    padded = padding(q.shape[2], lengths)
+    return torch.zeros_like(padded, dtype=q.dtype).masked_fill_(padded, float("-inf"))[:, None, None, :]
 
 
 def _wide_mask(q: Tensor, lengths: Tensor | None) -> Tensor | None:

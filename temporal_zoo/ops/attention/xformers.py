@@ -32,13 +32,13 @@ def refuses(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, leng
     return reasons
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: None, lengths: None) -> tuple[Tensor, Tensor]:
+def forward(q, k, v, bias, lengths):
     """See `_operator` for what a backend takes and returns."""
     from xformers.ops import memory_efficient_attention_forward_requires_grad
 
     q, k, v = (x.contiguous() for x in (q, k, v))
     out, lse = memory_efficient_attention_forward_requires_grad(q, k, v)
-    return out, lse.narrow(2, 0, q.shape[1])  # it may come padded to whole tiles
+    return out, lse.narrow(2, 0, q.shape[1])  # it may be padded to whole tiles
 
 
 def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
@@ -52,7 +52,7 @@ def backward(grad, q, k, v, bias, lengths, out, lse, bias_gradient):
 @torch.compiler.assume_constant_result
 @cache
 def _lack() -> str | None:
-    # Newer versions only forward to a package of their own, and import without it.
+    # Newer versions import their attention from another package, which may be missing.
     try:
         from xformers.ops import memory_efficient_attention_backward  # noqa: F401
     except ImportError as error:

@@ -39,7 +39,7 @@ def causal_conv(
     """Convolves the frames of every channel with each of the filters.
 
     y[t] = bias + sum_k weight[:, width - 1 - k] x[t - k], with `reverse` x[t + k] in place of x[t - k]; then SiLU, if
-    asked.  This is the short convolution of Mamba (arXiv 2312.00752, section 3.4) for one or two directions.
+    `silu`.  This is the short convolution of Mamba (arXiv 2312.00752, section 3.4) for one or two directions.
 
     Args:
         x: (rows, frames, channels), any float dtype; products are summed in float32 (float64 for float64 inputs).
@@ -47,15 +47,15 @@ def causal_conv(
         silu: whether y passes through x * sigmoid(x).
         lengths: (rows,) int64, each in 1..frames: how many frames are real, or None for all.  Later frames are not read
             (they may hold NaN) and come out zero; a reverse filter starts at the last real frame.
-        initial: per filter (rows, width - 1, channels) or None: the inputs, in order of time, that come before the
-            first frame, or with `reverse` after the last real one.  Zero where absent.
-        return_final: whether to return also what the next chunk takes as `initial`.
+        initial: per filter (rows, width - 1, channels) or None: the inputs, in order of time, before the first frame,
+            or with `reverse` after the last real frame.  None means zeros.
+        return_final: whether to return also the `initial` of the next chunk.
     Returns:
         a tuple of y, one (rows, frames, channels) per filter, in the dtype of x; with `return_final` a pair of that
         tuple and a tuple of final inputs, one (rows, width - 1, channels) per filter: the last real ones, or with
         `reverse` the first.
     Raises:
-        ValueError: shapes that do not fit together, no frames.
+        InvalidInput: shapes that do not match, or no frames.
         BackendError: the pinned backend cannot run these inputs.
     Gradients: x, weights, biases, initial; twice with the reference only.
     """

@@ -1,8 +1,8 @@
 // Depthwise convolution over the frames of a row, with SiLU, and its gradient: channels are the vector lanes.
 //
-// A *step* counts frames in the order of time or, for a reversed filter, against it from the last real frame on; so
-// that in steps both kinds are the same causal filter.  A row's inputs are laid out in steps, behind width - 1 more.
-// Frames behind the last real one are never read.
+// A *step* counts frames in the order of time or, for a reversed filter, against it from the last real frame on.  In
+// steps both kinds are the same causal filter.  A row's inputs are stored in steps, after the width - 1 initial ones.
+// Padded frames are never read.
 #include "../_groups.h"
 #include "../_lanes.h"
 
@@ -19,7 +19,7 @@ struct Filter {
     const float* bias;          // (channels,), or null for zero
     const float* initial;       // (rows, width - 1, channels) in order of time, or null for zero
     float* y;                   // (rows, frames, channels), forward only
-    const float* grad_y;        // backward only, as all that follow
+    const float* grad_y;        // backward only, as all fields below
     float* grad_weight;         // (groups, channels, width): every group of rows writes a partial sum
     float* grad_bias;           // (groups, channels), or null
     float* grad_initial;        // or null
@@ -37,7 +37,7 @@ struct Problem {
 
 namespace {
 
-// A block of neighbouring channels of one row, as one filter sees it.
+// A block of neighbouring channels of one row, for one filter.
 struct View {
     const Problem& problem;
     const Filter& filter;
@@ -48,9 +48,9 @@ struct View {
     int64_t spot(int64_t step) const {
         return (row * problem.frames + frame(step)) * problem.channels + channel;
     }
-    // From a spot to the same one of the next row.
+    // The distance to the same place in the next row.
     int64_t ahead() const { return problem.frames * problem.channels; }
-    // Of the input that comes `i` + 1 steps before the first one.
+    // The offset of the input `i` + 1 steps before the first one.
     int64_t initial_spot(int64_t i) const {
         const int64_t before = filter.width - 1, place = filter.reverse ? i : before - 1 - i;
         return (row * before + place) * problem.channels + channel;
@@ -116,7 +116,7 @@ void backward_block(const View& view, const float* taps, float* sums, float* inp
     const int64_t width = view.filter.width, before = width - 1, real = view.real;
     const Lanes bias = load(taps + width * kLanes);
     view.read_inputs(inputs);
-    // The gradient of what SiLU saw, with zeros around it.
+    // The gradient of the input of SiLU, with zeros around it.
     std::fill(grads, grads + before * kLanes, 0.0f);
     std::fill(grads + (before + real) * kLanes, grads + (2 * before + real) * kLanes, 0.0f);
     Lanes grad_bias{};
@@ -137,7 +137,7 @@ void backward_block(const View& view, const float* taps, float* sums, float* inp
             grad_tap += load(grads + (before + k) * kLanes) * load(inputs + (k + j) * kLanes);
         store(sums + j * kLanes, load(sums + j * kLanes) + grad_tap);
     }
-    // Input i went into the sums of steps i - before .. i, by taps before .. 0.
+    // Input i is in the sums of steps i - before .. i, with taps before .. 0.
     for (int64_t i = 0; i < before + real; i++) {
         if (i < before && !view.filter.grad_initial) continue;
         Lanes g{};
@@ -153,11 +153,11 @@ void backward_block(const View& view, const float* taps, float* sums, float* inp
 }
 
 int64_t real_frames(const Problem& problem, int64_t row) {
-    // Clamped, since the caller cannot always read the values: none may point outside of the row.
+    // Clamped, because the caller cannot always read the values; none may point outside of the row.
     return problem.lengths ? std::clamp<int64_t>(problem.lengths[row], 0, problem.frames) : problem.frames;
 }
 
-// Calls `work(view)` for every row and block of channels of a group of rows, as one filter sees them.
+// Calls `work(view)` for every row and block of channels of a group of rows, for one filter.
 template <class Work>
 void each_block(const Problem& problem, const Filter& filter, int64_t row, Work work) {
     for (int64_t channel = 0; channel < problem.channels; channel += kLanes)
@@ -189,7 +189,7 @@ void causal_conv_forward(const Problem* problem, int64_t group) {
     std::vector<Parameters> taps;
     for (int64_t i = 0; i < problem->num_filters; i++)
         taps.push_back(read_parameters(problem->filters[i], problem->channels));
-    // Row by row, so that the second filter finds the inputs in the cache.
+    // Row by row, so that the inputs are in the cache for the second filter.
     for (int64_t row = begin; row < end; row++)
         for (int64_t i = 0; i < problem->num_filters; i++) {
             const Filter& filter = problem->filters[i];

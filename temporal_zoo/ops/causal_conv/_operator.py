@@ -1,4 +1,4 @@
-"""The custom operator `temporal_zoo::causal_conv`, behind which every backend but the reference runs.
+"""The custom operator `temporal_zoo::causal_conv`, which runs all backends except the reference.
 
 A backend is a module of this folder.  Its `run` is `functools.partial(_operator.run, "name")`, and it defines
 
@@ -7,22 +7,21 @@ A backend is a module of this folder.  Its `run` is `functools.partial(_operator
 
 with x (rows, frames, channels); `weights` a list of (channels, width) and `reverse` a list of bool, one per filter;
 `biases` and `initials` lists of the same length, or empty when no filter has any; `lengths` (rows,) int64 or None; `ys`
-and `dys` lists of (rows, frames, channels), one per filter.  Tensors come as the caller has them, in any float dtype
-and any strides, frames behind `lengths` may hold NaN (also in `dys`), and rows or frames may be none.  Results are new
-tensors: ys in the dtype of x, contiguous, zero at padded frames; every gradient in the shape and dtype of its tensor,
-contiguous.  Gradient tracking and autocast are off.  A backend keeps nothing from forward to backward: what backward
-sees are the inputs, so that they are all that a training step stores.
+and `dys` lists of (rows, frames, channels), one per filter.  Tensors are those of the caller, in any float dtype and
+with any strides.  Padded frames may hold NaN (also in `dys`), and the number of rows or frames may be zero.  Results
+are new tensors: ys in the dtype of x, contiguous, zero at padded frames; every gradient in the shape and dtype of its
+tensor, contiguous.  Autograd and autocast are off.  A backend stores nothing between forward and backward: backward
+gets the inputs, so a training step stores only these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
+from functools import partial
 
-import torch
 from torch import Tensor
 
-from temporal_zoo.ops._derivatives import batch_by_loop, check_gradients, refuse_twice
+from temporal_zoo.ops._register import backend_module, register
 from temporal_zoo.ops.causal_conv import Filter
 from temporal_zoo.ops.causal_conv.reference import final_inputs
 
@@ -50,8 +49,7 @@ def run(
     return (ys, final_inputs(x, filters, lengths, initial)) if return_final else ys
 
 
-@torch.library.custom_op("temporal_zoo::causal_conv", mutates_args=())
-def _forward(
+def _compute(
     x: Tensor,
     weights: list[Tensor],
     biases: list[Tensor],
@@ -61,12 +59,10 @@ def _forward(
     silu: bool,
     backend: str,
 ) -> list[Tensor]:
-    with torch.autocast(x.device.type, enabled=False):
-        return _backend(backend).forward(x, weights, biases, initials, lengths, reverse, silu)
+    return _backend(backend).forward(x, weights, biases, initials, lengths, reverse, silu)
 
 
-@torch.library.custom_op("temporal_zoo::causal_conv_backward", mutates_args=())
-def _backward(
+def _gradients(
     dys: list[Tensor],
     x: Tensor,
     weights: list[Tensor],
@@ -77,43 +73,19 @@ def _backward(
     silu: bool,
     backend: str,
 ) -> list[Tensor]:
-    with torch.autocast(x.device.type, enabled=False):
-        return _backend(backend).backward(dys, x, weights, biases, initials, lengths, reverse, silu)
+    return _backend(backend).backward(dys, x, weights, biases, initials, lengths, reverse, silu)
 
 
-def _backend(name: str):
-    return import_module(f"{__package__}.{name}")
-
-
-@_forward.register_fake
-def _(x, weights, biases, initials, lengths, reverse, silu, backend):
+def _fake(x, weights, biases, initials, lengths, reverse, silu, backend):
     return [x.new_empty(x.shape) for _ in weights]
 
 
-@_backward.register_fake
-def _(dys, x, weights, biases, initials, lengths, reverse, silu, backend):
-    return [tensor.new_empty(tensor.shape) for tensor in (x, *weights, *biases, *initials)]
-
-
-def _keep(ctx, inputs, output) -> None:
-    x, weights, biases, initials, lengths, ctx.reverse, ctx.silu, ctx.backend = inputs
-    ctx.sizes = [len(weights), len(biases), len(initials)]
-    ctx.save_for_backward(x, lengths, *weights, *biases, *initials)
-
-
-def _differentiate(ctx, dys):
-    check_gradients("causal_conv", dys)
-    x, lengths, *rest = ctx.saved_tensors
-    lists = _split(rest, ctx.sizes)
-    dx, *grads = _backward(list(dys), x, *lists, lengths, ctx.reverse, ctx.silu, ctx.backend)
-    return dx, *_split(grads, ctx.sizes), None, None, None, None
-
-
-def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]]:
-    rest = iter(tensors)
-    return [[next(rest) for _ in range(size)] for size in sizes]
-
-
-_forward.register_autograd(_differentiate, setup_context=_keep)
-_backward.register_autograd(refuse_twice("causal_conv", "causal_conv"))
-batch_by_loop(_backward)
+_backend = partial(backend_module, __package__)
+_forward, _ = register(
+    _compute,
+    _gradients,
+    fake=_fake,
+    outputs=("ys",),
+    gradients={"dys": "ys"},
+    differentiable=("x", "weights", "biases", "initials"),
+)

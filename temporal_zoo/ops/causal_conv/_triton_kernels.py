@@ -1,10 +1,10 @@
-"""The kernels of the Triton backend; import only where Triton is.
+"""The kernels of the Triton backend; importing this module imports Triton.
 
 A program runs one row (backward: a few rows, one after the other) for one block of channels, filter by filter, and
-visits the frames in the filter's direction.  Channels are on the lanes of one warp, and the inputs that the taps see
-are in registers, so that no frame is read twice and no value leaves its lane.
+visits the frames in the filter's direction.  Channels are on the lanes of one warp, and the inputs under the taps are
+in registers, so that each frame is read once and lanes exchange no values.
 
-Letters: d channels, padded; t frames.  A window is a tuple of one (d,) vector per tap, what was visited first in front.
+Letters: d channels, padded; t frames.  A window is a tuple of one (d,) vector per tap; the first visited comes first.
 """
 
 # ruff: noqa: RUF005 (Triton compiles no starred expressions)
@@ -19,7 +19,7 @@ from temporal_zoo.ops._triton_kernels import load, real_frames, sigmoid
 
 
 class Filter(NamedTuple):
-    """What one filter reads, and its place for y or the gradient of y; contiguous, weight (width, d) and float32."""
+    """Inputs of one filter, and y or the gradient of y; contiguous, weight (width, d) in float32."""
 
     weight: Any
     bias: Any
@@ -30,7 +30,7 @@ class Filter(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What backward writes for one filter; weight and bias hold one partial sum per group of rows in front."""
+    """Gradients of one filter; the first axis of weight and bias is a partial sum per group of rows."""
 
     weight: Any
     bias: Any
@@ -47,8 +47,8 @@ def forward(
     row = (tl.program_id(0) // blocks).to(tl.int64)
     d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     real = real_frames(lengths, row, frames)
-    for place in tl.static_range(count):
-        _convolve(filters[place], x + row * row_stride, row, real, frames, frame_stride, d, channels, silu)
+    for index in tl.static_range(count):
+        _convolve(filters[index], x + row * row_stride, row, real, frames, frame_stride, d, channels, silu)
 
 
 @triton.jit
@@ -71,19 +71,19 @@ def backward(
     filters, gradients, x, grad_x, lengths, rows, rows_per_program, frames, row_stride, frame_stride,
     count: tl.constexpr, channels: tl.constexpr, silu: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program per stretch of rows and block of channels; gradients of parameters are summed over its rows."""
+    """One program per group of rows and block of channels; gradients of parameters are summed over its rows."""
     blocks: tl.constexpr = tl.cdiv(channels, BLOCK)
     group = (tl.program_id(0) // blocks).to(tl.int64)
     first = group * rows_per_program
     last = tl.minimum(first + rows_per_program, rows)
     d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
-    for place in tl.static_range(count):
-        if place:
-            # Another thread of the warp may have written the sum that this filter adds to.
+    for index in tl.static_range(count):
+        if index:
+            # Another thread of the warp may have written the sum to which this filter adds.
             tl.debug_barrier()
         _differentiate(
-            filters[place], gradients[place], x, grad_x, lengths,
-            group, first, last, frames, row_stride, frame_stride, d, channels, silu, place > 0,
+            filters[index], gradients[index], x, grad_x, lengths,
+            group, first, last, frames, row_stride, frame_stride, d, channels, silu, index > 0,
         )  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def _differentiate(
     for row in range(first, last):
         real = real_frames(lengths, row, frames)
         window = _before(filter, row, d, channels)
-        # The gradients of the window, of which later frames have a part.
+        # The gradients of the window, to which later frames contribute.
         grad_window = _zeros(bias, filter.width - 1)
         for step in range(0, real):
             t = real - 1 - step if filter.reverse else step
@@ -125,7 +125,7 @@ def _differentiate(
 
 @triton.jit
 def _settle(filter, grads, grad_x, grad, step, row, real, frames, d, channels: tl.constexpr, add: tl.constexpr):
-    """Stores the gradient of what the first tap sees at a step: an input, or what came before all inputs."""
+    """Stores the gradient of the input under the first tap: a frame, or an input before all frames."""
     before: tl.constexpr = filter.width - 1
     live = d < channels
     visited = step - before
@@ -136,8 +136,8 @@ def _settle(filter, grads, grad_x, grad, step, row, real, frames, d, channels: t
             grad += load(grad_x + here, live)
         tl.store(grad_x + here, grad, mask=live)
     elif grads.initial is not None:
-        place = before - 1 - step if filter.reverse else step
-        tl.store(grads.initial + (row * before + place) * channels + d, grad, mask=live)
+        index = before - 1 - step if filter.reverse else step
+        tl.store(grads.initial + (row * before + index) * channels + d, grad, mask=live)
 
 
 @triton.jit
@@ -154,16 +154,16 @@ def _parameters(filter, d, channels: tl.constexpr):
 
 @triton.jit
 def _before(filter, row, d, channels: tl.constexpr):
-    """The window before the first step, short of one."""
+    """The window before the first step, without its last entry."""
     before: tl.constexpr = filter.width - 1
     window = tl.tuple(())
     for k in tl.static_range(before):
         if filter.initial is None:
             window = window + (tl.zeros(d.shape, tl.float32),)
         else:
-            # In order of time, which a reverse filter visits from its end.
-            place = before - 1 - k if filter.reverse else k
-            window = window + (load(filter.initial + (row * before + place) * channels + d, d < channels),)
+            # In order of time; a reverse filter visits the frames from the end.
+            index = before - 1 - k if filter.reverse else k
+            window = window + (load(filter.initial + (row * before + index) * channels + d, d < channels),)
     return window
 
 

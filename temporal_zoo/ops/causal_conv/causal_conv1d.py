@@ -23,13 +23,13 @@ def refuses(x, filters, *, silu=False, lengths=None, initial=None, return_final=
     if not x.is_cuda:
         reasons.append(f"runs on CUDA only, x is on {x.device.type}")
     if any(taps.reverse for taps in filters):
-        reasons.append("knows no reverse filters")
+        reasons.append("takes no reverse filters")
     if lengths is not None:
-        reasons.append("knows no lengths")
+        reasons.append("takes no lengths")
     if any(not 2 <= weight.shape[1] <= 4 for weight in weights):
         reasons.append(f"takes 2 to 4 taps, a filter has {', '.join(str(w.shape[1]) for w in weights)}")
-    if strange := {t.dtype for t in (x, *weights)} - set(DTYPES):
-        reasons.append(f"takes float32, float16 and bfloat16, not {', '.join(map(str, strange))}")
+    if unsupported := {t.dtype for t in (x, *weights)} - set(DTYPES):
+        reasons.append(f"takes float32, float16 and bfloat16, not {', '.join(map(str, unsupported))}")
     if any(taps.bias is not None and taps.bias.dtype != taps.weight.dtype for taps in filters):
         reasons.append("takes a bias of its weight's dtype only")
     if x.shape[2] % 8:
@@ -60,7 +60,7 @@ def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[
         leaves += [biases[i]] if biases else []
         leaves += [_channels_second(initials[i].to(x.dtype))] if initials else []
         leaves = [leaf.detach().requires_grad_() for leaf in leaves]
-        # The package's own autograd function, which is all of its gradient that is public.
+        # The package's gradient is public only through its autograd function.
         with torch.enable_grad():
             bias, start = leaves[2] if biases else None, leaves[-1] if initials else None
             y = _convolve(leaves[0], leaves[1], bias, start, silu)

@@ -1,4 +1,4 @@
-"""The convolution in C++ on the CPU, compiled on first use; `_cpu.cpp` holds the computation."""
+"""The convolution in C++ on the CPU (`_cpu.cpp`), compiled on first use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SOURCE = Path(__file__).with_name("_cpu.cpp")
 
 @torch.compiler.assume_constant_result
 def _absent() -> str | None:
-    # Without an argument: before torch 2.13, torch.compile takes no path for a constant.
+    # No argument: before torch 2.13, torch.compile does not accept a path as a constant.
     return _native.reason(_SOURCE)
 
 
@@ -84,16 +84,16 @@ def _call(
     grad_x: Tensor | None = None,
     **by_filter: list[Tensor],
 ) -> None:
-    """Calls the C function for every group of rows; `by_filter` hold nothing or a tensor per filter, by field."""
+    """Calls the C function for every group of rows; `by_filter`: field -> one tensor per filter, or none."""
     if not x.numel():
         return
     address = _native.Addresses()
     filters = (_Filter * len(reverse))()
-    for place, filter in enumerate(filters):
-        filter.width, filter.reverse = by_filter["weight"][place].shape[1], reverse[place]
+    for index, filter in enumerate(filters):
+        filter.width, filter.reverse = by_filter["weight"][index].shape[1], reverse[index]
         for name, tensors in by_filter.items():
-            setattr(filter, name, address(tensors[place]) if tensors else None)
-    # A slice of the channels, as x often is, need not be copied.
+            setattr(filter, name, address(tensors[index]) if tensors else None)
+    # A slice of the channels, as x often is, is not copied.
     x = x.float() if x.stride(2) == 1 else x.float().contiguous()
     groups = _native.groups(x.shape[0])
     problem = _Problem(

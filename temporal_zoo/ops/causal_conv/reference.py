@@ -1,4 +1,4 @@
-"""The definition of `causal_conv`, and the layout of a row's surroundings that the backends share."""
+"""The definition of `causal_conv`, and the layout of the inputs around a row, which other backends share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from temporal_zoo.ops._padding import fill_padding
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops.causal_conv import Filter
 
 NEEDS = None
@@ -55,10 +55,10 @@ def in_order_of_time(weight: Tensor, reverse: bool) -> Tensor:
 
 
 def surround(x: Tensor, width: int, start: Tensor | None, lengths: Tensor | None, reverse: bool) -> Tensor:
-    """The width - 1 neighbouring inputs before x or, with `reverse`, right after its last real frame.
+    """x with the width - 1 inputs before it or, with `reverse`, after its last real frame.
 
     Returns:
-        (rows, frames + width - 1, channels), dtype of x, with zero behind the real frames.
+        (rows, frames + width - 1, channels), dtype of x, zero at padded frames.
     """
     rows, _, channels = x.shape
     x = fill_padding(x, lengths)

@@ -1,4 +1,4 @@
-"""Shifted multiply-adds in place, a block of rows at a time; any device.  Backward recomputes what SiLU saw."""
+"""Shifted multiply-adds in place, one block of rows at a time; any device.  Backward recomputes the input of SiLU."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from temporal_zoo.ops._padding import fill_padding
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops.causal_conv import _operator
 from temporal_zoo.ops.causal_conv.reference import after_last, in_order_of_time, summing_dtype, surround
 
 NEEDS = None
 CONFIRMED = "torch"
-# Elements of a block on a CPU: its few temporaries stay in the second-level cache.
+# Elements of a block on a CPU: few enough for its temporaries to stay in the second-level cache.
 BLOCK = 1 << 16
 
 run = partial(_operator.run, "torch")
@@ -75,7 +75,7 @@ def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:
-    """All rows on a GPU, blocks of them on a CPU."""
+    """One block of all rows on a GPU, several blocks on a CPU."""
     rows, frames, channels = x.shape
     size = rows if x.is_cuda else BLOCK // max(1, frames * channels)
     return (slice(first, first + max(1, size)) for first in range(0, rows, max(1, size)))

@@ -1,9 +1,10 @@
-"""The convolution in Triton: all filters in one launch each way; `_triton_kernels` holds the computation.
+"""The convolution in Triton: one launch forward and one backward for all filters; kernels in `_triton_kernels`.
 
 The kernels are tested in Triton's interpreter and compiled for sm_80 and sm_90; none has run on hardware yet.
 
-Made for many short rows, like the scan's: frame by frame with the last inputs in registers, no atomics, and backward
-computes again what SiLU saw.  With `TRITON_INTERPRET=1`, set before the first call, it takes CPU tensors, and its time.
+It is written for many short rows, as the scan: frame by frame with the last inputs in registers, without atomics;
+backward recomputes the input of SiLU.  With `TRITON_INTERPRET=1`, set before the first call, it takes CPU tensors and
+is slow.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ NEEDS = "triton"
 CONFIRMED = None
 run = partial(_operator.run, "triton")
 
-# A window of more inputs does not fit into the registers.
+# A window of more inputs does not fit in the registers.
 _MOST_TAPS = 8
 
 
@@ -78,7 +79,7 @@ def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[
 
 
 def _kernels() -> ModuleType:
-    # Imports Triton, which machines without it must not.
+    # A function, because importing the kernels imports Triton.
     from temporal_zoo.ops.causal_conv import _triton_kernels
 
     return _triton_kernels
@@ -101,13 +102,13 @@ def _filters(kernels: ModuleType, weights, biases, initials, ys, reverse) -> tup
 
 
 def _block(x: Tensor) -> int:
-    """Channels per program: eight bytes per lane, so that enough of them are on their way while a warp waits."""
+    """Channels per program: eight bytes per lane, so that enough loads are in flight."""
     import triton
 
     return min(256 // x.element_size(), max(32, triton.next_power_of_2(x.shape[2])))
 
 
 def _adjacent(x: Tensor) -> Tensor:
-    """x with adjacent channels, and rows within 32 bits; a slice of the channels, as x often is, need not be copied."""
+    """x with adjacent channels and offsets of rows within 32 bits; a slice of channels is not copied."""
     fits = x.stride(2) == 1 and x.shape[1] * x.stride(1) < 2**31
     return x if fits else x.contiguous()

@@ -18,7 +18,7 @@ __all__ = ["Modes", "diagonal_ssm"]
 class Modes:
     """One direction's modes per channel: factor `a` per frame and readout `c`, both complex (channels, modes).
 
-    Each stands for itself and its conjugate.  |a| <= 1, or a long row grows without bound.
+    Each mode stands for itself and its conjugate.  |a| <= 1; otherwise states of long rows grow without bound.
     """
 
     a: Tensor
@@ -36,19 +36,19 @@ def diagonal_ssm(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ) -> None:
-    """Runs the modes of every channel over its frames and adds up the directions.
+    """Runs the modes of every channel over the frames and sums the directions.
 
         h[t] = a h[t-1] + u[t];  y[t] = 2 Re sum_n c_n h_n[t] + skip u[t]
 
-    with h[t+1] in place of h[t-1] under `reverse`.  Equally y is u convolved with K[l] = 2 Re sum_n c_n a_n^l.  This is
-    S4D (arXiv 2206.11893, section 3) with the input matrix folded into c.
+    with h[t+1] in place of h[t-1] under `reverse`.  Equivalently, y is u convolved with K[l] = 2 Re sum_n c_n
+    a_n^l.  This is S4D (arXiv 2206.11893, section 3) with the input matrix folded into c.
 
     Args:
         u: (rows, frames, channels), any float dtype; sums are in float32 (float64 for float64 inputs).
         directions: one or more `Modes`, each with a number of modes of its own.
         skip: (channels,) or None, added once.
         lengths: (rows,) int64, each in 1..frames: how many frames are real, or None for all.  Later frames are not read
-            (they may hold NaN), come out zero and leave the state as it is; a reverse direction starts at the last real
+            (they may hold NaN), come out zero and do not change the state; a reverse direction starts at the last real
             frame.
         initial: per direction the state before its first frame, complex (rows, channels, modes), or None for zero.
         return_final: whether to return also the states after the last frame of each direction.
@@ -56,7 +56,7 @@ def diagonal_ssm(
         y, (rows, frames, channels) in the dtype of u; with `return_final` a pair of y and a tuple of states, one
         complex (rows, channels, modes) per direction.
     Raises:
-        ValueError: shapes that do not fit together, no frames.
+        InvalidInput: shapes that do not match, or no frames.
         BackendError: the pinned backend cannot run these inputs.
     Gradients: u, a, c, skip, initial; twice with the reference only.
     """

@@ -5,17 +5,17 @@
 
 namespace {
 
-#ifdef ZOO_AVX512               // as many as 32 registers hold
+#ifdef ZOO_AVX512               // as many as fit in 32 registers
 constexpr int kTile = 8;        // frames of a tile
 #else                           // 16 registers
 constexpr int kTile = 4;
 #endif
 constexpr int kStrip = 8;       // blocks of a strip
-constexpr int64_t kFrames = 64; // of the rows that take turns at a block
-constexpr int64_t kCrowd = 512; // frames a multiple of so many floats apart share a few places of the L1 cache
+constexpr int64_t kFrames = 64; // of the rows that are computed together at a block
+constexpr int64_t kCrowd = 512; // frames at multiples of this many floats map to a few sets of the L1 cache
 
-// Powers in double precision: those of a rounded number would otherwise be the largest error.  The compiler makes vectors
-// of the innermost loops.
+// Powers in double precision: otherwise the powers of a rounded number would be the largest error.  The compiler
+// vectorises the innermost loops.
 typedef double Doubles[kLanes];
 
 void add_taps(const Problem& problem, const Direction& at, int64_t channel, int lanes, Doubles* lag_zero) {
@@ -37,7 +37,7 @@ void add_taps(const Problem& problem, const Direction& at, int64_t channel, int 
     }
 }
 
-// Of a and c of one block of channels: with z = a^l and q = l a^(l-1), sums of conj(2 z) and conj(2 c q).
+// The gradients of a and c of one block of channels: with z = a^l and q = l a^(l-1), sums of conj(2 z) and conj(2 c q).
 void through_taps(const Problem& problem, const Direction& at, int64_t channel, int lanes, const Doubles* lag_zero) {
     for (int64_t n = 0; n < at.modes; n++) {
         Doubles a_re{}, a_im{}, z_re{}, z_im{}, q_re{}, q_im{}, by_z_re{}, by_z_im{}, by_q_re{}, by_q_im{};
@@ -79,7 +79,7 @@ struct Taps {
     float* at(int block, int64_t lag) const { return memory.get() + block * block_size() + (lag + reach) * kLanes; }
 };
 
-// Up to kStrip neighbouring blocks: enough of them that frames are fetched in whole runs of cache lines.
+// Up to kStrip neighbouring blocks: enough to read whole runs of cache lines per frame.
 struct Strip {
     const Problem& problem;
     int64_t channel;            // the first one
@@ -96,24 +96,24 @@ struct Strip {
     Float* place(Float* tensor, int64_t row, int block) const {
         return tensor + row * problem.frames * problem.channels + channel + block * kLanes;
     }
-    // One of as many shares of a row as there are blocks comes into the cache while something else is computed.  Not
-    // inlined it would do nothing: to GCC a function that only fetches has no effect, and calls of it go away.
+    // Prefetches one of as many parts of a row as there are blocks, during other computation.  It
+    // must be inlined: GCC removes calls of a function that only prefetches, because it sees no effect.
     template <bool TO_WRITE>
     [[gnu::always_inline]] void fetch(const float* tensor, int64_t row, int share) const {
         const float* from = place(tensor, row, 0);
         for (int64_t t = share * problem.frames / blocks; t < (share + 1) * problem.frames / blocks; t++)
             for (int b = 0; b < blocks; b++) __builtin_prefetch(from + t * problem.channels + b * kLanes, TO_WRITE);
     }
-    // The real frames of a block, kLanes apart, with zero in the rest of the last tile and behind the last channel.
+    // The real frames of a block, kLanes apart, with zero in the rest of the last tile and after the last channel.
     void read(const float* from, int64_t real, int lanes, float* to) const {
         for (int64_t t = 0; t < real; t++) store(to + t * kLanes, load(from + t * problem.channels, lanes));
         for (int64_t t = real; t % kTile; t++) store(to + t * kLanes, Lanes{});
     }
-    // And back.
+    // The inverse.
     void write(const float* from, int64_t real, int lanes, float* to) const {
         for (int64_t t = 0; t < real; t++) store(to + t * problem.channels, load(from + t * kLanes), lanes);
     }
-    // A tap of every lag, of the other sign if `mirrored`; and back.
+    // A tap of every lag, with the opposite lag if `mirrored`; and the inverse.
     void read_taps(const float* from, bool mirrored, const Taps& to) const {
         for (int64_t lag = -problem.ahead; lag <= problem.behind; lag++, from += problem.channels)
             for (int b = 0; b < blocks; b++)
@@ -125,7 +125,7 @@ struct Strip {
     }
 };
 
-// out[t] = sum_s taps[t - s] in[s], over all tiles of which the taps reach from one to the other; `taps` is at lag 0,
+// out[t] = sum_s taps[t - s] in[s], over all pairs of tiles that the taps connect; `taps` is at lag 0,
 // and frames are `stride` apart.
 void convolve(int64_t tiles, bool ahead, bool behind, int64_t stride, const float* taps, const float* in, float* out) {
     for (int64_t to = 0; to < tiles; to++) {
@@ -143,7 +143,7 @@ void convolve(int64_t tiles, bool ahead, bool behind, int64_t stride, const floa
     }
 }
 
-// grad_taps[t - s] += grad_out[t] in[s]: pairs of tiles equally far apart add to the same taps, which stay in registers.
+// grad_taps[t - s] += grad_out[t] in[s]: pairs of tiles at the same distance add to the same taps, which stay in registers.
 void convolve_backward(int64_t tiles, bool ahead, bool behind, int64_t stride, const float* in, const float* grad_out,
                        float* grad_taps) {
     for (int64_t apart = ahead ? 1 - tiles : 0; apart < (behind ? tiles : 1); apart++) {
@@ -163,9 +163,9 @@ void convolve_backward(int64_t tiles, bool ahead, bool behind, int64_t stride, c
     }
 }
 
-// Everything of one group of rows: y, or the gradients.  A few rows take turns at a block, whose taps stay in the L1
-// cache meanwhile; the next rows come into it while these are computed, as nobody else foresees this order.  Whole tiles
-// of whole vectors are used where they lie; others, and those of two tensors that would crowd each other out of the
+// All results of one group of rows: y, or the gradients.  A few rows are computed one after the other at a block, whose
+// taps stay in the L1 cache meanwhile.  The next rows are prefetched, because the processor cannot predict this order.
+// Whole tiles of whole vectors are used in place; others, and those of two tensors that would evict each other from the
 // cache, are copied first.
 template <bool BACKWARD>
 void convolve_rows(const Problem& problem, int64_t group) {
@@ -180,7 +180,7 @@ void convolve_rows(const Problem& problem, int64_t group) {
     for (int64_t channel = 0; channel < problem.channels; channel += kStrip * kLanes) {
         const Strip strip(problem, channel);
         const Taps taps(most_tiles), grad_taps(BACKWARD ? most_tiles : 0);
-        // Backward goes from outputs to inputs, which is ahead where forward looks behind.
+        // Backward goes from outputs to inputs, so it looks ahead where forward looks behind.
         strip.read_taps(problem.taps, BACKWARD, taps);
         const auto turn = [&](int64_t row, int b) {
             const int64_t real = real_frames(problem, row), tiles = divide_up(real, kTile);

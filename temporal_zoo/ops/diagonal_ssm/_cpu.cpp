@@ -1,15 +1,15 @@
 // Diagonal state space models and their gradient, in two forms; neighbouring channels are the vector lanes.
 //
 // *Convolution*, for short rows: y[t] = sum_s taps[t - s] u[s] with the taps of all directions and the skip in one table.
-// Frames are cut into tiles; between a tile of inputs and one of outputs all products run on registers.
+// Frames are split into tiles; all products between a tile of inputs and a tile of outputs use registers.
 //
 // *Recurrence*, for long rows and for states: h[t] = a h[t-1] + u[t], y[t] = 2 Re sum_n c_n h_n[t], a few modes at a time
-// in registers.  Backward stores nothing either.  The gradient of u is the same recurrence, run over that of y in the
-// opposite sense.  Those of c and a are sum_t grad_y[t] h[t] and sum_t grad_y[t] p[t], where p = dh/da obeys a recurrence
-// of its own, p[t] = a p[t-1] + h[t-1].
+// in registers.  Backward stores nothing either.  The gradient of u is the same recurrence, over the gradient of y in the
+// opposite direction.  The gradients of c and a are sum_t grad_y[t] h[t] and sum_t grad_y[t] p[t], where p = dh/da has the
+// recurrence p[t] = a p[t-1] + h[t-1].
 //
 // Words: a *step* counts frames in the order in which a sweep visits them; a *block* is kLanes neighbouring channels.
-// Frames behind the last real one are never read.
+// Padded frames are never read.
 #include "../_groups.h"
 #include "_convolution.h"
 #include "_recurrence.h"

@@ -1,7 +1,7 @@
-"""From modes to taps to Toeplitz matrices and back: K[l] = 2 Re sum_n c_n a_n^l, with the gradients by hand.
+"""Taps and Toeplitz matrices of modes, K[l] = 2 Re sum_n c_n a_n^l, and their gradients, written by hand.
 
-All of it is of the size of the parameters times a few dozen or hundred frames, never of the size of the rows, and is
-computed in complex128: powers of a rounded `a` would otherwise be the largest error of a backend.
+Sizes are those of the parameters times a few dozen or hundred frames, and do not grow with the rows.  Everything is
+computed in complex128: otherwise the powers of a rounded `a` would be the largest error of a backend.
 
 Letters: c channels, n modes, l lags, s input frame, t output frame.
 """
@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 def powers(a: Tensor, count: int) -> Tensor:
     """(c, n) -> (c, n, count): a^0 .. a^(count - 1), by doubling, without logarithms (a may be zero)."""
-    found = torch.ones_like(a, dtype=torch.complex128).unsqueeze(-1)
+    table = torch.ones_like(a, dtype=torch.complex128).unsqueeze(-1)
     step = a.to(torch.complex128).unsqueeze(-1)
-    while found.shape[-1] < count:
-        found, step = torch.cat([found, found * step], dim=-1), step * step
-    return found[..., :count]
+    while table.shape[-1] < count:
+        table, step = torch.cat([table, table * step], dim=-1), step * step
+    return table[..., :count]
 
 
 def through_powers(table: Tensor, dtable: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def through_taps(table: Tensor, c: Tensor, dtaps: Tensor) -> tuple[Tensor, Tenso
 
 
 def two_sided(kernels: list[Tensor], reverse: list[bool], skips: list[Tensor]) -> Tensor:
-    """(c, 2 l - 1): the taps of all directions for lags t - s from -(l - 1) to l - 1; they and skips meet at lag 0."""
+    """(c, 2 l - 1): the taps of all directions for lags t - s from -(l - 1) to l - 1; lag 0 also has the skips."""
     size = kernels[0].shape[-1]
     both = kernels[0].new_zeros(kernels[0].shape[0], 2 * size - 1)
     for kernel, backward in zip(kernels, reverse, strict=True):
@@ -56,7 +56,7 @@ def two_sided(kernels: list[Tensor], reverse: list[bool], skips: list[Tensor]) -
 
 
 def one_side(both: Tensor, reverse: bool) -> Tensor:
-    """What belongs to one direction of a gradient of `two_sided`'s result: (c, l)."""
+    """The part of one direction in a gradient of the result of `two_sided`: (c, l)."""
     size = (both.shape[-1] + 1) // 2
     return both[:, :size].flip(-1) if reverse else both[:, size - 1 :]
 
@@ -69,6 +69,6 @@ def toeplitz(both: Tensor) -> Tensor:
 def through_toeplitz(dmatrix: Tensor) -> Tensor:
     """The gradient of `two_sided`'s result: sums over the diagonals, (c, s, t) -> (c, 2 l - 1) in float64."""
     size = dmatrix.shape[-1]
-    # Rows of 2 l numbers read as rows of 2 l - 1: each slips one further, and the diagonals stand upright.
+    # Rows of 2 l numbers, viewed as rows of 2 l - 1: each row shifts by one more, so that diagonals become columns.
     slipped = F.pad(dmatrix.double().flip(1), (0, size)).flatten(1)[:, : size * (2 * size - 1)]
     return slipped.unflatten(1, (size, 2 * size - 1)).sum(1)

@@ -1,4 +1,4 @@
-// What both forms of the diagonal state space model share: the interface to Python, and what padding means.
+// Shared by both forms of the diagonal state space model: the interface to Python, and padding.
 #pragma once
 
 #include <algorithm>
@@ -9,13 +9,13 @@ using namespace zoo;
 
 extern "C" {
 
-// One direction.  Complex numbers are pairs; a complex gradient is that by the real part + i that by the imaginary part.
+// One direction.  Complex numbers are pairs; a complex gradient is d/dRe + i d/dIm.
 struct Direction {
     int64_t modes, reverse;
     const float *a, *c;         // (channels, modes)
     const float* initial;       // (rows, channels, modes), or null for zero
-    float* final;               // the same, or null when nobody asks
-    const float* grad_final;    // the same, or null for zero; backward only, as all that follow
+    float* final;               // the same, or null if not wanted
+    const float* grad_final;    // the same, or null for zero; backward only, as all fields below
     float* grad_initial;        // or null
     float *grad_a, *grad_c;     // (groups, channels, modes): every group of rows writes a partial sum
 };
@@ -31,7 +31,7 @@ struct Problem {
     const Direction* directions;
     const float* skip;          // (channels,), or null for zero
     float* grad_skip;           // (groups, channels), or null
-    // Of a convolution: the taps of lags -ahead ... behind, either 0 or frames - 1, and partial sums of their gradients.
+    // For a convolution: the taps of lags -ahead ... behind, either 0 or frames - 1, and partial sums of their gradients.
     int64_t ahead, behind, num_groups;
     float* taps;                // (ahead + 1 + behind, channels)
     float* grad_taps;           // (groups, ahead + 1 + behind, channels)
@@ -41,7 +41,7 @@ struct Problem {
 namespace {
 
 int64_t real_frames(const Problem& problem, int64_t row) {
-    // Clamped, since the caller cannot always read the values: none may point outside of the row.
+    // Clamped, because the caller cannot always read the values; none may point outside of the row.
     return problem.lengths ? std::clamp<int64_t>(problem.lengths[row], 0, problem.frames) : problem.frames;
 }
 

@@ -7,14 +7,14 @@
 
 namespace {
 
-#ifdef ZOO_AVX512                 // as many as 32 registers hold
+#ifdef ZOO_AVX512                 // as many as fit in 32 registers
 constexpr int kMostModes = 8;     // of `advance`
 constexpr int kMostTangents = 2;  // of `correlate`
 #else                             // 16 registers
 constexpr int kMostModes = 4;
 constexpr int kMostTangents = 1;
 #endif
-constexpr int64_t kChunk = 64;    // steps whose inputs and outputs are laid out side by side: they fit the L1 cache
+constexpr int64_t kChunk = 64;    // steps whose inputs and outputs are stored together: they fit the L1 cache
 
 // One direction, with its parameters laid out as lanes: per block and mode re a, im a, re 2c, -im 2c.
 struct Sweep {
@@ -44,7 +44,7 @@ struct Sweep {
     const float* of_block(int64_t block) const { return &parameters[2 * block * block_size()]; }
     int lanes(int64_t block) const { return (int)std::min<int64_t>(kLanes, channels - block * kLanes); }
 
-    // (channels, modes) in pairs to states, null to zero, and back; im is multiplied by `sign`.
+    // From (channels, modes) in pairs to states, from null to zero, and the inverse; im is multiplied by `sign`.
     void spread(const float* from, float* to, float sign = 1) const {
         std::fill(to, to + states_size(), 0.0f);
         if (from)
@@ -145,7 +145,7 @@ void fade(int64_t steps, int64_t modes, const float* parameters, float* out, flo
     }
 }
 
-// Where the frames of a chunk of steps lie.
+// The offsets of the frames of a chunk of steps.
 struct Chunk {
     int64_t first, stride, steps;
 
@@ -156,13 +156,13 @@ struct Chunk {
         steps = std::min(kChunk, real - start);
     }
     int64_t spot(int64_t step, int64_t block) const { return first + step * stride + block * kLanes; }
-    // The one that a sweep comes to next, in this row or at the start of another; of the last row its own start again.
+    // The next chunk of a sweep, in this row or at the start of another; after the last row its own start.
     static Chunk after(const Problem& problem, int64_t row, int64_t start, bool reverse) {
         if (start + kChunk < real_frames(problem, row)) return Chunk(problem, row, start + kChunk, reverse);
         return Chunk(problem, std::min(row + 1, problem.rows - 1), 0, reverse);
     }
-    // One of as many shares as there are blocks comes into the cache while something else is computed.  Not inlined it
-    // would do nothing: to GCC a function that only fetches has no effect, and calls of it go away.
+    // Prefetches one of as many parts as there are blocks, during other computation.  It must be inlined: GCC removes
+    // calls of a function that only prefetches, because it sees no effect.
     template <bool TO_WRITE>
     [[gnu::always_inline]] void fetch(const float* tensor, int64_t share, int64_t blocks) const {
         for (int64_t k = share * steps / blocks; k < (share + 1) * steps / blocks; k++)
@@ -170,8 +170,8 @@ struct Chunk {
     }
 };
 
-// Runs a direction over a row of `in`, in either sense, and writes its outputs, or adds them.  `fading`, where there is
-// any, is a state that comes in beside and is read before it decays, with no readout but its real part.
+// Runs a direction over a row of `in`, forward or backward in time, and writes or adds its outputs.  `fading`, if given,
+// is an additional state that is read before it decays; its readout is its real part.
 void sweep_row(const Sweep& sweep, int64_t row, bool reverse, const float* in, float* out, bool add, float* states,
                float* fading) {
     const Problem& problem = sweep.problem;
@@ -201,7 +201,7 @@ void sweep_row(const Sweep& sweep, int64_t row, bool reverse, const float* in, f
     }
 }
 
-// Sums over the rows of a group that the gradients of a, c and skip are made of, as states and as a row of lanes.
+// Sums over the rows of a group for the gradients of a, c and skip, as states and as a row of lanes.
 struct Sums {
     Scratch by_state, by_tangent, by_final, by_input;
     int64_t states, lanes;
@@ -215,7 +215,7 @@ struct Sums {
     }
 };
 
-// Adds what a row has to say; leaves its last states and tangents behind.
+// Adds the sums of a row; stores its last states and tangents.
 void correlate_row(const Sweep& sweep, int64_t row, float* states, float* tangents, Sums& sums) {
     const Problem& problem = sweep.problem;
     float inputs[kChunk * kLanes], slopes[kChunk * kLanes];
@@ -246,7 +246,7 @@ void correlate_row(const Sweep& sweep, int64_t row, float* states, float* tangen
     }
 }
 
-// Calls f(re a, im a, re 2c, im 2c, place of re, place of im) for every mode of every channel.
+// Calls f(re a, im a, re 2c, im 2c, index of re, index of im) for every mode of every channel.
 template <class Function>
 void for_each_mode(const Sweep& sweep, Function f) {
     for (int64_t i = 0; i < sweep.blocks * sweep.modes; i++) {
@@ -265,7 +265,7 @@ void recur_backward_rows(const Sweep& sweep, int64_t begin, int64_t end, int64_t
     for (int64_t row = begin; row < end; row++) {
         sweep.spread(sweep.of_row(to.initial, row), states);
         correlate_row(sweep, row, states, tangents, sums);
-        // The gradient of the final state, conjugate, as all of backward is computed; it fades against the sweep.
+        // The conjugate gradient of the final state (all of backward is conjugate); it decays against the sweep.
         sweep.spread(sweep.of_row(to.grad_final, row), fading, -1);
         if (to.grad_final)
             for_each_mode(sweep, [&](Lanes, Lanes, Lanes, Lanes, int64_t re, int64_t im) {

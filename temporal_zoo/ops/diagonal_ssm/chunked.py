@@ -1,13 +1,13 @@
-"""Chunk by chunk: a Toeplitz product within a chunk, the modes' states from one chunk to the next.
+"""Chunk by chunk: a Toeplitz product within a chunk; the states of the modes connect the chunks.
 
-The work grows with frames, whatever their number, and the state may be given and taken.  With h the state before a
+The work is linear in frames, and the op's initial and final states are supported.  With h the state before a
 chunk of k frames (after it, under `reverse`):
 
     y = u M + h E,  E: h -> 2 Re sum_n c_n a_n^(j+1) h_n at frame j
     h' = a^k h + u S,  S: u -> sum_j a^(k-1-j) u[j]
 
-States are real pairs here, so that all of these are real matrix products; a shorter last chunk uses corners of the same
-matrices.  Letters: c channels, r rows, j frames of a chunk, m = 2 n real numbers of a state.
+States are pairs of real numbers here, so that all of these are real matrix products.  A shorter last chunk uses corners
+of the same matrices.  Letters: c channels, r rows, j frames of a chunk, m = 2 n real numbers of a state.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ run = partial(_operator.run, "chunked")
 
 def refuses(u, directions, skip=None, *, lengths=None, initial=None, return_final=False) -> list[str]:
     """Why this backend cannot run these inputs; empty when it can."""
-    # Rows that end at different frames would each need their own powers for the state that enters or leaves there.
+    # Rows that end at different frames would each need other powers for the state that enters or leaves there.
     if lengths is None:
         return []
     reasons = []
@@ -77,9 +77,9 @@ def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> l
                 dinitials[i][rows] = _as_states(dstart).to(dinitials[i].dtype)
         channels_last(du[rows], dinputs, real)
     dboth = _kernel.through_toeplitz(dmatrix)
-    found = [way.gradients(_kernel.one_side(dboth, way.reverse)) for way in plan.ways]
-    da = [d.to(factor.dtype) for (d, _), factor in zip(found, a, strict=True)]
-    dc = [d.to(readout.dtype) for (_, d), readout in zip(found, c, strict=True)]
+    gradients_of_ways = [way.gradients(_kernel.one_side(dboth, way.reverse)) for way in plan.ways]
+    da = [d.to(factor.dtype) for (d, _), factor in zip(gradients_of_ways, a, strict=True)]
+    dc = [d.to(readout.dtype) for (_, d), readout in zip(gradients_of_ways, c, strict=True)]
     dskips = [dboth[:, plan.size - 1].to(skip.dtype).contiguous() for skip in skips]
     return [du, *da, *dc, *dskips, *dinitials]
 
@@ -134,7 +134,7 @@ class _Way:
         return self.table[..., size].unsqueeze(1)
 
     def gradients(self, dtaps: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of a and c, from that of the taps and from what `through_carry` summed."""
+        """Gradients of a and c, from the gradient of the taps and the sums of `through_carry`."""
         dtable = self.dtable.clone()
         from_taps, dreadout = _kernel.through_taps(self.table[..., :-1], self.readout, dtaps)
         dwrite, dread = (torch.view_as_complex(d.double().unflatten(2, (-1, 2))).mT for d in (self.dwrite, self.dread))
@@ -148,7 +148,7 @@ class _Way:
 
 @dataclass
 class _Plan:
-    """The matrices of a call: one for what happens within a chunk, and per direction those for the state."""
+    """The matrices of a call: one for the frames within a chunk, and some per direction for the state."""
 
     matrix: Tensor  # M, (c, j, j)
     ways: list[_Way]

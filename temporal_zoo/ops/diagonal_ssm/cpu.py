@@ -1,7 +1,7 @@
-"""Diagonal state space models in C++ on the CPU, compiled on first use; `_cpu.cpp` holds the computation.
+"""Diagonal state space models in C++ on the CPU (`_cpu.cpp`), compiled on first use.
 
 Short rows are convolved with the taps of all directions at once; long rows, and rows with states, run the recurrence
-with the modes in registers.  Beside its inputs a training step keeps nothing.
+with the modes in registers.  A training step stores only the inputs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from temporal_zoo.ops.diagonal_ssm.reference import precision
 
 NEEDS = None
 CONFIRMED = "tests"
-# Up to so many frames, and so many more per mode of a direction, the convolution is faster, however many directions.
+# The convolution is faster up to this many frames, plus this many per mode of a direction.
 # Measured forward and backward with AVX-512 (one thread of an AMD EPYC, Zen 5, 128 channels, 16,384 frames in all,
-# medians of CPU time, taken in turns): equal at about 74 frames with 2 modes, at 155 with 8 and below 512 with 32.
+# medians of CPU time, interleaved): equal at about 74 frames with 2 modes, at 155 with 8 and below 512 with 32.
 FRAMES, FRAMES_PER_MODE = 50, 13
 
 run = partial(_operator.run, "cpu")
@@ -32,7 +32,7 @@ _SOURCE = Path(__file__).with_name("_cpu.cpp")
 
 @torch.compiler.assume_constant_result
 def _absent() -> str | None:
-    # Without an argument: before torch 2.13, torch.compile takes no path for a constant.
+    # No argument: before torch 2.13, torch.compile does not accept a path as a constant.
     return _native.reason(_SOURCE)
 
 
@@ -67,8 +67,8 @@ def backward(grads, u, a, c, skips, initials, lengths, reverse, with_final) -> l
     du = _native.empty(*u.shape)
     call = _Call(u, lengths, reverse, {"a": a, "c": c}, grad_y=grad_y, grad_u=du, skip=_only(skips))
     convolves = _convolves(u, a, initials, with_final)
-    # One partial sum per group of rows for the parameters, so that totals do not depend on the number of threads; of a
-    # convolution it is the taps that have them.
+    # One partial sum per group of rows for the parameters, so that totals do not depend on the number of threads; in a
+    # convolution, the taps have these sums.
     partials = 1 if convolves else call.num_groups
     da, dc = ([torch.empty(partials, *each.shape, dtype=torch.complex64) for each in a] for _ in range(2))
     dskips = [_native.empty(partials, u.shape[2]) for _ in skips]
@@ -95,7 +95,7 @@ def _convolves(u: Tensor, a: Sequence[Tensor], initials: Sequence[Tensor], with_
 
 
 def _total(partials: Tensor) -> Tensor:
-    """The sum of partial sums, in double precision; a single one is the sum."""
+    """The sum of partial sums, in double precision."""
     if len(partials) == 1:
         return partials[0]
     return partials.sum(0, dtype=torch.promote_types(partials.dtype, torch.float64))
@@ -125,7 +125,7 @@ _native.mirror(_SOURCE, Problem=_Problem, Direction=_Direction)
 
 
 class _Call:
-    """A problem as C sees it, and the tensors that it points to; fields are those of the structs above."""
+    """A problem in C's layout, and the tensors that it points to; fields are those of the structs above."""
 
     def __init__(
         self,
@@ -160,16 +160,16 @@ class _Call:
             setattr(self._problem, name, self._address(tensor))
 
     def set_directions(self, by_direction: Mapping[str, Sequence[Tensor]]) -> None:
-        """`by_direction` hold nothing, or a complex tensor per direction."""
+        """`by_direction`: field -> one complex tensor per direction, or none."""
         for name, values in by_direction.items():
             for direction, value in zip(self._directions, values, strict=False):
-                # As pairs of float32: a view where they are complex64 and in order.
+                # As pairs of float32: a view if they are complex64 and contiguous.
                 setattr(direction, name, self._address(torch.view_as_real(value.to(torch.complex64).resolve_conj())))
 
     def per_group(self, function: str) -> None:
-        """For every group of rows."""
+        """Calls a C function for every group of rows."""
         _native.run(_SOURCE, function, self._problem, self.num_groups)
 
     def per_block(self, function: str) -> None:
-        """For every block of channels, which fill a vector."""
+        """Calls a C function for every block of channels; a block fills a vector register."""
         _native.run(_SOURCE, function, self._problem, self._num_blocks)

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from temporal_zoo.ops._padding import fill_padding
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops.diagonal_ssm import Modes
 
 NEEDS = None
 CONFIRMED = "torch"
+# It loops over the frames in Python: too slow to be timed beside other backends.
+LOOPS = True
 
 
 def refuses(*args, **kwargs) -> list[str]:
@@ -49,5 +51,5 @@ def run(
 
 
 def precision(u: Tensor) -> tuple[torch.dtype, torch.dtype]:
-    """The dtype of sums and the dtype of states."""
+    """The dtypes of sums and of states."""
     return (torch.float64, torch.complex128) if u.dtype == torch.float64 else (torch.float32, torch.complex64)

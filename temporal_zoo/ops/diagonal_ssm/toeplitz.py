@@ -1,7 +1,7 @@
 """One batched product with a Toeplitz matrix per channel; two directions fill its two halves and cost one product.
 
-The work grows with frames^2 and yet is the least there is for short rows: no Fourier transform, no complex numbers of
-the size of the rows, and a matrix that thousands of rows share.
+The work grows with frames^2, but for short rows it is less than in the other methods: there is no Fourier transform, no
+complex tensor of the size of the rows, and thousands of rows share the matrix.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from temporal_zoo.ops._padding import fill_padding
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops.diagonal_ssm import _kernel, _operator
 from temporal_zoo.ops.diagonal_ssm.reference import precision
 
 NEEDS = None
 CONFIRMED = "torch"
-# Beyond this `chunked` does less work.
+# For more frames `chunked` does less work.
 MOST_FRAMES = 96
-# Elements of a block on a CPU: what is copied for the product stays in its cache, unless too few rows would share it.
+# Elements of a block on a CPU: the copies for the product fit in its cache.  Fewer rows would not pay for the matrix.
 BLOCK, FEWEST_ROWS = 1 << 18, 16
 
 run = partial(_operator.run, "toeplitz")
@@ -81,21 +81,21 @@ def _matrix(u: Tensor, tables: list[Tensor], c: list[Tensor], skips: list[Tensor
 
 
 def blocks(u: Tensor) -> Iterator[slice]:
-    """All rows on a GPU, blocks of them on a CPU."""
+    """One block of all rows on a GPU, several blocks on a CPU."""
     rows, frames, channels = u.shape
     size = rows if u.is_cuda else max(FEWEST_ROWS, BLOCK // max(1, frames * channels))
     return (slice(first, first + size) for first in range(0, rows, max(1, size)))
 
 
 def channels_first(u: Tensor, lengths: Tensor | None) -> Tensor:
-    """(rows, frames, channels) -> contiguous (channels, rows, frames) in the dtype of sums, zero where not real."""
+    """(rows, frames, channels) -> contiguous (channels, rows, frames) in the dtype of sums, zero at padded frames."""
     flat = fill_padding(u, lengths).flatten(0, 1)
-    # A transpose of two axes and no more, which torch does in tiles.
+    # Only two axes are transposed, which torch does in tiles.
     return flat.new_empty(flat.shape[::-1], dtype=precision(u)[0]).copy_(flat.t()).unflatten(1, u.shape[:2])
 
 
 def channels_last(y: Tensor, product: Tensor, lengths: Tensor | None) -> None:
-    """The inverse of `channels_first`, into `y`, with zero in the frames that are not real."""
+    """Writes the inverse of `channels_first` into `y`, with zero at padded frames."""
     y.flatten(0, 1).copy_(product.flatten(1).t())
     if lengths is not None:
         y.copy_(fill_padding(y, lengths))

@@ -1,4 +1,4 @@
-"""The whole selective layer, of one or two directions, as one function that stores little; see `selective_block`."""
+"""The whole selective layer of one or two directions, as one function that stores little for backward."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Names and not the module, as in the other ops.
+# Names and not the module: the name `torch` may be a backend in a folder of an op.
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -28,13 +28,13 @@ class Affine(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """The parameters of one direction: of its convolution, and of what makes a recurrence of the convolved input.
+    """The parameters of one direction: its convolution, and the projections that control its recurrence.
 
     Args:
         conv_weight: (inner, width), as of a `causal_conv.Filter`.
         conv_bias: (inner,).
         x_proj: (rank + 2 state, inner), from the convolved input to the steps, B and C.
-        dt_proj: (inner, rank), from the steps as projected to those of every channel.
+        dt_proj: (inner, rank), from the projected steps to the steps of every channel.
         dt_bias: (inner,).
         A: (inner, state), negative.
         skip: (inner,), the weight of the convolved input in the output.
@@ -52,7 +52,7 @@ class Branch:
 
     @property
     def filter(self) -> Filter:
-        """What `causal_conv` reads."""
+        """The input of `causal_conv`."""
         return Filter(self.conv_weight, self.conv_bias, self.reverse)
 
     def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,7 +62,7 @@ class Branch:
         return steps, B, C
 
     def direction(self, u: Tensor, steps: Tensor, B: Tensor, C: Tensor) -> Direction:
-        """What `selective_scan` reads, of u and its projections."""
+        """The input of `selective_scan`, from u and its projections."""
         dt = linear(steps, self.dt_proj.to(steps.dtype))
         return Direction(u, dt, self.A, B, C, self.skip, self.dt_bias, self.reverse)
 
@@ -75,12 +75,12 @@ def selective_block(
         a, z = in_proj x;  per branch: u = silu(conv a),  steps, B, C = x_proj u,  dt = dt_proj steps
         y = out_proj( silu(z) sum over branches of S6(u, dt, A, B, C) )
 
-    A training step stores x and the sum over the branches, and no other tensor of size rows x frames (but what the
-    backend of the scan keeps of its states): all else is computed again in backward, except the scan.
+    A training step stores x, the sum over the branches, and the states that the backend of the scan stores.  Backward
+    recomputes everything else, except the scan.
 
-    It has no backends of its own.  `causal_conv` and `selective_scan` choose theirs, under whatever pins hold; where
-    one of them chooses its reference, or one that is plain torch, this function is the plain composition,
-    differentiable as often as its parts.
+    The function has no backends of its own.  `causal_conv` and `selective_scan` choose theirs, and pins apply.  If one
+    of them chooses its reference or another backend in plain torch, this function is the plain composition, and can be
+    differentiated as often as its parts.
 
     Args:
         x: (rows, frames, dim), any float dtype; finite, at padded frames too.
@@ -88,11 +88,11 @@ def selective_block(
         branches: one or two.
         out_proj: inner -> outputs.
         lengths: (rows,) int64, each in 1..frames: the first lengths[i] frames of row i are real; None when all are.
-            A padded frame's y is the bias of `out_proj`, and reaches no other frame.
+            A padded frame's y is the bias of `out_proj`; padded frames do not affect others.
     Returns:
         (rows, frames, outputs) in the dtype of x, or in that of autocast.
     Raises:
-        ValueError: shapes that do not fit together, no frames.
+        InvalidInput: shapes that do not match, or no frames.
         BackendError: a pinned backend cannot run these inputs.
     Gradients: of every tensor but `lengths`.
     """
@@ -107,7 +107,7 @@ def selective_block(
         )
     for branch in branches:
         if branch.conv_weight.shape[0] != inner or branch.A.shape[0] != inner:
-            raise InvalidInput(f"a branch has {branch.conv_weight.shape[0]} channels; in_proj makes {inner} of them")
+            raise InvalidInput(f"a branch has {branch.conv_weight.shape[0]} channels; in_proj has {inner}")
     check_lengths(x, lengths)
     conv, scan = _operator.choose(x, branches, lengths)
     if conv == REFERENCE or scan in PLAIN:
@@ -116,9 +116,9 @@ def selective_block(
 
 
 def rehearsals() -> dict[str, Callable[..., object]]:
-    """Registered operator -> a function of its arguments that makes and drops, on the meta device, what it does.
+    """Registered operator -> a function of its arguments that allocates and frees, on the meta device, what it does.
 
-    For whoever counts bytes: what an operator makes and drops while it runs is out of sight.
+    A count of bytes needs it, because tensors that live inside an operator only are not visible from outside.
     """
     from temporal_zoo.ops.selective_block._rehearsal import REHEARSALS
 

@@ -1,8 +1,8 @@
-"""The custom operator `temporal_zoo::selective_block`: backends of `causal_conv` and `selective_scan` between the
-projections, and a gradient that computes the way to the scan again.
+"""The custom operator `temporal_zoo::selective_block`: projections around backends of `causal_conv` and
+`selective_scan`, and a gradient that recomputes the inputs of the scan.
 
-The scan runs ungated and the gate is applied here, so that the sum of the scans is the one large result to keep.  Both
-ways take a block of rows at a time: what lies between x and y exists for one block only.
+The scan runs without its gate, which is applied here, so that the sum of the scans is the only large tensor to store.
+Forward and backward take one block of rows at a time: intermediate tensors exist for one block only.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor
 from torch.nn.functional import linear, silu
 
 from temporal_zoo.ops._autocast import working_dtype
-from temporal_zoo.ops._derivatives import batch_by_loop, check_gradients, refuse_twice
 from temporal_zoo.ops._dispatch import note
 from temporal_zoo.ops._planning import device_type
+from temporal_zoo.ops._register import register
 from temporal_zoo.ops.causal_conv import causal_conv
 from temporal_zoo.ops.selective_block import Affine, Branch
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
 
 _TENSORS = tuple(field.name for field in fields(Branch) if field.name != "reverse")
-# Elements of a block's largest tensors: few enough for a CPU's caches and allocator to reuse them, or enough to fill an
-# accelerator.  Rows: enough for the threads of a CPU.
+# Elements of the largest tensors of a block: few enough for a CPU's caches, or enough to fill a GPU.  Rows: enough for
+# the threads of a CPU.
 _CACHED, _FILLING = 2**18, 2**25
 _LEAST_ROWS = 32
 
@@ -35,7 +35,7 @@ def choose(x: Tensor, branches: Sequence[Branch], lengths: Tensor | None) -> tup
     """The backends of `causal_conv` and `selective_scan` for these inputs."""
     a = _stand_in(x, branches[0].A.shape[0], working_dtype(x))
     conv = causal_conv.choose(a, [branch.filter for branch in branches], silu=True, lengths=lengths)
-    return conv, selective_scan.choose([_imagined(a, branch) for branch in branches], lengths=lengths)
+    return conv, selective_scan.choose([_direction_like(a, branch) for branch in branches], lengths=lengths)
 
 
 def run(
@@ -59,7 +59,7 @@ def run(
 
 
 def _without_none(affine: Affine) -> Affine:
-    """With an empty tensor for a bias that is not there: an operator takes no lists with None."""
+    """The same with an empty tensor for a missing bias, because lists of operators cannot hold None."""
     return affine if affine.bias is not None else Affine(affine.weight, affine.weight.new_empty(0))
 
 
@@ -68,18 +68,18 @@ def _with_none(weight: Tensor, bias: Tensor) -> Affine:
 
 
 def _stand_in(x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
-    """What looks like a (rows, frames, channels) and takes no memory."""
+    """A tensor (rows, frames, channels) that takes no memory."""
     return x.new_empty((), dtype=dtype).expand(*x.shape[:2], channels)
 
 
-def _imagined(a: Tensor, branch: Branch) -> Direction:
+def _direction_like(a: Tensor, branch: Branch) -> Direction:
     states = _stand_in(a, branch.A.shape[1], a.dtype)
     return Direction(a, a, branch.A, states, states, branch.skip, branch.dt_bias, branch.reverse)
 
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """The parameters, and the modules of the backends that run."""
+    """The parameters, and the modules of the chosen backends."""
 
     inputs: Affine  # the half of in_proj that goes through convolution and scan
     gates: Affine  # the other half
@@ -90,7 +90,7 @@ class _Layer:
 
     @classmethod
     def make(cls, parameters: list[Tensor], reverse: list[bool], conv: str, scan: str) -> _Layer:
-        """Of what the operator takes."""
+        """From the arguments of the operator."""
         w_in, b_in, w_out, b_out, *tensors = parameters
         size = len(_TENSORS)
         named = [dict(zip(_TENSORS, tensors[size * i : size * (i + 1)], strict=True)) for i in range(len(reverse))]
@@ -110,9 +110,9 @@ class _Layer:
         return self.branches[0].A.shape[0]
 
     def keeps(self, x: Tensor) -> list[Tensor]:
-        """Empty: the sum of the scans, and what the backend of the scan keeps; rows come first in all."""
+        """Empty tensors to store: the sum of the scans, and those of the scan's backend; rows are the first axis."""
         a = _stand_in(x, self.inner, x.dtype)
-        between = self.scan.keeps([_imagined(a, branch) for branch in self.branches], None)
+        between = self.scan.keeps([_direction_like(a, branch) for branch in self.branches], None)
         return [x.new_empty(a.shape), *between]
 
     def blocks(self, x: Tensor) -> Iterator[slice]:
@@ -122,8 +122,8 @@ class _Layer:
         size = max(_LEAST_ROWS, budget // max(1, frames * self.inner))
         return (slice(first, first + size) for first in range(0, rows, size))
 
-    def opened(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What goes through convolution and scan, and what gates them."""
+    def project_in(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs of the convolution, and the gates."""
         return linear(x, *_like(x, self.inputs)), linear(x, *_like(x, self.gates))
 
     def convolution(self, a: Tensor, lengths: Tensor | None) -> tuple:
@@ -133,8 +133,7 @@ class _Layer:
         return a, weights, biases, [], lengths, reverse, True
 
 
-@torch.library.custom_op("temporal_zoo::selective_block", mutates_args=())
-def _forward(
+def _compute(
     x: Tensor,
     parameters: list[Tensor],
     reverse: list[bool],
@@ -146,22 +145,19 @@ def _forward(
     layer = _Layer.make(parameters, reverse, conv, scan)
     y = _new_output(x, layer)
     kept = layer.keeps(x) if keep else []
-    with torch.autocast(x.device.type, enabled=False):
-        for rows in layer.blocks(x):
-            y[rows], parts = _forward_block(layer, x[rows], None if lengths is None else lengths[rows], keep)
-            for whole, part in zip(kept, parts, strict=True):
-                whole[rows] = part
+    for rows in layer.blocks(x):
+        y[rows], parts = _forward_block(layer, x[rows], None if lengths is None else lengths[rows], keep)
+        for whole, part in zip(kept, parts, strict=True):
+            whole[rows] = part
     return y, kept
 
 
-@_forward.register_fake
-def _(x, parameters, reverse, lengths, conv, scan, keep):
+def _fake(x, parameters, reverse, lengths, conv, scan, keep):
     layer = _Layer.make(parameters, reverse, conv, scan)
     return _new_output(x, layer), layer.keeps(x) if keep else []
 
 
-@torch.library.custom_op("temporal_zoo::selective_block_backward", mutates_args=())
-def _backward(
+def _gradients(
     dy: Tensor,
     x: Tensor,
     parameters: list[Tensor],
@@ -174,23 +170,17 @@ def _backward(
     layer = _Layer.make(parameters, reverse, conv, scan)
     dx = x.new_empty(x.shape)
     totals = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
-    with torch.autocast(x.device.type, enabled=False):
-        for rows in layer.blocks(x):
-            real = None if lengths is None else lengths[rows]
-            dx[rows], grads = _backward_block(layer, dy[rows], x[rows], real, [whole[rows] for whole in kept])
-            for total, grad in zip(totals, grads, strict=True):
-                total += grad
+    for rows in layer.blocks(x):
+        real = None if lengths is None else lengths[rows]
+        dx[rows], grads = _backward_block(layer, dy[rows], x[rows], real, [whole[rows] for whole in kept])
+        for total, grad in zip(totals, grads, strict=True):
+            total += grad
     return [dx, *(total.to(p.dtype) for total, p in zip(totals, parameters, strict=True))]
 
 
-@_backward.register_fake
-def _(dy, x, parameters, reverse, lengths, conv, scan, kept):
-    return [tensor.new_empty(tensor.shape) for tensor in (x, *parameters)]
-
-
 def _forward_block(layer: _Layer, x: Tensor, lengths: Tensor | None, keep: bool) -> tuple[Tensor, list[Tensor]]:
-    """A block of y, and of what is kept."""
-    a, z = layer.opened(x)
+    """One block of y, and of the tensors to store."""
+    a, z = layer.project_in(x)
     us = layer.conv.forward(*layer.convolution(a, lengths))
     directions = [b.direction(u, *b.project(u)) for b, u in zip(layer.branches, us, strict=True)]
     total, _, between = layer.scan.forward(directions, None, lengths, [], return_final=False, keep=keep)
@@ -201,9 +191,9 @@ def _forward_block(layer: _Layer, x: Tensor, lengths: Tensor | None, keep: bool)
 def _backward_block(
     layer: _Layer, dy: Tensor, x: Tensor, lengths: Tensor | None, kept: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """The gradient of a block of x, and the block's share of those of the parameters, in their order."""
+    """The gradient of a block of x, and the block's part of the gradients of the parameters, in their order."""
     total, *between = kept
-    a, z = layer.opened(x)
+    a, z = layer.project_in(x)
     gate = silu(z)
     gated = gate * total
     dgated, *dout = _through(layer.out_proj, dy, gated)
@@ -232,17 +222,17 @@ def _backward_block(
 
 
 def _through(affine: Affine, dy: Tensor, x: Tensor) -> list[Tensor]:
-    """The gradients of x, of the weight and of the bias, an empty one where there is none."""
+    """The gradients of x, of the weight and of the bias (empty if there is none)."""
     tokens, inputs, weight = dy.flatten(0, 1), x.flatten(0, 1), affine.weight.to(dy.dtype)
     dbias = tokens.new_empty(0) if affine.bias is None else tokens.sum(0)
     if weight.shape[0] <= weight.shape[1]:
         return [dy @ weight, tokens.mT @ inputs, dbias]
-    # The same products the other way round, which BLAS has in a fifth of the time for the few columns of `dt_proj`.
+    # The transposed products: for the few columns of `dt_proj`, BLAS takes a fifth of the time.
     return [linear(dy, weight.mT.contiguous()), (inputs.mT @ tokens).mT, dbias]
 
 
 def _like(x: Tensor, affine: Affine) -> Affine:
-    """In the dtype of x."""
+    """The same in the dtype of x."""
     return Affine(affine.weight.to(x.dtype), None if affine.bias is None else affine.bias.to(x.dtype))
 
 
@@ -250,20 +240,12 @@ def _new_output(x: Tensor, layer: _Layer) -> Tensor:
     return x.new_empty(*x.shape[:2], layer.out_proj.weight.shape[0])
 
 
-def _save(ctx, inputs, output) -> None:
-    x, parameters, ctx.reverse, lengths, ctx.conv, ctx.scan, _ = inputs
-    ctx.size = len(parameters)
-    ctx.save_for_backward(x, lengths, *parameters, *output[1])
-
-
-def _differentiate(ctx, dy, _):
-    check_gradients("selective_block", [dy])
-    x, lengths, *rest = ctx.saved_tensors
-    parameters, kept = rest[: ctx.size], rest[ctx.size :]
-    dx, *grads = _backward(dy, x, parameters, ctx.reverse, lengths, ctx.conv, ctx.scan, kept)
-    return dx, grads, None, None, None, None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(refuse_twice("selective_block", "causal_conv", "selective_scan"))
-batch_by_loop(_backward)
+_forward, _ = register(
+    _compute,
+    _gradients,
+    fake=_fake,
+    outputs=("y", "kept"),
+    gradients={"dy": "y"},
+    differentiable=("x", "parameters"),
+    references=("causal_conv", "selective_scan"),
+)

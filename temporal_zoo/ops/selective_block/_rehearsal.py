@@ -1,7 +1,7 @@
-"""What `selective_block` makes and drops while it runs, made on the meta device so that a plan can count it.
+"""Runs the inside of `selective_block` on the meta device, so that a plan can count its intermediate tensors.
 
-The layer's own block-wise code runs for one block of rows, with the operators of convolution and scan, whose fake
-implementations answer on the meta device, in place of the backends.
+The code of the layer runs for one block of rows.  The operators of convolution and scan take the place of the backends,
+because their fake implementations work on the meta device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TENSORS = tuple(field.name for field in fields(Direction) if field.name != "rev
 
 
 class _Conv:
-    """A backend of `causal_conv`, as its operator."""
+    """A backend of `causal_conv`, called through its operator."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
@@ -33,7 +33,7 @@ class _Conv:
 
 
 class _Scan:
-    """A backend of `selective_scan`, as its operator."""
+    """A backend of `selective_scan`, called through its operator."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend

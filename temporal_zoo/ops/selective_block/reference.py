@@ -1,4 +1,4 @@
-"""The selective layer as it is written down: projections, convolution, scan, one after the other."""
+"""The definition of `selective_block`: projections, convolution and scan, one after the other."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ from temporal_zoo.ops._lengths import check_lengths
 
 __all__ = ["PLAIN", "Direction", "selective_scan"]
 
-# Backends that are plain torch, and not behind the registered operator.
+# Backends that are plain torch, without the registered operator.
 PLAIN = ("reference", "mamba_ssm_plain")
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """What one direction of a selective scan reads; any float dtypes, any strides.
+    """Inputs of one direction of a selective scan; any float dtypes, any strides.
 
     Args:
         u: (rows, frames, channels), the input.
@@ -52,27 +52,27 @@ def selective_scan(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ):
-    """Runs one or two selective state space recurrences over the frames, adds them up, and gates the sum.
+    """Runs one or two selective state space recurrences over the frames, and gates their sum.
 
         delta = softplus(dt + dt_bias)
         h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t]        (h[t+1] instead of h[t-1] where `reverse`)
         y = silu(gate) sum over directions (C[t] h[t] + skip u[t])
 
     arXiv:2312.00752, equation 2, with A discretised by zero-order hold and B by one Euler step, as in its kernels.
-    The state is float32 whatever comes in (float64 for float64), under autocast too.
+    The state is float32 for all inputs (float64 for float64), under autocast too.
 
     Args:
         directions: one or two `Direction`, of the same rows, frames and channels; the sizes of their states may differ.
         gate: (rows, frames, channels), or None for an ungated sum.
         lengths: (rows,) int64, each in 1..frames: the first lengths[i] frames of row i are real; None when all are.
-            A padded frame leaves the state as it is, its y is zero, and no value or gradient depends on what it holds.
+            A padded frame does not change the state, its y is zero, and no value or gradient depends on its input.
         initial: per direction the state (rows, channels, state) before the first frame it visits, or None for zero.
         return_final: also return the states after the last frame that each direction visits.
     Returns:
         y: (rows, frames, channels), dtype of the first direction's u;
         with `return_final` the pair (y, final), final a tuple of one (rows, channels, state) float32 per direction.
     Raises:
-        ValueError: shapes, dtypes or devices that do not fit together, no frames.
+        InvalidInput: shapes, dtypes or devices that do not match, or no frames.
         BackendError: the pinned backend cannot run these inputs; the message lists why.
     Gradients: of y and final, with respect to every tensor but `lengths`; twice only through `reference`.
     """
@@ -90,9 +90,9 @@ def selective_scan(
         )
     if directions[-1].u.dtype != first.dtype:
         raise InvalidInput(f"the directions differ in the dtype of u: {first.dtype} and {directions[-1].u.dtype}")
-    for place, (direction, start) in enumerate(zip(directions, starts, strict=True)):
+    for index, (direction, start) in enumerate(zip(directions, starts, strict=True)):
         if direction.A.ndim != 2 or not direction.A.shape[1]:
-            raise InvalidInput(f"direction {place}: A is {tuple(direction.A.shape)}; expected (channels, state)")
+            raise InvalidInput(f"direction {index}: A is {tuple(direction.A.shape)}; expected (channels, state)")
         state = direction.A.shape[1]
         for name, value, shape in (
             ("u", direction.u, (rows, frames, channels)),
@@ -104,7 +104,7 @@ def selective_scan(
             ("dt_bias", direction.dt_bias, (channels,)),
             ("initial", start, (rows, channels, state)),
         ):
-            _require(f"direction {place}: {name}", value, shape, first)
+            _require(f"direction {index}: {name}", value, shape, first)
     _require("gate", gate, (rows, frames, channels), first)
 
 

@@ -1,20 +1,20 @@
 // The selective scan and its gradient: sequential over frames, parallel over channels, which are the vector lanes.
 //
-// Every row is cut into chunks of frames, every chunk into blocks of kLanes channels.  Within a block the states stay
-// in registers, up to 16 at a time, while the frames go by.  Forward can leave the states between chunks behind;
-// backward walks the chunks from last to first, recomputes the decays and states of one chunk into scratch memory that
+// Every row is split into chunks of frames, every chunk into blocks of kLanes channels.  Within a block the states stay
+// in registers, up to 16 at a time, over all frames.  Forward can store the states between chunks;
+// backward visits the chunks from last to first, recomputes the decays and states of one chunk into scratch memory that
 // fits the L2 cache, and runs the adjoint recurrence over them.
 //
 // Words: a *step* counts frames in the order in which a direction visits them; `delta` = softplus(dt + dt_bias);
 // `inflow` = delta u; `decay` = exp(delta A).  States are padded to a multiple of four, channels to whole blocks.
-// Frames behind the last real one are never read.
+// Padded frames are never read.
 #include "../_groups.h"
 #include "_recurrence.h"
 
 namespace {
 
 constexpr int kTileSteps = 4;                   // 4 steps x 4 states: 16 products to be summed over channels at once
-constexpr int64_t kScratchBytes = 320 << 10;    // for decays and states of one chunk: well inside any recent L2 cache
+constexpr int64_t kScratchBytes = 320 << 10;    // for decays and states of one chunk: fits any recent L2 cache
 
 void forward_row(const Problem& problem, const Sweep& sweep, int64_t row, bool first, bool last, float* lane_scratch) {
     const Direction& at = sweep.at;
@@ -63,7 +63,7 @@ void clear_padding(const Problem& problem, int64_t row, float* values, int64_t w
     std::fill(values + (row * problem.frames + real) * width, values + (row + 1) * problem.frames * width, 0.0f);
 }
 
-// Scratch memory of backward for one direction: what is recomputed for one chunk of a few neighbouring blocks.
+// Scratch memory of backward for one direction: recomputed values of one chunk of a few neighbouring blocks.
 struct Tape {
     int64_t blocks;                                                // neighbouring blocks whose dB and dC are summed
     int64_t chunk, block_size;
@@ -94,7 +94,7 @@ struct Tape {
 // The adjoint recurrence of 4 states of one block over up to 4 steps, the last of which is `last`:
 //     g = g + grad_sum C;  grad_C += grad_sum h;  grad_B += g inflow;  grad_inflow += B g
 //     g = g decay;         grad_delta += A g h_before;  grad_A += delta g h_before
-// The products for grad_B and grad_C are left in `by_B` and `by_C`, to be summed over channels.
+// The products for grad_B and grad_C are stored in `by_B` and `by_C`, and summed over channels later.
 inline void adjoint_tile(int64_t last, int steps, const float* rates, Coefficients at, const float* delta,
                          const float* inflow, const float* grad_sum, const float* decays, const float* states,
                          int64_t block_size, float* grad_inflow, float* grad_delta, float* adjoint, float* grad_rates,
@@ -142,7 +142,7 @@ void adjoint_chunk(const Sweep& sweep, Tape& tape, int64_t first_block, int64_t 
                                  tape.of(Tape::kGradDelta, b), &tape.adjoint[block],
                                  &tape.grad_rates[b * tape.block_size + lane], by_B, by_C);
                 };
-                if (tile == kTileSteps) run(kTileSteps);  // known to the compiler, which unrolls it
+                if (tile == kTileSteps) run(kTileSteps);  // a constant, so that the compiler unrolls the loop
                 else run(tile);
             }
             float sums_B[kTileSteps * kUnit], sums_C[kTileSteps * kUnit];

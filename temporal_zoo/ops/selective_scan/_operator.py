@@ -1,33 +1,32 @@
-"""The one registered operator behind every backend but the reference, so that compilation, meta tensors, checkpointing
-and saved-tensor accounting see one opaque function with a known gradient, whichever backend runs.
+"""The custom operator `temporal_zoo::selective_scan`, which runs all backends except those in `PLAIN`.
 
 A backend is a module of this folder with `NEEDS`, `refuses`, `run = functools.partial(scan, "its name")`, and
 
     keeps(directions, gate) -> list of empty tensors
-        what `forward` will keep for `backward` besides its inputs, rows first (`selective_block` runs some rows at a
-        time); nothing of size rows x frames x channels x state.
+        like those that `forward` stores for `backward` besides its inputs, rows first (`selective_block` runs some rows
+        at a time); none has the size rows x frames x channels x state.
     forward(directions, gate, lengths, initial, *, return_final, keep) -> (y, finals, kept)
         y (rows, frames, channels) in the dtype of the first u; finals one (rows, channels, state) per direction in the
         dtype of the state, or [] without `return_final`; kept the tensors of `keeps`, filled, or [] without `keep`.
     backward(grad_y, grad_finals, directions, gate, lengths, initial, kept) -> (directions, gate, initial)
-        the gradients, in the places, shapes and dtypes of what they are gradients of.
+        the gradients, in the places, shapes and dtypes of the inputs.
 
-It may rely on this: arguments are checked; autograd and autocast are off; `directions` is a list of `Filled`
+A backend may assume: arguments are checked; autograd and autocast are off; `directions` is a list of `Filled`
 (skip and dt_bias are tensors, zeros where the caller gave none); `initial` and `grad_finals` are [] or one tensor per
-direction; dtypes and strides are the caller's.  What it returns is contiguous and shares no memory with its inputs.
+direction; dtypes and strides are the caller's.  Its results are contiguous and share no memory with the inputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from importlib import import_module
-from types import ModuleType
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from temporal_zoo.ops._derivatives import batch_by_loop, check_gradients, refuse_twice
+from temporal_zoo.ops._register import backend_module, register
 from temporal_zoo.ops.selective_scan import Direction
 
 _TENSORS = tuple(field.name for field in fields(Direction) if field.name != "reverse")
@@ -35,7 +34,7 @@ _TENSORS = tuple(field.name for field in fields(Direction) if field.name != "rev
 
 @dataclass(frozen=True)
 class Filled(Direction):
-    """A direction as a backend gets it: a skip or dt bias that the caller left out is there, as zeros."""
+    """A direction as a backend gets it: zeros replace a missing skip or dt bias."""
 
     skip: Tensor
     dt_bias: Tensor
@@ -50,7 +49,7 @@ def scan(
     initial: Sequence[Tensor | None] | None = None,
     return_final: bool = False,
 ):
-    """The op's signature, carried out by the named backend."""
+    """`selective_scan` by the named backend."""
     tensors = [_or_zeros(getattr(each, name), each.u) for each in directions for name in _TENSORS]
     starts = _all_or_none(initial or [], directions)
     differentiable = [*tensors, *starts] if gate is None else [*tensors, *starts, gate]
@@ -61,7 +60,7 @@ def scan(
 
 
 def state_dtype(u: Tensor) -> torch.dtype:
-    """What the state is computed in: float32, or float64 for float64."""
+    """The dtype of the state: float32, or float64 for float64."""
     return torch.promote_types(u.dtype, torch.float32)
 
 
@@ -87,12 +86,7 @@ def _directions(tensors: list[Tensor], reverse: list[bool]) -> list[Filled]:
     return [Filled(**each, reverse=backwards) for each, backwards in zip(named, reverse, strict=True)]
 
 
-def _module(backend: str) -> ModuleType:
-    return import_module(f"{__package__}.{backend}")
-
-
-@torch.library.custom_op("temporal_zoo::selective_scan", mutates_args=())
-def _forward(
+def _compute(
     backend: str,
     tensors: list[Tensor],
     reverse: list[bool],
@@ -102,23 +96,18 @@ def _forward(
     return_final: bool,
     keep: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    # The state must stay float32: under autocast the products inside would not.
-    with torch.autocast(tensors[0].device.type, enabled=False):
-        return _module(backend).forward(
-            _directions(tensors, reverse), gate, lengths, initial, return_final=return_final, keep=keep
-        )
+    directions = _directions(tensors, reverse)
+    return _backend(backend).forward(directions, gate, lengths, initial, return_final=return_final, keep=keep)
 
 
-@_forward.register_fake
-def _(backend, tensors, reverse, gate, lengths, initial, return_final, keep):
+def _fake(backend, tensors, reverse, gate, lengths, initial, return_final, keep):
     directions = _directions(tensors, reverse)
     u = directions[0].u
     finals = [_new_state(each) for each in directions] if return_final else []
-    return u.new_empty(u.shape), finals, _module(backend).keeps(directions, gate) if keep else []
+    return u.new_empty(u.shape), finals, _backend(backend).keeps(directions, gate) if keep else []
 
 
-@torch.library.custom_op("temporal_zoo::selective_scan_backward", mutates_args=())
-def _backward(
+def _gradients(
     backend: str,
     grad_y: Tensor,
     grad_finals: list[Tensor],
@@ -129,41 +118,29 @@ def _backward(
     initial: list[Tensor],
     kept: list[Tensor],
 ) -> list[Tensor]:
-    with torch.autocast(grad_y.device.type, enabled=False):
-        by_direction, grad_gate, grad_initial = _module(backend).backward(
-            grad_y, grad_finals, _directions(tensors, reverse), gate, lengths, initial, kept
-        )
+    directions = _directions(tensors, reverse)
+    by_direction, grad_gate, grad_initial = _backend(backend).backward(
+        grad_y, grad_finals, directions, gate, lengths, initial, kept
+    )
     grads = [getattr(each, name) for each in by_direction for name in _TENSORS]
     return [*grads, *grad_initial] if gate is None else [*grads, *grad_initial, grad_gate]
 
 
-@_backward.register_fake
-def _(backend, grad_y, grad_finals, tensors, reverse, gate, lengths, initial, kept):
-    return [x.new_empty(x.shape) for x in [*tensors, *initial, *([] if gate is None else [gate])]]
+def _complete(values: dict[str, Any]) -> None:
+    """Zeros for a gradient of y that is missing; no gradients of finals where all are missing."""
+    tensors = values["tensors"]
+    if values["grad_y"] is None:
+        values["grad_y"] = tensors[0].new_zeros(tensors[0].shape)
+    values["grad_finals"] = _all_or_none(values["grad_finals"], _directions(tensors, values["reverse"]))
 
 
-def _save(ctx, inputs, output) -> None:
-    ctx.backend, tensors, ctx.reverse, gate, lengths, initial, _, _ = inputs
-    _, _, kept = output
-    ctx.sizes = len(tensors), len(initial)
-    ctx.save_for_backward(gate, lengths, *tensors, *initial, *kept)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, grad_y, grad_finals, _):
-    check_gradients("selective_scan", [grad_y, *grad_finals])
-    gate, lengths, *rest = ctx.saved_tensors
-    after_tensors, after_initial = ctx.sizes[0], sum(ctx.sizes)
-    tensors, initial, kept = rest[:after_tensors], rest[after_tensors:after_initial], rest[after_initial:]
-    directions = _directions(tensors, ctx.reverse)
-    if grad_y is None:
-        grad_y = tensors[0].new_zeros(tensors[0].shape)
-    grad_finals = _all_or_none(grad_finals, directions)
-    grads = _backward(ctx.backend, grad_y, grad_finals, tensors, ctx.reverse, gate, lengths, initial, kept)
-    grad_gate = None if gate is None else grads[after_initial]
-    return None, grads[:after_tensors], None, grad_gate, None, grads[after_tensors:after_initial], None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(refuse_twice("selective_scan", "selective_scan"))
-batch_by_loop(_backward)
+_backend = partial(backend_module, __package__)
+_forward, _ = register(
+    _compute,
+    _gradients,
+    fake=_fake,
+    outputs=("y", "finals", "kept"),
+    gradients={"grad_y": "y", "grad_finals": "finals"},
+    differentiable=("tensors", "initial", "gate"),
+    complete=_complete,
+)

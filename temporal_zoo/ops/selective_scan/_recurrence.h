@@ -1,5 +1,5 @@
-// What forward and backward of the selective scan share: the interface to Python, one direction as its rows, chunks and
-// blocks of channels, and the recurrence itself.  `_cpu.cpp` explains the words.
+// Shared by forward and backward of the selective scan: the interface to Python, one direction as its rows, chunks and
+// blocks of channels, and the recurrence.  `_cpu.cpp` explains the words.
 #pragma once
 
 #include <algorithm>
@@ -11,15 +11,15 @@ using namespace zoo;
 
 extern "C" {
 
-// One direction.  The gradients of A, skip and dt_bias are sums over rows: each group of rows writes a partial sum of
-// its own, so that the total does not depend on who computed which group.
+// One direction.  The gradients of A, skip and dt_bias are sums over rows: each group of rows writes a partial
+// sum, so that the total does not depend on the distribution of groups over threads.
 struct Direction {
     int64_t state, reverse;
     const float *u, *dt, *A, *B, *C, *skip, *dt_bias;
     const float* initial;       // (rows, channels, state), or null for zero
-    float* final;               // the same, or null when nobody asks
+    float* final;               // the same, or null if not wanted
     float* checkpoints;         // (rows, chunks - 1, at least blocks x padded state x lanes), or null
-    const float* grad_final;    // as `initial`; backward only, as all that follow
+    const float* grad_final;    // as `initial`; backward only, as all fields below
     float* grad_initial;        // or null
     float *grad_u, *grad_dt;
     float* grad_A;              // (groups, channels, state)
@@ -40,7 +40,7 @@ struct Problem {
 
 namespace {
 
-constexpr int kUnit = 4;                        // states are handled in units of 4
+constexpr int kUnit = 4;                        // states are processed in units of 4
 #ifdef ZOO_AVX512
 constexpr int kMostStates = 16;                 // of 32 registers
 #else
@@ -53,7 +53,7 @@ struct Coefficients {
     int64_t stride;
 };
 
-// One direction, with sizes worked out and A laid out as lanes.
+// One direction, with its sizes, and A laid out as lanes.
 struct Sweep {
     const Direction& at;
     int64_t frames, channels, blocks, chunk, state, padded;
@@ -74,7 +74,7 @@ struct Sweep {
     // The frame of a step, of `real` ones.
     int64_t frame(int64_t step, int64_t real) const { return at.reverse ? real - 1 - step : step; }
 
-    // (channels, state) to (blocks, padded state, lanes), zero where there is no such channel or state; and back.
+    // (channels, state) to (blocks, padded state, lanes), zero in the padding; and the inverse.
     void spread(const float* from, float* to) const {
         std::fill(to, to + blocks * block_size(), 0.0f);
         if (from)
@@ -89,7 +89,7 @@ struct Sweep {
                 to[c * state + n] = from[c / kLanes * block_size() + n * kLanes + c % kLanes];
     }
 
-    // From a spot to the one that is visited next at the same place: of the next row, or of the next chunk of a long row.
+    // The distance to the same place in the next row, or in the next chunk of a long row.
     int64_t ahead(bool backward) const {
         if (frames == chunk) return frames * channels;
         return (at.reverse != backward ? -chunk : chunk) * channels;
@@ -97,7 +97,7 @@ struct Sweep {
 
     const float* initial(int64_t row) const { return at.initial ? at.initial + row * channels * state : nullptr; }
 
-    // Where the states at the start of a chunk, but the first, are kept.
+    // The stored states at the start of a chunk; the first chunk has none.
     float* checkpoint(int64_t row, int64_t chunk_number) const {
         int64_t kept = divide_up(frames, chunk) - 1;
         return at.checkpoints + (row * kept + chunk_number - 1) * blocks * block_size();
@@ -156,7 +156,7 @@ void advance_all(int64_t padded, int64_t steps, const float* rates, Coefficients
 }
 
 int64_t real_frames(const Problem& problem, int64_t row) {
-    // Clamped, since the caller cannot always read the values: none may point outside of the row.
+    // Clamped, because the caller cannot always read the values; none may point outside of the row.
     return problem.lengths ? std::clamp<int64_t>(problem.lengths[row], 0, problem.frames) : problem.frames;
 }
 

@@ -1,7 +1,7 @@
 """One direction of the blocked scan: its states, and its gradients, for one block of rows and one chunk of frames.
 
 Letters: r rows of a block, t frames of a chunk, n state, c channels.  Scratch is (t, r, n, c): a frame is contiguous,
-so that a step of the recurrence is one fused multiply-add, and channels are what arithmetic is vectorised over.
+so that a step of the recurrence is one fused multiply-add, vectorised over channels.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ _LOG2_E = math.log2(math.e)
 
 
 class Chunk(NamedTuple):
-    """What a direction reads in a chunk: frames first, in the dtype of the state, padding filled with zero."""
+    """Inputs of a direction in a chunk: frames first, in the dtype of the state, zero at padded frames."""
 
     u: Tensor  # (t, r, c)
     dt: Tensor  # (t, r, c), bias included
-    delta: Tensor  # (t, r, c), zero at padded frames: the state stays, nothing comes in
+    delta: Tensor  # (t, r, c), zero at padded frames, which therefore do not change the state
     step: Tensor  # (t, r, c), delta u
     B: Tensor  # (t, r, n)
     C: Tensor  # (t, r, n)
 
 
 class Scratch:
-    """Views of flat buffers for chunks of one size, each (t, r, n, c); made once, as a view costs as much as its use.
+    """Views of flat buffers for chunks of one size, each (t, r, n, c); created once: a view costs as much as its use.
 
-    `before` and `after` are the states before and after each frame and overlap: there is one state more than frames, at
-    the end at which the sweep enters.  `steps` are the (state, decay, state before) of the recurrence in the order in
-    which the sweep visits them, and `steps_back` the (gradient, decay, gradient after) of its adjoint in the opposite.
+    `before` and `after` are the states before and after each frame.  They overlap: there is one state more than
+    frames, at the end where the sweep enters.
+    `steps` are the (state, decay, state before) of the recurrence in the order of the sweep; `steps_back` are the
+    (gradient, decay, gradient after) of its adjoint in the opposite order.
     """
 
     def __init__(self, buffers: Sequence[Tensor], shape: tuple[int, int, int, int], reverse: bool) -> None:
@@ -67,7 +68,7 @@ class Sweep:
         self.direction = direction
         self.dtype = buffers[0].dtype
         self.A = direction.A.to(self.dtype).mT.contiguous()
-        # exp(delta A) as a power of two, which CPUs have the faster function for.
+        # exp(delta A) as a power of two, because exp2 is faster on CPUs.
         self.A_log2 = self.A * _LOG2_E
         self.skip, self.dt_bias = direction.skip.to(self.dtype), direction.dt_bias.to(self.dtype)
         frames = direction.u.shape[1]
@@ -101,7 +102,7 @@ class Sweep:
         return scratch
 
     def starts(self, rows: slice, padding: Tensor | None, state: Tensor | None) -> list[Tensor | None]:
-        """The state, (r, n, c) or None for zero, that each chunk begins with, where the first begins with `state`."""
+        """The state, (r, n, c) or None for zero, at the start of each chunk; `state` is that of the first."""
         starts = [state]
         for frames in self.chunks[:-1]:
             starts.append(self.states(self.read(rows, frames, padding), starts[-1]).leaving.clone())
@@ -148,7 +149,7 @@ class Gradients:
         decay, grads = scratch.decay, scratch.grads
         here = rows, frames
         _put(self.C, here, torch.mul(scratch.after, grad_y.unsqueeze(2), out=grads).sum(3))
-        # What asks for a state: its own output, and the next state through its decay.
+        # The gradient of a state comes from its own output and, through the decay, from the next state.
         torch.mul(grad_y.unsqueeze(2), chunk.C.unsqueeze(3), out=grads)
         if grad_state is not None:
             grads[scratch.last].add_(grad_state)
@@ -156,11 +157,11 @@ class Gradients:
             grad.addcmul_(decay_after, grad_after)
         grad_start = decay[scratch.first] * grads[scratch.first]
 
-        # The states are needed once more, and make room.
+        # This is the last use of the states; their buffer is reused below.
         exponent = decay.mul_(scratch.before)
         _put(self.B, here, torch.mul(grads, chunk.step.unsqueeze(2), out=scratch.after).sum(3))
         grad_step = weigh_states(chunk.B, grads)
-        # The gradient of delta A: summed over n it goes to delta, over rows and frames to A.
+        # The gradient of delta A: its sum over n goes to delta, its sum over rows and frames to A.
         exponent.mul_(grads)
         grad_delta = torch.mul(exponent, self.sweep.A, out=grads).sum(2)
         self.A += exponent.mul_(chunk.delta.unsqueeze(2)).sum((0, 1))
@@ -183,7 +184,7 @@ class Gradients:
 def read(x: Tensor, rows: slice, frames: slice, padding: Tensor | None, dtype: torch.dtype) -> Tensor:
     """(rows, frames, ...) -> (t, r, ...), zero where `padding`, (all frames, r, 1), is set."""
     x = x[rows, frames].transpose(0, 1).to(dtype)
-    # Filling and not multiplying: what is behind the last real frame may be NaN.
+    # Filling and not multiplying: padded frames may be NaN.
     return x if padding is None else x.masked_fill(padding[frames], 0)
 
 

@@ -1,27 +1,27 @@
-"""The kernels of the Triton backend; import only where Triton is.
+"""The kernels of the Triton backend; importing this module imports Triton.
 
 A program runs one row (backward: a few rows, one after the other) for one block of channels, frame by frame.  State and
-A are (n, d), with d innermost in memory too, so that Triton gives channels to the lanes of a warp and states to their
-registers, and a sum over states leaves its lane once at most.
+A are (n, d), with d innermost in memory too, so that Triton puts channels on the lanes of a warp and states in their
+registers, and a sum over states crosses lanes at most once.
 
 Letters: n state, d channels, both padded to powers of two; t frames.
 
-Backward stores no states.  With g[t] the gradient of h[t], and v[t] = g[t] exp(delta[t] A) h[t-1], which is all that
-the gradients of delta and A need, the recurrences of h and g give
+Backward stores no states.  Let g[t] be the gradient of h[t], and v[t] = g[t] exp(delta[t] A) h[t-1].  The gradients of
+delta and A need only v, and the recurrences of h and g give
 
     v[t] = v[t+1] + dy[t] C[t] h[t] - g[t] delta[t] B[t] u[t]
 
-whose first difference a sweep along the scan knows, and whose second one against it.  Sums of sums in float32 would
-lose digits over many frames: every `CHUNK` frames v starts anew from its definition.
+A sweep along the scan computes the first difference, and a sweep against it the second.  Sums of sums in float32 would
+lose digits over many frames, so v is computed from its definition every `CHUNK` frames.
 
-What frame t itself adds to h and g stands in both differences, as dy[t] C[t] delta[t] B[t] u[t], and cancels.  Where
-steps are long it is far greater than v, and so is its rounding, which a sum of v over frames (the gradient of dt_bias)
-collects.  For delta it is therefore left out of both:
+The contribution of frame t itself to h and g, dy[t] C[t] delta[t] B[t] u[t], is in both differences and cancels.  Where
+steps are long it is far greater than v, and a sum of v over frames (the gradient of dt_bias) accumulates its rounding.
+For delta it is therefore left out of both:
 
     v[t] = v[t+1] + dy[t] C[t] exp(delta[t] A) h[t-1] - exp(delta[t+1] A) g[t+1] delta[t] B[t] u[t]
 
 In one row of 256 frames with dt shifted by 4 this takes the error of dt_bias from 4e-5 to 1e-6 of its largest entry.
-The gradient of A keeps the first form, 1e-5 off there: with the second one for it too, registers do not suffice.
+The gradient of A uses the first form, with an error of 1e-5 there: the second form would need too many registers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
 class Sweep(NamedTuple):
-    """What one direction reads, and its final state; contiguous, A and states (..., n, d) and float32."""
+    """Inputs of one direction, and its final state; contiguous, A and states (..., n, d) in float32."""
 
     u: Any
     dt: Any
@@ -55,11 +55,11 @@ class Sweep(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What backward writes for one direction.
+    """Gradients of one direction.
 
-    A, skip, dt_bias hold one partial sum per group of rows in front; B and C one per block of channels.  `rest` is
-    scratch, float32 (rows, frames, d), and may be dt; `ends` float32 (rows, chunks - 1, n + 1, d): the state at the
-    end of each chunk but the last and the sum of the chunk's deltas.
+    The first axis of A, skip and dt_bias is a partial sum per group of rows; that of B and C one per block of channels.
+    `rest` is scratch, float32 (rows, frames, d), and may be dt; `ends` float32 (rows, chunks - 1, n + 1, d): the state
+    at the end of each chunk but the last and the sum of the chunk's deltas.
     """
 
     u: Any
@@ -84,13 +84,13 @@ def forward(
     row = (tl.program_id(0) // blocks).to(tl.int64)
     d = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     real = real_frames(lengths, row, frames)
-    for place in tl.static_range(count):
-        if place:
-            # Another thread of the warp may have written the sum that this one adds to.
+    for index in tl.static_range(count):
+        if index:
+            # Another thread of the warp may have written the sum to which this one adds.
             tl.debug_barrier()
-        # The direction that comes last gates the sum.
-        open_gate = gate if place + 1 == count else None
-        _scan(sweeps[place], open_gate, y, row, real, frames, d, channels, place > 0)
+        # The last direction gates the sum.
+        open_gate = gate if index + 1 == count else None
+        _scan(sweeps[index], open_gate, y, row, real, frames, d, channels, index > 0)
 
 
 @triton.jit
@@ -140,16 +140,16 @@ def backward(
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """One program per stretch of rows and block of channels; gradients of parameters are summed over its rows."""
+    """One program per group of rows and block of channels; gradients of parameters are summed over its rows."""
     blocks: tl.constexpr = tl.cdiv(channels, BLOCK)
     group, block = (tl.program_id(0) // blocks).to(tl.int64), (tl.program_id(0) % blocks).to(tl.int64)
     first = group * rows_per_program
     last = tl.minimum(first + rows_per_program, rows)
     d = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
-    for place in tl.static_range(count):
+    for index in tl.static_range(count):
         _differentiate(
-            sweeps[place], gradients[place], gate, grad_y, grad_gate, lengths,
-            group, first, last, block * rows, frames, d, channels, CHUNK, place > 0,
+            sweeps[index], gradients[index], gate, grad_y, grad_gate, lengths,
+            group, first, last, block * rows, frames, d, channels, CHUNK, index > 0,
         )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def _differentiate(
     for row in range(first, last):
         real = real_frames(lengths, row, frames)
         partial = (rows_before + row) * frames
-        # Barriers: another thread of the warp may have written what this one reads.
+        # Barriers: this thread may read what another thread of the warp has written.
         tl.debug_barrier()
         h, elapsed, grad_A = _along(
             sweep, grads, gate, grad_y, grad_gate, A, skip, dt_bias, grad_A,
@@ -189,7 +189,7 @@ def _along(
     sweep, grads, gate, grad_y, grad_gate, A, skip, dt_bias, grad_A,
     row, partial, real, frames, d, channels: tl.constexpr, CHUNK: tl.constexpr, add: tl.constexpr,
 ):  # fmt: skip
-    """The sweep along the scan: the states again, the gradients of C and of the gate, and what v gains from y."""
+    """The sweep along the scan: recomputes the states; computes the gradients of C and the gate, and adds to v."""
     n = tl.arange(0, sweep.padded_state)
     live, live_n = d < channels, n < sweep.state
     tile = n[:, None] * channels + d[None, :]
@@ -237,7 +237,7 @@ def _against(
     sweep, grads, gate, grad_y, A, skip, dt_bias, grad_A, grad_skip, grad_dt_bias, h, elapsed,
     row, partial, real, frames, d, channels: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """The sweep against the scan: the gradients of the state and of all that is left.
+    """The sweep against the scan: the gradients of the state and of the other inputs.
 
     `h` and `elapsed` are those at the end of the last chunk.
     """
@@ -246,7 +246,7 @@ def _against(
     tile = n[:, None] * channels + d[None, :]
     live_tile = live_n[:, None] & live[None, :]
     at_state = row * (sweep.state * channels) + tile
-    # Of the state that the frame before leaves: exp(delta A) g.
+    # The gradient of the state after the frame before: exp(delta A) g.
     carried = tl.zeros_like(A)
     if grads.final is not None:
         carried = load(grads.final + at_state, live_tile)
@@ -298,8 +298,8 @@ def _against(
 @triton.jit
 def _store_sums(pointer, x, state: tl.constexpr):
     """Stores the sums over channels, one per state."""
-    # Every lane has the sums of several states; as many lanes as there are states have to store one each.  Fetched
-    # through registers: what Triton does unasked goes through shared memory.
+    # Every lane has the sums of several states; as many lanes as there are states store one each.  Lanes exchange
+    # them through registers, because Triton's own way goes through shared memory.
     lanes: tl.constexpr = x.shape[0] if x.shape[0] > x.shape[1] else x.shape[1]
     lane = tl.arange(0, lanes)
     sums = tl.gather(tl.sum(x, axis=1), lane % x.shape[0], axis=0)

@@ -1,8 +1,8 @@
-"""The selective scan in C++ on the CPU, compiled on first use; `_cpu.cpp` holds the computation.
+"""The selective scan in C++ on the CPU (`_cpu.cpp`), compiled on first use.
 
-Sequential over frames, parallel over channels.  Backward computes decays and states again, chunk by chunk, from the
-states that forward left between chunks: beside its inputs a training step keeps nothing up to 256 frames, and a state
-per 256 frames and direction beyond.
+Sequential over frames, parallel over channels.  Backward recomputes decays and states, chunk by chunk, from the states
+that forward stored between chunks.  Up to 256 frames a training step stores only the inputs; beyond, also one state per
+256 frames and direction.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ run = functools.partial(scan, "cpu")
 
 _SOURCE = Path(__file__).with_name("_cpu.cpp")
 _MOST_STATES = 64
-# Chunks of 64 frames take 3 % less time at 256 frames, and keep a state where these keep nothing.
+# Chunks of 64 frames take 3 % less time at 256 frames, but store states where these store none.
 _FRAMES_PER_CHUNK = 256
 _PARAMETERS = ("A", "skip", "dt_bias")
 
 
 @torch.compiler.assume_constant_result
 def _absent() -> str | None:
-    # Without an argument: before torch 2.13, torch.compile takes no path for a constant.
+    # No argument: before torch 2.13, torch.compile does not accept a path as a constant.
     return _native.reason(_SOURCE)
 
 
@@ -50,7 +50,7 @@ def refuses(directions: Sequence[Direction], gate: Tensor | None = None, **kwarg
 
 
 def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
-    """Per direction the states between chunks, in whole vectors of channels and whole quadruples of states."""
+    """Per direction the states between chunks; channels are padded to whole vectors, states to multiples of four."""
     u = directions[0].u
     rows, frames, channels = u.shape
     between = (frames - 1) // _FRAMES_PER_CHUNK
@@ -58,15 +58,7 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
     return [u.new_empty(rows, between, size, dtype=torch.float32) for size in sizes] if between else []
 
 
-def forward(
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: Sequence[Tensor],
-    *,
-    return_final: bool,
-    keep: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def forward(directions, gate, lengths, initial, *, return_final, keep):
     """See `_operator` for what a backend takes and returns."""
     u = directions[0].u
     y = _native.empty(*u.shape)
@@ -77,19 +69,11 @@ def forward(
     return y.to(u.dtype), finals, kept
 
 
-def backward(
-    grad_y: Tensor,
-    grad_finals: Sequence[Tensor],
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: Sequence[Tensor],
-    kept: Sequence[Tensor],
-) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
+def backward(grad_y, grad_finals, directions, gate, lengths, initial, kept):
     """See `_operator` for what a backend takes and returns."""
     u = directions[0].u
     groups = len(_native.groups(u.shape[0]))
-    make = _native.empty if u.numel() else torch.zeros  # without rows or channels nothing is called
+    make = _native.empty if u.numel() else torch.zeros  # without rows or channels no function is called
     grad_gate = None if gate is None else _native.empty(*gate.shape)
     grad_initial = [_native.empty(*start.shape) for start in initial]
     extras = {"initial": initial, "checkpoints": kept, "grad_final": grad_finals, "grad_initial": grad_initial}
@@ -99,8 +83,8 @@ def backward(
         extras[f"grad_{name}"] = [make(*partial, *getattr(each, name).shape) for each in directions]
     _call("selective_scan_backward", directions, extras, gate=gate, lengths=lengths, grad_y=grad_y, grad_gate=grad_gate)
     grads = []
-    for place, each in enumerate(directions):
-        by_name = {name: extras[f"grad_{name}"][place] for name in _INPUTS}
+    for index, each in enumerate(directions):
+        by_name = {name: extras[f"grad_{name}"][index] for name in _INPUTS}
         by_name |= {name: by_name[name].sum(0, dtype=torch.float64) for name in _PARAMETERS}
         typed = {name: grad.to(getattr(each, name).dtype) for name, grad in by_name.items()}
         grads.append(Direction(**typed, reverse=each.reverse))
@@ -132,18 +116,18 @@ _native.mirror(_SOURCE, Problem=_Problem, Direction=_Sweep)
 
 
 def _call(function: str, directions: Sequence[Filled], extras: dict[str, Sequence[Tensor]], **tensors) -> None:
-    """Calls the C function for every group of rows; `extras` hold nothing, or a tensor per direction, by field."""
+    """Calls the C function for every group of rows; `extras`: field -> one tensor per direction, or none."""
     u = directions[0].u
     if not u.numel():
         return
     address = _native.Addresses()
     sweeps = (_Sweep * len(directions))()
-    for place, (sweep, each) in enumerate(zip(sweeps, directions, strict=True)):
+    for index, (sweep, each) in enumerate(zip(sweeps, directions, strict=True)):
         sweep.state, sweep.reverse = each.A.shape[1], each.reverse
         for name in _INPUTS:
             setattr(sweep, name, address(getattr(each, name)))
         for name, values in extras.items():
-            setattr(sweep, name, address(values[place]) if values else None)
+            setattr(sweep, name, address(values[index]) if values else None)
     groups = _native.groups(u.shape[0])
     problem = _Problem(
         *u.shape,

@@ -1,7 +1,7 @@
 """The selective scan by mamba_ssm's CUDA kernel: one call per direction, gated outside.
 
-The kernel wants frames innermost and runs forward only, so inputs are transposed, and flipped for a reverse direction.
-`backward` runs it again: what it would keep for its own backward is larger than its inputs.
+The kernel needs frames innermost and runs forward in time only, so inputs are transposed, and flipped for a reverse
+direction.  `backward` runs it again, because it would store more for its own backward than its inputs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from temporal_zoo.ops._dispatch import why_absent
+from temporal_zoo.ops._lengths import fill_padding
+from temporal_zoo.ops._planning import plan_of
 from temporal_zoo.ops.selective_scan import Direction
 from temporal_zoo.ops.selective_scan._operator import Filled, scan
 
@@ -22,7 +24,7 @@ CONFIRMED = None
 run = functools.partial(scan, "mamba_ssm")
 
 _LARGEST_STATE = 256
-# A step before softplus after which the step is exactly zero, so that a padded frame leaves the state as it is.
+# A step before softplus whose softplus is exactly zero, so that a padded frame does not change the state.
 _NO_STEP = -1e4
 
 
@@ -39,7 +41,7 @@ def refuses(
     reasons = []
     if u.device.type != "cuda":
         reasons.append(f"it runs on CUDA only, and u is on {u.device}")
-    if absent := why_absent("selective_scan_cuda"):
+    if plan_of(u) is None and (absent := why_absent("selective_scan_cuda")):
         reasons.append(f"{absent}; mamba_ssm was built without the kernel of Mamba 1 (MAMBA_KEEP_CUDA_BUILD=TRUE)")
     if u.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         reasons.append(f"it has no {u.dtype}")
@@ -57,42 +59,24 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
     return []
 
 
-def forward(
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    *,
-    return_final: bool,
-    keep: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def forward(directions, gate, lengths, initial, *, return_final, keep):
     """See `_operator` for what a backend takes and returns."""
-    padding = _padding(directions[0].u, lengths)
-    total = torch.stack([_restore(each, _call(*_arguments(each, padding))).float() for each in directions]).sum(0)
+    total = torch.stack([_restore(each, _call(*_arguments(each, lengths))).float() for each in directions]).sum(0)
     if gate is not None:
-        total *= silu(_fill(gate.float(), padding))
+        total *= silu(fill_padding(gate.float(), lengths))
     return total.to(directions[0].u.dtype), [], []
 
 
-def backward(
-    grad_y: Tensor,
-    grad_finals: list[Tensor],
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    kept: list[Tensor],
-) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
+def backward(grad_y, grad_finals, directions, gate, lengths, initial, kept):
     """See `_operator` for what a backend takes and returns."""
-    padding = _padding(directions[0].u, lengths)
-    grad_y = grad_sum = _fill(grad_y.float(), padding)
+    grad_y = grad_sum = fill_padding(grad_y.float(), lengths)
     if gate is not None:
-        z = _fill(gate.float(), padding)
+        z = fill_padding(gate.float(), lengths)
         grad_sum = grad_y * silu(z)
     total, gradients = torch.zeros_like(grad_y), []
     for each in directions:
-        arguments = [x.detach().requires_grad_() for x in _arguments(each, padding)]
-        # Inside an operator autograd records nothing but a custom function, and the kernel is one.
+        arguments = [x.detach().requires_grad_() for x in _arguments(each, lengths)]
+        # Inside an operator autograd records only custom functions, and the kernel is one.
         with torch.enable_grad():
             y = _call(*arguments)
         total += _restore(each, y.detach()).float()
@@ -112,10 +96,10 @@ def _call(*arguments: Tensor) -> Tensor:
     return selective_scan_fn(u, dt, A, B, C, D=skip, delta_bias=dt_bias, delta_softplus=True)
 
 
-def _arguments(direction: Filled, padding: Tensor | None) -> list[Tensor]:
+def _arguments(direction: Filled, lengths: Tensor | None) -> list[Tensor]:
     dtype = direction.u.dtype
-    u, B, C = (_lay_out(direction, _fill(x, padding), dtype) for x in (direction.u, direction.B, direction.C))
-    dt = _lay_out(direction, _fill(direction.dt, padding, _NO_STEP), dtype)
+    u, B, C = (_lay_out(direction, fill_padding(x, lengths), dtype) for x in (direction.u, direction.B, direction.C))
+    dt = _lay_out(direction, fill_padding(direction.dt, lengths, _NO_STEP), dtype)
     A, skip, dt_bias = (x.float().contiguous() for x in (direction.A, direction.skip, direction.dt_bias))
     return [u, dt, A, B, C, skip, dt_bias]
 
@@ -141,11 +125,3 @@ def _lay_out(direction: Filled, x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _restore(direction: Filled, x: Tensor) -> Tensor:
     return (x.flip(2) if direction.reverse else x).mT.contiguous()
-
-
-def _padding(u: Tensor, lengths: Tensor | None) -> Tensor | None:
-    return None if lengths is None else (torch.arange(u.shape[1], device=u.device) >= lengths[:, None]).unsqueeze(-1)
-
-
-def _fill(x: Tensor, padding: Tensor | None, value: float = 0) -> Tensor:
-    return x if padding is None else x.masked_fill(padding, value)

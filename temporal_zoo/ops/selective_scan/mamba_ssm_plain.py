@@ -1,9 +1,9 @@
-"""The selective scan by mamba_ssm's CUDA kernel as its users call it: plain torch around it, and all of it kept.
+"""The selective scan by mamba_ssm's CUDA kernel as its users call it, inside plain torch.
 
-Every direction is laid out for the kernel, run, turned back and gated by itself; autograd keeps what each of these
-keeps, and the kernel its inputs and one state per 2,048 frames.  This is how arXiv 2403.07711 and Vim call it.  It
-stores more than the backend `mamba_ssm` and can do no more, so that `auto` never takes it: it is here to be measured
-and planned.
+Every direction is laid out for the kernel, run, flipped back and gated separately.  Autograd stores what each of these
+steps needs, and the kernel stores its inputs and one state per 2,048 frames.  arXiv 2403.07711 and Vim call it in this
+way.  It stores more than the backend `mamba_ssm` and takes the same inputs, so `auto` never chooses it: it exists for
+measurements and plans.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def refuses(
 ) -> list[str]:
     """Why this backend cannot run these inputs; empty when it can."""
     reasons = mamba_ssm.refuses(directions, gate, lengths=lengths, initial=initial, return_final=return_final)
-    return reasons if lengths is None else [*reasons, "it knows no lengths"]
+    return reasons if lengths is None else [*reasons, "it takes no lengths"]
 
 
 def run(
@@ -75,7 +75,7 @@ def _kernel(
 
 
 class _Planned(torch.autograd.Function):
-    """What the kernel returns and keeps, on the meta device."""
+    """What the kernel returns and stores, on the meta device."""
 
     @staticmethod
     def forward(ctx, *inputs):

@@ -1,4 +1,4 @@
-"""The selective scan as it is written down: one frame after the other, in plain differentiable torch."""
+"""The definition of `selective_scan`: the recurrence, frame by frame, in differentiable torch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
+from temporal_zoo.ops._lengths import fill_padding
 from temporal_zoo.ops.selective_scan import Direction
 
 NEEDS = None
 CONFIRMED = "torch"
+# It loops over the frames in Python: too slow to be timed beside other backends.
+LOOPS = True
 
 
 def refuses(*args, **kwargs) -> list[str]:
@@ -30,31 +33,26 @@ def run(
     """The op itself, in plain torch."""
     first = directions[0].u
     dtype = torch.promote_types(first.dtype, torch.float32)
-    if lengths is None:
-        padding = None
-    else:
-        padding = torch.arange(first.shape[1], device=first.device)[:, None] >= lengths[:, None, None]
     starts = [None] * len(directions) if initial is None else initial
-    sweeps = [_sweep(each, start, padding, dtype) for each, start in zip(directions, starts, strict=True)]
+    sweeps = [_sweep(each, start, lengths, dtype) for each, start in zip(directions, starts, strict=True)]
     y = torch.stack([y for y, _ in sweeps]).sum(0)
     if gate is not None:
-        y = y * silu(_real(gate, padding, dtype))
-    # Zero already, but the gradient that arrives at a padded frame must not pass.
-    y = _real(y, padding, dtype).to(first.dtype)
+        y = y * silu(fill_padding(gate.to(dtype), lengths))
+    # y is zero there already, but gradients from padded frames must be stopped.
+    y = fill_padding(y, lengths).to(first.dtype)
     return (y, tuple(final for _, final in sweeps)) if return_final else y
 
 
 def _sweep(
-    direction: Direction, start: Tensor | None, padding: Tensor | None, dtype: torch.dtype
+    direction: Direction, start: Tensor | None, lengths: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    u, dt, B, C = (_real(x, padding, dtype) for x in (direction.u, direction.dt, direction.B, direction.C))
+    u, dt, B, C = (fill_padding(x.to(dtype), lengths) for x in (direction.u, direction.dt, direction.B, direction.C))
     A = direction.A.to(dtype)
     delta = softplus(dt if direction.dt_bias is None else dt + direction.dt_bias.to(dtype))
-    if padding is not None:
-        # A step of length zero: the state stays, nothing comes in.
-        delta = delta.masked_fill(padding, 0)
+    # A step of length zero does not change the state.
+    delta = fill_padding(delta, lengths)
     h = u.new_zeros(u.shape[0], *A.shape) if start is None else start.to(dtype)
-    # Unbound and not indexed: the gradient of each index would fill a whole tensor with zeros, frames times over.
+    # unbind and not indices: the gradient of each index would fill a whole tensor with zeros, once per frame.
     steps = list(zip(u.unbind(1), delta.unbind(1), B.unbind(1), C.unbind(1), strict=True))
     ys = []
     for u_t, delta_t, B_t, C_t in reversed(steps) if direction.reverse else steps:
@@ -62,9 +60,3 @@ def _sweep(
         ys.append((h * C_t[:, None, :]).sum(-1))
     y = torch.stack(ys[::-1] if direction.reverse else ys, 1)
     return (y if direction.skip is None else y + direction.skip.to(dtype) * u), h
-
-
-def _real(x: Tensor, padding: Tensor | None, dtype: torch.dtype) -> Tensor:
-    # Filling and not multiplying: what is behind the last real frame may be NaN.
-    x = x.to(dtype)
-    return x if padding is None else x.masked_fill(padding, 0)

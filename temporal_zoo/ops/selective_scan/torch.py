@@ -1,8 +1,8 @@
-"""The selective scan in blocks of rows and chunks of frames: any device, any size, no kernel of our own.
+"""The selective scan in plain torch, in blocks of rows and chunks of frames: any device, any size.
 
-What has rows, frames, channels and state exists for one block and one chunk at a time, in scratch memory small enough
-to stay in a CPU's cache.  `backward` computes decays and states again, and beside the inputs it needs the sum before
-the gate alone: where there are several chunks, one more sweep over a block finds the states between them.
+Tensors of size rows x frames x channels x state exist for one block and one chunk at a time, in scratch memory that
+fits in a CPU's cache.  `backward` recomputes decays and states.  It also needs the inputs and the sum before the gate;
+with several chunks, one more sweep over a block recomputes the states between them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from temporal_zoo.ops._lengths import padding
 from temporal_zoo.ops.selective_scan import Direction
 from temporal_zoo.ops.selective_scan._operator import Filled, scan, state_dtype
 from temporal_zoo.ops.selective_scan._sweep import Gradients, Sweep, read, weigh_states
@@ -22,7 +23,7 @@ NEEDS = None
 CONFIRMED = "torch"
 run = functools.partial(scan, "torch")
 
-# Elements of one scratch buffer: few enough for a core's cache, or enough to fill an accelerator.
+# Elements of one scratch buffer: few enough for the cache of a CPU core, or enough to fill a GPU.
 _CACHED, _FILLING = 2**19, 2**24
 
 
@@ -37,75 +38,59 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
     return [] if gate is None else [u.new_empty(u.shape)]
 
 
-def forward(
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    *,
-    return_final: bool,
-    keep: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def forward(directions, gate, lengths, initial, *, return_final, keep):
     """See `_operator` for what a backend takes and returns."""
     u = directions[0].u
     y = u.new_empty(u.shape)
     finals = [u.new_empty(u.shape[0], *each.A.shape, dtype=state_dtype(u)) for each in directions if return_final]
     kept = keeps(directions, gate) if keep else []
     sweeps = _sweeps(directions, num_buffers=2)
-    for rows, padding, total in _blocks(directions, lengths):
+    for rows, padded, total in _blocks(directions, lengths):
         total.zero_()
-        for place, sweep in enumerate(sweeps):
-            state = initial[place][rows].mT if initial else None
+        for index, sweep in enumerate(sweeps):
+            state = initial[index][rows].mT if initial else None
             for frames in sweep.chunks:
-                chunk = sweep.read(rows, frames, padding)
+                chunk = sweep.read(rows, frames, padded)
                 scratch = sweep.states(chunk, state)
                 total[frames] += weigh_states(chunk.C, scratch.after).addcmul_(chunk.u, sweep.skip)
                 state = scratch.leaving
             if return_final and state is not None:
-                finals[place][rows] = state.mT
+                finals[index][rows] = state.mT
         if kept:
             kept[0][rows] = total.transpose(0, 1)
         if gate is not None:
             for frames in sweeps[0].chunks:
-                total[frames] *= silu(read(gate, rows, frames, padding, total.dtype))
+                total[frames] *= silu(read(gate, rows, frames, padded, total.dtype))
         y[rows] = total.transpose(0, 1)
     return y, finals, kept
 
 
-def backward(
-    grad_y: Tensor,
-    grad_finals: list[Tensor],
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    kept: list[Tensor],
-) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
+def backward(grad_y, grad_finals, directions, gate, lengths, initial, kept):
     """See `_operator` for what a backend takes and returns."""
     gradients = [Gradients(sweep) for sweep in _sweeps(directions, num_buffers=3)]
     grad_gate = None if gate is None else gate.new_empty(gate.shape)
     grad_initial = [start.new_empty(start.shape) for start in initial]
-    for rows, padding, grad_sum in _blocks(directions, lengths):
+    for rows, padded, grad_sum in _blocks(directions, lengths):
         for frames in gradients[0].sweep.chunks:
-            grad_sum[frames] = read(grad_y, rows, frames, padding, grad_sum.dtype)
+            grad_sum[frames] = read(grad_y, rows, frames, padded, grad_sum.dtype)
             if gate is not None and grad_gate is not None:
-                z, total = (read(x, rows, frames, padding, grad_sum.dtype) for x in (gate, kept[0]))
+                z, total = (read(x, rows, frames, padded, grad_sum.dtype) for x in (gate, kept[0]))
                 sigmoid = torch.sigmoid(z)
                 slope = (1 - sigmoid).mul_(z).add_(1).mul_(sigmoid)
                 grad_gate[rows, frames] = slope.mul_(total).mul_(grad_sum[frames]).transpose(0, 1)
                 grad_sum[frames] *= sigmoid.mul_(z)
-        for place, each in enumerate(gradients):
-            grad_state = grad_finals[place][rows].mT if grad_finals else None
-            starts = each.sweep.starts(rows, padding, initial[place][rows].mT if initial else None)
+        for index, each in enumerate(gradients):
+            grad_state = grad_finals[index][rows].mT if grad_finals else None
+            starts = each.sweep.starts(rows, padded, initial[index][rows].mT if initial else None)
             for frames, start in zip(each.sweep.chunks[::-1], starts[::-1], strict=True):
-                grad_state = each.add(rows, frames, padding, start, grad_sum[frames], grad_state)
+                grad_state = each.add(rows, frames, padded, start, grad_sum[frames], grad_state)
             if initial and grad_state is not None:
-                grad_initial[place][rows] = grad_state.mT
+                grad_initial[index][rows] = grad_state.mT
     return [each.finish() for each in gradients], grad_gate, grad_initial
 
 
 def _chunk_size(directions: Sequence[Filled]) -> int:
-    """Frames per chunk: as many as states, so that a block's states between its chunks are no larger than its u."""
+    """Frames per chunk: as many as states, so that the states between chunks are not larger than u."""
     return min(64, max(16, *(each.A.shape[1] for each in directions)))
 
 
@@ -127,13 +112,12 @@ def _sweeps(directions: Sequence[Filled], *, num_buffers: int) -> list[Sweep]:
 
 
 def _blocks(directions: Sequence[Filled], lengths: Tensor | None) -> Iterator[tuple[slice, Tensor | None, Tensor]]:
-    """Per block: its rows, where it is padded (frames, r, 1), and scratch for all its frames (frames, r, channels)."""
+    """Per block: its rows, a mask of padded frames (frames, r, 1), and scratch for all frames (frames, r, channels)."""
     u = directions[0].u
     num_rows, num_frames, channels = u.shape
     size = _block_size(directions)
     buffer = u.new_empty(num_frames, size, channels, dtype=state_dtype(u))
-    frames = torch.arange(num_frames, device=u.device)[:, None]
     for start in range(0, num_rows, size):
         rows = slice(start, min(num_rows, start + size))
-        padding = None if lengths is None else (frames >= lengths[rows]).unsqueeze(-1)
-        yield rows, padding, buffer[:, : rows.stop - rows.start]
+        padded = None if lengths is None else padding(num_frames, lengths[rows]).mT.unsqueeze(-1)
+        yield rows, padded, buffer[:, : rows.stop - rows.start]

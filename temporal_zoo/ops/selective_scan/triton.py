@@ -1,11 +1,11 @@
-"""The selective scan in Triton: forward and backward in one launch each; `_triton_kernels` holds the computation.
+"""The selective scan in Triton: one launch forward and one backward; kernels in `_triton_kernels`.
 
-The Triton kernels are tested in Triton's interpreter and compiled for sm_80 and sm_90; none has run on hardware yet.
+The kernels are tested in Triton's interpreter and compiled for sm_80 and sm_90; none has run on hardware yet.
 
-Made for many short rows: sequential over frames, channels on the lanes of one warp, states in registers, no atomics, so
-that results do not depend on the order of programs.  Backward computes the states again, in registers: beside its
-inputs a training step keeps nothing.  With `TRITON_INTERPRET=1`, set before the first call, it takes CPU tensors, and
-its time.
+It is written for many short rows: sequential over frames, channels on the lanes of one warp, states in registers, and
+without atomics, so that results do not depend on the order of programs.  Backward recomputes the states in registers: a
+training step stores only the inputs.  With `TRITON_INTERPRET=1`, set before the first call, it takes CPU tensors and is
+slow.
 """
 
 from __future__ import annotations
@@ -41,15 +41,7 @@ def keeps(directions: Sequence[Direction], gate: Tensor | None) -> list[Tensor]:
     return []
 
 
-def forward(
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    *,
-    return_final: bool,
-    keep: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def forward(directions, gate, lengths, initial, *, return_final, keep):
     """See `_operator` for what a backend takes and returns."""
     kernels = _kernels()
     u = directions[0].u
@@ -64,15 +56,7 @@ def forward(
     return y, [final.mT.contiguous() for final in finals], []
 
 
-def backward(
-    grad_y: Tensor,
-    grad_finals: list[Tensor],
-    directions: Sequence[Filled],
-    gate: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    kept: list[Tensor],
-) -> tuple[list[Direction], Tensor | None, list[Tensor]]:
+def backward(grad_y, grad_finals, directions, gate, lengths, initial, kept):
     """See `_operator` for what a backend takes and returns."""
     kernels = _kernels()
     u = directions[0].u
@@ -84,10 +68,10 @@ def backward(
     sweeps = _sweeps(kernels, directions, initial, [])
     gradients = tuple(
         _gradients(kernels, each, lengths, groups, blocks)._replace(
-            initial=torch.empty_like(sweeps[place].initial) if initial else None,
-            final=_states_first(grad_finals[place]) if grad_finals else None,
+            initial=torch.empty_like(sweeps[index].initial) if initial else None,
+            final=_states_first(grad_finals[index]) if grad_finals else None,
         )
-        for place, each in enumerate(directions)
+        for index, each in enumerate(directions)
     )
     grad_gate = None if gate is None else _triton.empty(gate, lengths)
     arguments = sweeps, gradients, _triton.contiguous(gate), grad_y.contiguous(), grad_gate, _triton.contiguous(lengths)
@@ -102,7 +86,7 @@ def backward(
 
 
 def _kernels() -> ModuleType:
-    # Imports Triton, which machines without it must not.
+    # A function, because importing the kernels imports Triton.
     from temporal_zoo.ops.selective_scan import _triton_kernels
 
     return _triton_kernels
@@ -113,12 +97,12 @@ def _most_states(directions: Sequence[Direction]) -> int:
 
 
 def _block(directions: Sequence[Filled]) -> int:
-    """Channels per program: two per lane where a thread has registers for the states of both."""
+    """Channels per program: two per lane if a thread has registers for the states of both."""
     return 64 if _most_states(directions) <= 16 and directions[0].A.shape[0] > 32 else 32
 
 
 def _warps(directions: Sequence[Filled], most: int) -> int:
-    """Warps per program: more than one only where one has too few registers."""
+    """Warps per program: more than one only if one has too few registers."""
     return 1 if _most_states(directions) <= 32 else most
 
 
@@ -133,13 +117,13 @@ def _sweeps(kernels: ModuleType, directions: Sequence[Filled], initial: list[Ten
     return tuple(
         kernels.Sweep(
             *map(_triton.contiguous, (each.u, each.dt, _states_first(each.A), each.B, each.C, each.skip, each.dt_bias)),
-            initial=_states_first(initial[place]) if initial else None,
-            final=finals[place] if finals else None,
+            initial=_states_first(initial[index]) if initial else None,
+            final=finals[index] if finals else None,
             state=constexpr(each.A.shape[1]),
             padded_state=constexpr(triton.next_power_of_2(each.A.shape[1])),
             reverse=constexpr(each.reverse),
         )
-        for place, each in enumerate(directions)
+        for index, each in enumerate(directions)
     )
 
 

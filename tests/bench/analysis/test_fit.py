@@ -1,4 +1,4 @@
-"""Growth laws are found again in numbers that were made from them."""
+"""Fits recover the growth laws of computed values."""
 
 import pytest
 
@@ -20,10 +20,10 @@ def test_a_law_is_recovered(terms):
     for power, (got, wanted) in enumerate(zip((found.constant, found.linear, found.quadratic), terms, strict=True)):
         assert got * 256**power == pytest.approx(wanted * 256**power, abs=1e-6 * size)
     if terms[2] == 0:
-        assert found.quadratic == 0  # and not a rounding error: "none" is an answer
+        assert found.quadratic == 0  # exactly, without a rounding error
 
 
-def test_what_grows_is_never_negative():
+def test_growth_coefficients_are_not_negative():
     found = quadratic(LENGTHS, [n**0.5 for n in LENGTHS])
     assert found.quadratic == 0
     assert found.linear > 0
@@ -35,10 +35,10 @@ def test_more_points_than_terms_and_noise():
     lengths = [8, 16, 32, 64, 128, 256]
     noise = [1.01, 0.99, 1.01, 0.99, 1.01, 0.99]
     found = quadratic(lengths, [e * (100 * n + n * n) for e, n in zip(noise, lengths, strict=True)])
-    assert found.share(256) == pytest.approx(256 / 356, abs=0.05)
+    assert found.quadratic_fraction(256) == pytest.approx(256 / 356, abs=0.05)
 
 
-def test_steps_of_chunks_are_no_quadratic_term_and_their_bend_is_told():
+def test_steps_of_chunks_are_not_quadratic_and_have_a_bend():
     steps = [2464 * n + 4096 * ((n - 1) // 64) for n in LENGTHS]
     found = quadratic(LENGTHS, steps)
     assert found.quadratic == 0
@@ -46,9 +46,9 @@ def test_steps_of_chunks_are_no_quadratic_term_and_their_bend_is_told():
     assert quadratic(LENGTHS, law(0, 100, 1)).bend > 0.1
 
 
-def test_share_is_of_the_fitted_value():
+def test_the_quadratic_fraction_is_of_the_fitted_value():
     found = quadratic(LENGTHS, law(0, 64, 1))
-    assert [found.share(n) for n in LENGTHS] == pytest.approx([16 / 80, 0.5, 256 / 320])
+    assert [found.quadratic_fraction(n) for n in LENGTHS] == pytest.approx([16 / 80, 0.5, 256 / 320])
     assert found.at(64) == pytest.approx(64 * 64 + 64 * 64)
 
 
@@ -64,4 +64,4 @@ def test_too_few_points_and_zeros():
     assert exponents(LENGTHS, [0, 0, 5]) == [None, None]
     assert slope(LENGTHS, [0, 0, 5]) is None
     zeros = quadratic(LENGTHS, [0, 0, 0])
-    assert (zeros.constant, zeros.linear, zeros.quadratic, zeros.share(64)) == (0, 0, 0, 0)
+    assert (zeros.constant, zeros.linear, zeros.quadratic, zeros.quadratic_fraction(64)) == (0, 0, 0, 0)

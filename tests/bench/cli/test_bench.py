@@ -1,4 +1,4 @@
-"""`zoo bench`, run as a user runs it."""
+"""`zoo bench`, run like a user runs it."""
 
 import json
 import subprocess
@@ -38,12 +38,12 @@ def test_a_dry_run_prints_the_cases_and_measures_nothing(out):
     assert len(json.loads(bench("--dry-run", "--json").stdout)) == 24
 
 
-def test_a_sweep_leaves_tables_a_record_and_a_plot(out):
+def test_a_sweep_prints_tables_and_writes_a_record_and_a_plot(out):
     options = ("--level", "mixer", "--rows", 2, "--dim", 8, "--out", out)
     done = bench("--layers", "identity,bimamba", "--lengths", "4,8,16", *options)
     assert done.exit_code == 0, done.output
     assert "stored for backward, counted exactly (MiB)" in done.stdout
-    assert "c L^2 share" in done.stdout
+    assert "c L^2 fraction" in done.stdout
     assert "declared" in done.stdout
     assert "records.jsonl" in done.stderr
     assert "growth.png" in done.stderr
@@ -55,18 +55,18 @@ def test_a_sweep_leaves_tables_a_record_and_a_plot(out):
     assert {m["environment"] for m in measured} == {environment}
 
 
-def test_both_levels_as_json_and_a_second_sweep_appends(out):
+def test_both_levels_as_json_and_a_second_sweep_that_appends(out):
     options = ("--layers", "identity", "--lengths", "1,2,3", "--mode", "forward", "--out", out)
     done = bench(*options, "--json")
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert [result["case"]["level"] for result in told["results"]] == ["mixer"] * 3 + ["model"] * 3
-    assert {row["metric"] for row in told["growth"]} == {"time", "processor", "peak"}
+    printed = json.loads(done.stdout)
+    assert [result["case"]["level"] for result in printed["results"]] == ["mixer"] * 3 + ["model"] * 3
+    assert {row["metric"] for row in printed["growth"]} == {"time", "processor", "peak"}
     bench(*options, "--level", "mixer", "--again")
     assert len(read(out / "records.jsonl").of("measurement")) == 9 * 5
 
 
-def test_a_failed_mixer_is_a_row_and_exit_code_one(out, planted):
+def test_a_failed_mixer_gives_a_row_and_exit_code_one(out, planted):
     def broken(self, x):
         raise ValueError("no such frame")
 
@@ -78,7 +78,7 @@ def test_a_failed_mixer_is_a_row_and_exit_code_one(out, planted):
     assert ends == ["failed", "ok", "failed", "ok", *["ok"] * 8]
 
 
-def test_out_of_memory_is_a_row_and_no_failure(out, planted):
+def test_out_of_memory_gives_a_row_and_exit_code_zero(out, planted):
     def greedy(self, x):
         if x.shape[1] == 8:
             raise MemoryError
@@ -92,7 +92,7 @@ def test_out_of_memory_is_a_row_and_no_failure(out, planted):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--lengths", "0"), "0 frames cannot be measured"),
         (("--lengths", "16,-1"), "-1 frames cannot be measured"),
@@ -108,29 +108,36 @@ def test_out_of_memory_is_a_row_and_no_failure(out, planted):
         (("--repetitions", 10**12), "'--repetitions'"),
         (("--lengths", "soon"), "'soon' is not a number of frames"),
         (("--layers", "bimanba"), 'did you mean "bimamba"'),
-        (("--device", "cuda:7"), "there is no device 'cuda:7' here"),
-        (("--device", "toaster"), "'toaster' is no device"),
+        (("--device", "cuda:7"), "there is no device 'cuda:7'"),
+        (("--device", "toaster"), "unknown device 'toaster'"),
         (("--backend", "selective_scan=fast"), "selective_scan has no backend 'fast'"),
         (("--backend", "scan=torch"), "no op is named 'scan'"),
         (("--backend", "torch"), "write op=backend"),
         (("--rows", "0"), "--rows"),
-        (("--dtype", "int8"), "'int8' is no precision"),
-        (("--mode", "sample", "--level", "mixer"), "takes no sampling step"),
-        (("--total", "64", "--rows", "4"), "give one of the two"),
+        (("--dtype", "int8"), "unknown precision int8"),
+        (("--mode", "sample", "--level", "mixer"), "has no sampling step"),
+        (("--total", "64", "--rows", "4"), "use one of --rows"),
         (("--suite", "quick", "--rows", "4"), "its cases are fixed"),
-        (("--minutes", "2"), "no case can begin that may take 300 s"),
-        (("--expect-device", "A100"), "'A100' was expected, and this is"),
+        (("--minutes", "2"), "no case can start in 2 minutes"),
+        (("--expect-device", "A100"), "but 'A100' was expected"),
     ],
 )
-def test_bad_input_gets_one_message_and_exit_code_two(out, arguments, said):
+def test_bad_input_gives_one_message_and_exit_code_two(out, arguments, message):
     done = bench("--layers", "identity", "--out", out, *arguments)
     assert done.exit_code == 2, done.output
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.output
     assert not out.exists()
 
 
-def test_an_unwritable_folder_is_noticed_before_anything_is_measured(tmp_path):
+def test_a_time_limit_before_the_first_case_gives_exit_code_three(out, monkeypatch):
+    monkeypatch.setattr("bench.sweep.runner.Runner._too_late", lambda self: True)
+    done = bench("--layers", "identity", "--lengths", "4", "--level", "mixer", "--minutes", "6", "--out", out)
+    assert (done.exit_code, done.stdout) == (3, ""), done.output
+    assert "10 processes are still to run.  Run the same command again to resume." in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_reported_before_any_measurement(tmp_path):
     (tmp_path / "file").write_text("in the way")
     done = bench("--layers", "identity", "--lengths", "4", "--out", tmp_path / "file" / "results")
     assert done.exit_code == 2, done.output
@@ -138,7 +145,7 @@ def test_an_unwritable_folder_is_noticed_before_anything_is_measured(tmp_path):
     assert "cases on" not in done.stderr
 
 
-def test_a_profile_of_every_case(out):
+def test_profile_writes_a_trace_of_every_case(out):
     options = ("--layers", "identity", "--level", "mixer", "--mode", "train", "--profile", "--out", out)
     done = bench("--lengths", "4", *options)
     assert done.exit_code == 0, done.output
@@ -149,7 +156,7 @@ def test_a_profile_of_every_case(out):
     assert [m["trace"] for m in measured] == [trace.name, *[None] * 4]
 
 
-def test_every_measurement_says_what_else_went_on(out):
+def test_every_measurement_has_the_load_of_the_machine(out):
     bench("--layers", "identity", "--lengths", "4", "--level", "mixer", "--out", out)
     measured = read(out / "records.jsonl").of("measurement")
     assert all(m["load_before"] >= 0 and 0 <= m["busy_percent_before"] <= 100 for m in measured)

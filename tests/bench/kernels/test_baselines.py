@@ -1,4 +1,4 @@
-"""Saved runs of the speed tests become ratios."""
+"""Saved runs of the speed tests are compared as ratios."""
 
 import json
 
@@ -14,7 +14,8 @@ def place(tmp_path):
     folder.mkdir()
 
     def save(name, median, peak):
-        each = {"name": "test_speed[bimamba]", "stats": {"median": median, "iqr": 0.1 * median},
+        stats = {"median": median, "q1": 0.95 * median, "q3": 1.05 * median}
+        each = {"name": "test_speed[bimamba]", "stats": stats,
                 "extra_info": {"stored_bytes": 100, "peak_bytes": peak}}  # fmt: skip
         (folder / name).write_text(json.dumps({"benchmarks": [each]}))
 
@@ -24,7 +25,7 @@ def place(tmp_path):
     return folder, save
 
 
-def test_the_last_run_beside_the_named_baseline(place):
+def test_the_last_run_is_compared_with_the_named_baseline(place):
     folder, save = place
     save("0004_now.json", 0.003, 150)
     assert [path.name for path in pair(folder)] == ["0002_baseline.json", "0004_now.json"]
@@ -32,15 +33,15 @@ def test_the_last_run_beside_the_named_baseline(place):
     assert done.exit_code == 0, done.output
     row = next(line for line in done.stdout.splitlines() if "test_speed" in line)
     assert row.split() == [
-        "test_speed[bimamba]", "3.00", "1.500", "(1.394", "to", "1.606)", "1.000", "1.500", "150", "B", "slower"
+        "test_speed[bimamba]", "3.00", "1.500", "(1.397", "to", "1.610)", "1.000", "1.500", "150", "B", "slower"
     ]  # fmt: skip
 
 
-def test_without_a_name_the_run_before_is_the_baseline(place):
+def test_without_a_named_baseline_the_previous_run_is_the_baseline(place):
     folder, _ = place
     (folder / "0002_baseline.json").rename(folder / "0002_second.json")
     assert [path.name for path in pair(folder)] == ["0002_second.json", "0003_other.json"]
     for path in list(folder.iterdir())[1:]:
         path.unlink()
     assert pair(folder) is None
-    assert "nothing to compare" in CliRunner().invoke(baselines, [str(folder.parent)]).stdout
+    assert "there is only one run" in CliRunner().invoke(baselines, [str(folder.parent)]).stdout

@@ -1,95 +1,35 @@
-"""`zoo bench --suite kernels` on tiny sizes: who is compared, who is not timed, what is written."""
+"""`zoo bench --suite kernels` on tiny sizes: the check before timing, the record, the page."""
 
-import hashlib
 import json
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from bench.kernels import contenders, peers, problems
-from bench.kernels import report as kernels_report
-from bench.kernels import suite as kernels
+from bench.kernels import report, subjects, suite
 from temporal_zoo._support.record import read
 from temporal_zoo.cli.main import zoo
 from temporal_zoo.ops import ops
+from temporal_zoo.ops.agreement import LIMITS
 
-TINY = problems.Size(rows=2, frames=5, width=16, state=4)
-PACKAGES = ("mambapy", "transformers")
-
-REFERENCE_SCAN = """
-import torch
-import package_that_is_not_here.cuda as kernels
-from another_one import decorated
-
-@decorated
-def fused(x):
-    return kernels(x)
-
-def selective_scan_ref(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False):
-    assert kernels is None and delta_softplus
-    delta = torch.nn.functional.softplus(delta + delta_bias[:, None])
-    h, ys = 0, []
-    for t in range(u.shape[2]):
-        h = torch.exp(delta[:, :, t, None] * A) * h + (delta * u)[:, :, t, None] * B[:, None, :, t]
-        ys.append((h * C[:, None, :, t]).sum(-1))
-    return torch.stack(ys, -1) + u * D[:, None]
-"""
-
-
-@pytest.fixture
-def without_packages(monkeypatch):
-    real = peers.import_module
-
-    def absent(name):
-        if name.partition(".")[0] in PACKAGES:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(name)
-
-    monkeypatch.setattr(peers, "import_module", absent)
+TINY = subjects.SubjectSize(rows=2, frames=5, width=16, state=4)
 
 
 @pytest.fixture
 def quick(monkeypatch, without_packages):
-    """One turn of one step each; sizes of a toy; no processes."""
-    monkeypatch.setattr(kernels, "TURN_S", 0.0)
-    monkeypatch.setattr(kernels, "WEIGHED", ())
+    """Options for one turn of one step with toy sizes and without subprocesses."""
+    monkeypatch.setattr(suite, "TURN_S", 0.0)
+    monkeypatch.setattr(suite, "WITH_MEMORY", ())
 
-    def plan(frames=(3,), repetitions=1, folder=None, **changes):
+    def options(frames=(3,), repetitions=1, folder=None, **changes):
         defaults = {"total_frames": 6, "width": 16, "state": 4, "long": None}
-        return kernels.Plan(frames, repetitions, folder, **(defaults | changes))
+        return suite.SuiteOptions(frames, repetitions, folder, **(defaults | changes))
 
-    return plan
-
-
-def measure(plan, tmp_path):
-    return kernels.run(plan, tmp_path / "kernels.jsonl", "a command", lambda line: None)
+    return options
 
 
-def test_every_op_of_ours_is_measured():
-    assert {subject.op for subject in problems.SUBJECTS.values()} == set(ops())
-
-
-@pytest.mark.parametrize("subject", problems.SUBJECTS)
-def test_restated_and_plain_peers_compute_what_our_reference_defines(without_packages, subject):
-    others = [each for each in kernels.participants(subject, None) if each.role in ("restated", "plain")]
-    assert {each.role for each in others} >= ({"plain"} if subject in ("causal_conv", "attention") else {"restated"})
-    for each in others:
-        found = kernels.gate(each, TINY)
-        assert found["outcome"] == "ok", (each.name, found)
-        assert found["error"] < 5e-5
-
-
-def test_a_missing_package_is_a_row_that_says_how_to_get_it(without_packages):
-    missing = [each for each in kernels.participants("selective_scan", None) if each.run is None]
-    assert [each.name for each in missing] == [
-        "mamba.py pscan",
-        "Transformers, slow path",
-        "Transformers, use_mambapy",
-    ]
-    found = kernels.gate(missing[0], TINY)
-    assert found["outcome"] == "missing"
-    assert found["reason"] == "mambapy is not installed: pip install --upgrade mambapy"
+def measure(options, tmp_path):
+    return suite.run(options, tmp_path / "kernels.jsonl", "a command", lambda line: None)
 
 
 def test_a_wrong_backend_is_not_timed(quick, tmp_path, monkeypatch):
@@ -102,61 +42,30 @@ def test_a_wrong_backend_is_not_timed(quick, tmp_path, monkeypatch):
     assert "seconds" not in row
     assert row["error"] == pytest.approx(1e-3, rel=0.2)
     assert {row["mode"] for row in rows if row["contender"] == "reference"} == {"forward", "train"}
-    (told,) = [cells for cells in kernels_report.tables(rows)[0].rows if cells[1] == "torch"]
-    assert "disagrees, not timed: off by 1.0e-03" in told[-1]
+    (cells,) = [row for row in report.tables(rows)[0].rows if row[1] == "torch"]
+    assert "disagrees, not timed: off by 1.0e-03" in cells[-1]
 
 
 def test_a_backend_with_wrong_gradients_only_is_not_timed():
     def run(inputs):
         q, k, v = (inputs[name] for name in "qkv")
-        return problems.attention(q, k.detach() + 0 * k, v, backend="reference")
+        return subjects.attention(q, k.detach() + 0 * k, v, backend="reference")
 
-    wrong = contenders.Contender("wrong", "plain", "attention", run)
-    assert kernels.gate(wrong, TINY)["outcome"] == "disagrees"
+    wrong = subjects.Implementation("wrong", "plain", "attention", run)
+    assert suite.gate(wrong, TINY)["outcome"] == "disagrees"
 
 
 def test_a_backend_that_raises_or_gives_nan_is_a_row():
     def broken(inputs):
         raise ZeroDivisionError("by design")
 
-    found = kernels.gate(contenders.Contender("broken", "plain", "attention", broken), TINY)
+    found = suite.gate(subjects.Implementation("broken", "plain", "attention", broken), TINY)
     assert (found["outcome"], found["reason"]) == ("failed", "ZeroDivisionError: by design")
-    blank = contenders.Contender("blank", "plain", "attention", lambda inputs: sum(inputs.values()) * torch.nan)
-    assert kernels.gate(blank, TINY) | {"reason": ""} == {"outcome": "disagrees", "reason": "", "error": None}
+    blank = subjects.Implementation("blank", "plain", "attention", lambda inputs: sum(inputs.values()) * torch.nan)
+    assert suite.gate(blank, TINY) | {"reason": ""} == {"outcome": "disagrees", "reason": "", "error": None}
 
 
-def test_a_source_is_loaded_by_path_and_named_by_digest(tmp_path, without_packages):
-    path = tmp_path / "selective_scan_interface.py"
-    path.write_text(REFERENCE_SCAN)
-    digest = hashlib.sha256(REFERENCE_SCAN.encode()).hexdigest()
-    assert peers.check(tmp_path) == {path.name: digest}
-    reference = kernels.participants("selective_scan", tmp_path)[len(ops()["selective_scan"].backends)]
-    assert (reference.name, reference.role) == ("mamba_ssm selective_scan_ref", "source")
-    assert digest in reference.origin
-    assert kernels.gate(reference, TINY)["outcome"] == "ok"
-    (vim,) = peers.of("bimamba", tmp_path)
-    assert vim.role == "restated"
-    assert digest in vim.origin
-    assert kernels.gate(vim, TINY)["outcome"] == "ok"
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [(None, "holds no peer; put one or more of"), ("x = 1", "does not define"), ("def", "is no Python source")],
-)
-def test_a_folder_that_is_no_use_is_refused_before_anything_is_measured(tmp_path, text, said):
-    folder = tmp_path / "peers"
-    folder.mkdir()
-    if text is not None:
-        (folder / "s4d.py").write_text(text)
-    arguments = ["bench", "--suite", "kernels", "--peers", str(folder), "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(zoo, arguments)
-    assert done.exit_code == 2, done.output
-    assert said in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_turns_are_taken_round_by_round_and_slow_ones_take_fewer(monkeypatch):
+def test_steps_take_turns_in_rounds_and_slow_steps_have_fewer_turns(monkeypatch):
     now, order = [0.0], []
 
     def step(name, seconds):
@@ -169,7 +78,7 @@ def test_turns_are_taken_round_by_round_and_slow_ones_take_fewer(monkeypatch):
     costs = {"fast": 0.02, "slow": 3.0, "slowest": 11.0}
     steps = {name: step(name, seconds) for name, seconds in costs.items()}
     steps["broken"] = lambda: [][0]
-    taken, failures = kernels.interleaved(steps, 5, lambda: now[0])
+    taken, failures = suite.interleaved(steps, 5, lambda: now[0])
     assert failures == {"broken": "IndexError: list index out of range"}
     assert {name: len(seconds) for name, seconds in taken.items()} == {"fast": 5, "slow": 3, "slowest": 1}
     assert all(seconds == pytest.approx([costs[name]] * len(seconds)) for name, seconds in taken.items())
@@ -177,45 +86,39 @@ def test_turns_are_taken_round_by_round_and_slow_ones_take_fewer(monkeypatch):
     assert order[3:11] == ["fast"] * 3 + ["slow"] + ["fast"] * 3 + ["slow"]
 
 
-def test_ratios_pair_the_turns_of_one_round():
-    ratio = kernels_report.Ratio.of([2.0, 6.0, 9.0], [1.0, 2.0, 3.0, 4.0])
-    assert (ratio.median, ratio.least, ratio.most, ratio.turns) == (3.0, 2.0, 3.0, 3)
-    assert str(kernels_report.Ratio.of([8.0], [1.0, 2.0, 4.0])) == "4.00x (2.00 to 8.00) *"
-
-
-def test_memory_is_measured_in_a_process_of_its_own(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(kernels, "WEIGHED", ("torch", "no such backend"))
+def test_memory_is_measured_in_a_fresh_process(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "WITH_MEMORY", ("torch", "no such backend"))
     rows = measure(quick(subjects=("selective_scan",), total_frames=512, frames=(64,), width=64), tmp_path)
     (row,) = [row for row in rows if row["measured"] == "memory"]
     assert row["outcome"] == "ok"
     # At least the output and the gradients of its five activations.
     assert row["peak_bytes"] > 6 * 512 * 64 * 4
-    assert any("peak memory" in table.title for table in kernels_report.tables(rows))
+    assert any("peak memory" in table.title for table in report.tables(rows))
 
 
-def test_the_command_leaves_tables_a_record_a_plot_and_a_page(quick, tmp_path, monkeypatch):
-    plan = quick(frames=(3, 6), repetitions=2)
-    monkeypatch.setattr(kernels, "Plan", lambda *_: plan)
+def test_the_command_writes_tables_a_record_a_plot_and_a_page(quick, tmp_path, monkeypatch):
+    options = quick(frames=(3, 6), repetitions=2)
+    monkeypatch.setattr(suite, "SuiteOptions", lambda *_: options)
     out = tmp_path / "results"
     done = CliRunner().invoke(zoo, ["bench", "--suite", "kernels", "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "Who takes part" in done.stdout
+    assert "Implementations" in done.stdout
     assert "pip install --upgrade mambapy" in " ".join(done.stdout.split())
     reading = read(out / "kernels.jsonl")
-    head, rows = kernels_report.last_run(reading)
+    head, rows = report.last_run(reading)
     assert head["plan"]["repetitions"] == 2
     timed = [row for row in rows if row["measured"] == "time" and row["outcome"] == "ok"]
-    assert {row["subject"] for row in timed} == set(problems.SUBJECTS)
-    assert all(len(row["seconds"]) == 2 and row["error"] < kernels.TOLERANCE for row in timed)
+    assert {row["subject"] for row in timed} == set(subjects.SUBJECTS)
+    assert all(len(row["seconds"]) == 2 and row["error"] < LIMITS[torch.float32].tolerance for row in timed)
     assert (out / "kernels.png").stat().st_size
     page = (out / "kernels.md").read_text()
-    assert page == kernels_report.page(reading, "kernels.jsonl", "kernels.png")
+    assert page == report.page(reading, "kernels.jsonl", "kernels.png")
     assert head["command"] in page
     assert "[kernels.jsonl](kernels.jsonl)" in page
     assert "restated" in page
 
 
-def test_a_dry_run_lists_who_would_take_part(without_packages, tmp_path):
+def test_a_dry_run_lists_the_implementations(without_packages, tmp_path):
     done = CliRunner().invoke(zoo, ["bench", "--suite", "kernels", "--out", str(tmp_path / "none"), "--dry-run"])
     assert done.exit_code == 0, done.output
     assert "mamba.py pscan (missing)" in done.stdout
@@ -226,8 +129,8 @@ def test_a_dry_run_lists_who_would_take_part(without_packages, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--suite", "kernels", "--layers", "attn"), "takes no --layers"),
-        (("--peers", "."), "--peers belongs to `--suite kernels`"),
+        (("--suite", "kernels", "--layers", "attn"), "does not accept --layers"),
+        (("--peers", "."), "--peers is for `--suite kernels` only"),
         (("--suite", "kernel"), "'kernel' is not one of 'quick', 'paper', 'scaling', 'kernels'"),
         (("--suite", "kernels", "--repetitions", "0"), "--repetitions"),
         (("--suite", "kernels", "--peers", "nowhere"), "nowhere"),
@@ -242,8 +145,8 @@ def test_bad_input_gets_one_message_and_exit_code_two(tmp_path, arguments, said)
 
 
 def test_results_as_json(quick, tmp_path, monkeypatch):
-    plan = quick(subjects=("attention",))
-    monkeypatch.setattr(kernels, "Plan", lambda *_: plan)
+    options = quick(subjects=("attention",))
+    monkeypatch.setattr(suite, "SuiteOptions", lambda *_: options)
     done = CliRunner().invoke(zoo, ["bench", "--suite", "kernels", "--json", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert {row["subject"] for row in json.loads(done.stdout)} == {"attention"}

@@ -1,4 +1,4 @@
-"""The simulated allocator: segments, rounding, splitting, joining, and what stays reserved."""
+"""The simulated allocator: segments, rounding, splitting, joining, and reserved bytes."""
 
 from bench.plan.allocator import CachingAllocator
 
@@ -11,7 +11,7 @@ def test_sizes_are_rounded_and_small_requests_share_a_segment():
     assert allocator.reserved == 2 * MIB
 
 
-def test_large_requests_have_segments_of_their_own():
+def test_large_requests_have_separate_segments():
     allocator = CachingAllocator()
     allocator.allocate(MIB + 1)
     assert allocator.reserved == 20 * MIB
@@ -21,7 +21,7 @@ def test_large_requests_have_segments_of_their_own():
     assert allocator.reserved == (20 + 34) * MIB
 
 
-def test_what_is_released_stays_reserved_and_is_used_again():
+def test_released_blocks_stay_reserved_and_are_used_again():
     allocator = CachingAllocator()
     block, _ = allocator.allocate(64 * MIB)
     allocator.release(block)
@@ -33,7 +33,7 @@ def test_what_is_released_stays_reserved_and_is_used_again():
     assert allocator.reserved == 64 * MIB
 
 
-def test_holes_that_do_not_touch_are_of_no_use_to_a_larger_request():
+def test_separate_free_blocks_do_not_serve_a_larger_request():
     allocator = CachingAllocator()
     blocks = [allocator.allocate(16 * MIB)[0] for _ in range(3)]
     allocator.release(blocks[0])
@@ -42,7 +42,7 @@ def test_holes_that_do_not_touch_are_of_no_use_to_a_larger_request():
     assert allocator.reserved == 80 * MIB
 
 
-def test_the_best_fit_is_taken():
+def test_a_request_takes_the_smallest_block_that_fits():
     allocator = CachingAllocator()
     large, small = (allocator.allocate(size * MIB)[0] for size in (40, 12))
     allocator.release(large)

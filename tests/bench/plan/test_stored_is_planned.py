@@ -1,10 +1,10 @@
-"""What a CPU stores for backward, counted on real tensors, equals what is planned on the meta device: to the byte."""
+"""The bytes that a CPU stores for backward, counted on real tensors, equal the plan on the meta device."""
 
 import pytest
 import torch
 
 from diffusion.config import ModelConfig
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.model.blocks import GroupNorm
 from temporal_zoo._support.stored_bytes import stored_bytes
 from temporal_zoo.ops import BackendError, Planned, autocast, ops, planning, tracing, use_backend
@@ -27,7 +27,7 @@ def specs():
 
 
 def counted(module, forward):
-    """Bytes and the backends that ran, or None where a pinned backend cannot run."""
+    """Bytes and the backends that ran, or None if a pinned backend cannot run."""
     try:
         with tracing() as ran:
             return stored_bytes(forward, module), ran
@@ -48,7 +48,7 @@ def of_shape(spec, device, frames, dtype=torch.float32):
 
 
 def backends(spec):
-    """Every pin of one op that the mixer calls, beside no pin."""
+    """No pin, and every pin of one op that the mixer calls."""
     _, ran = of_shape(spec, "cpu", 4)
     return [{}, *({op: backend} for op in ran for backend in ops()[op].backends)]
 
@@ -74,7 +74,7 @@ def test_of_every_mixer_with_every_backend_at_every_length(spec, dtype):
 def test_of_a_whole_model_with_every_mixer(mixer, checkpointing, dtype):
     def found(device):
         with torch.device(device):
-            network = Backbone(SMALL.replace(mixer=mixer, checkpointing=checkpointing))
+            network = build_network(SMALL.replace(mixer=mixer, checkpointing=checkpointing))
             clip, level = torch.zeros(2, 5, 3, 8, 8), torch.zeros(2, dtype=torch.int64)
 
         def forward():
@@ -89,7 +89,7 @@ def test_of_a_whole_model_with_every_mixer(mixer, checkpointing, dtype):
     missing = 0
     if dtype != torch.float32 and checkpointing != "blocks":
         with torch.device("meta"):
-            norms = sum(isinstance(module, GroupNorm) for module in Backbone(SMALL).modules())
+            norms = sum(isinstance(module, GroupNorm) for module in build_network(SMALL).modules())
         missing = norms * 2 * (2 * SMALL.groups) * 2
     assert (planned + missing, backends) == found("cpu")
     assert planned > 0

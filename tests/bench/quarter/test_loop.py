@@ -1,13 +1,13 @@
-"""The budget of a quarter, its order, and how it goes on: by a fake clock, without a GPU or a process."""
+"""The time budget, the order and the resuming of a GPU run, with a fake clock, without a GPU or a process."""
 
 import copy
 from dataclasses import dataclass, field
 
 import pytest
 
-from bench.quarter.cases import Case, Group
-from bench.quarter.loop import Quarter
-from bench.quarter.results import RECORD, Book
+from bench.quarter.cases import GpuCase, Group
+from bench.quarter.loop import BudgetedRun
+from bench.quarter.results import RECORD, GpuResults
 from temporal_zoo._support.record import read
 
 ENVIRONMENT = {
@@ -21,31 +21,31 @@ ENVIRONMENT = {
 
 def agreement(name, estimate_s=10.0):
     """A case of the smallest kind."""
-    return Case(
+    return GpuCase(
         "agreement", {"op": "attention", "backend": name, "dtype": "float32", "shapes": [[3, 1, 64]]}, estimate_s
     )
 
 
 def training(name, estimate_s=10.0):
     """A case that has a plan."""
-    return Case("training_step", {"row": name, "setup": {"frames": 16, "dtype": "float32"}}, estimate_s)
+    return GpuCase("training_step", {"row": name, "setup": {"frames": 16, "dtype": "float32"}}, estimate_s)
 
 
 def name_of(what):
-    """What the functions above were given."""
+    """The argument of the functions above."""
     return what["backend"] if "backend" in what else what["row"]
 
 
 def group(name, *cases, most_s=None):
-    """A group of cases that depend on nothing."""
+    """A group of fixed cases."""
     return Group(name, lambda agreed: list(cases), most_s)
 
 
 @dataclass
 class World:
-    """A clock, what processes do with each case, and what was asked of them.
+    """A fake clock, fake processes, and the jobs that they received.
 
-    `takes` and `answers` are by the name of a case: seconds, and answers in their order (the last one again and again).
+    `takes` and `answers` map the name of a case to its seconds, and to its answers in order (the last answer repeats).
     """
 
     takes: dict = field(default_factory=dict)
@@ -103,12 +103,14 @@ def world():
 
 @pytest.fixture
 def call(world, tmp_path):
-    """Runs a quarter of some minutes over groups; calls share the records, unless their environments differ."""
+    """Runs groups for some minutes; calls share the records, unless their environments differ."""
 
     def run(*groups, minutes=8.0, environment=ENVIRONMENT, device="cuda"):
-        book = Book(tmp_path / RECORD, environment, device)
+        results = GpuResults(tmp_path / RECORD, environment, device)
         until = world.time + 60 * minutes
-        return Quarter(groups, book, world.start, world, until=until, now=world.now, talk=world.lines.append).run()
+        return BudgetedRun(
+            groups, results, world.start, world, until=until, now=world.now, report=world.lines.append
+        ).run()
 
     return run
 
@@ -120,7 +122,7 @@ def outcomes(folder):
     return [(name_of(line["case"]), line["outcome"]) for line in read(folder / RECORD).of("agreement")]
 
 
-def test_groups_in_their_order_and_a_process_for_each(call, world, tmp_path):
+def test_groups_run_in_order_with_one_process_each(call, world, tmp_path):
     assert call(group("first", agreement("a"), agreement("b")), group("second", agreement("c")))
     assert world.asked == ["a", "b", "c"]
     assert world.started == 2
@@ -132,7 +134,7 @@ def test_the_environment_is_the_first_line(call, tmp_path):
     assert [line["kind"] for line in read(tmp_path / RECORD).records] == ["environment", "agreement"]
 
 
-def test_a_case_begins_only_if_it_fits(call, world):
+def test_a_case_starts_only_if_it_fits(call, world):
     # 60 s: 12 s are reckoned for the start of a process, of which 5 are used.
     world.takes = {"a": 30.0, "short": 5.0}
     assert not call(group("all", agreement("a", 30), agreement("long", 40), agreement("short", 5)), minutes=1)
@@ -140,7 +142,7 @@ def test_a_case_begins_only_if_it_fits(call, world):
     assert world.time <= 60
 
 
-def test_a_process_is_not_started_for_what_does_not_fit(call, world):
+def test_no_process_starts_for_a_case_that_does_not_fit(call, world):
     assert not call(group("all", agreement("a", 50)), minutes=1)
     assert world.started == 0
 
@@ -154,20 +156,20 @@ def test_measured_durations_correct_the_estimates(call, world):
     assert len(world.asked) == 9
 
 
-def test_estimates_fall_too(call, world):
+def test_estimates_also_decrease(call, world):
     cases = [agreement(str(number), 50) for number in range(30)]
     world.takes = {str(number): 2.0 for number in range(30)}
     call(group("all", *cases), minutes=2)
     assert len(world.asked) == 30
 
 
-def test_what_exceeds_the_turn_of_a_group_comes_after_the_others(call, world):
+def test_cases_beyond_the_limit_of_a_group_run_after_the_other_groups(call, world):
     first = group("first", *(agreement(name) for name in "abcdefgh"), most_s=60)
     assert call(first, group("second", agreement("x")))
     assert "".join(world.asked) == "abcdexfgh"
 
 
-def test_a_second_call_goes_on(call, world):
+def test_a_second_call_resumes(call, world):
     cases = [agreement(str(number)) for number in range(8)]
     assert not call(group("all", *cases), minutes=1)
     first = list(world.asked)
@@ -184,7 +186,7 @@ def test_a_second_call_goes_on(call, world):
     ("place", "name", "value"),
     [("code", "sources", "others"), ("software", "torch", "2.12"), ("software", "triton", None)],
 )
-def test_other_code_is_measured_anew(call, world, place, name, value):
+def test_other_code_is_measured_again(call, world, place, name, value):
     call(group("all", agreement("a")))
     other = copy.deepcopy(ENVIRONMENT) | {"id": "two"}
     other[place][name] = value
@@ -192,7 +194,7 @@ def test_other_code_is_measured_anew(call, world, place, name, value):
     assert world.asked == ["a", "a"]
 
 
-def test_another_device_is_measured_anew_and_the_same_on_another_machine_is_not(call, world):
+def test_another_device_is_measured_again_but_not_another_machine(call, world):
     call(group("all", agreement("a")))
     assert call(group("all", agreement("a")), environment=ENVIRONMENT | {"id": "two", "machine": {}})
     assert world.asked == ["a"]
@@ -202,7 +204,7 @@ def test_another_device_is_measured_anew_and_the_same_on_another_machine_is_not(
     assert world.asked == ["a", "a", "a"]
 
 
-def test_a_crash_is_the_outcome_of_its_case_and_others_go_on(call, world, tmp_path):
+def test_a_crash_is_the_outcome_of_its_case_and_other_cases_continue(call, world, tmp_path):
     world.answers = {"b": [CRASH, {"outcome": "ok"}]}
     assert call(group("all", agreement("a"), agreement("b"), agreement("c")))
     assert world.asked == ["a", "b", "c", "b"]
@@ -213,7 +215,7 @@ def test_a_crash_is_the_outcome_of_its_case_and_others_go_on(call, world, tmp_pa
 
 
 @pytest.mark.parametrize("outcome", ["crashed", "failed", "timed_out"])
-def test_a_failure_is_tried_once_more_and_never_again(call, world, outcome):
+def test_a_failed_case_is_repeated_once(call, world, outcome):
     world.answers = {"a": [{"outcome": outcome, "reason": "no reason", "during": None}]}
     assert call(group("all", agreement("a"), agreement("b")))
     assert call(group("all", agreement("a"), agreement("b")))
@@ -221,13 +223,13 @@ def test_a_failure_is_tried_once_more_and_never_again(call, world, outcome):
 
 
 @pytest.mark.parametrize("outcome", ["unsupported", "out_of_memory"])
-def test_an_answer_is_not_asked_for_again(call, world, outcome):
+def test_a_case_with_an_answer_is_not_repeated(call, world, outcome):
     world.answers = {"a": [{"outcome": outcome, "reason": "so it is"}]}
     assert call(group("all", agreement("a")))
     assert world.asked == ["a"]
 
 
-def test_a_hang_is_ended_at_a_limit(call, world, tmp_path):
+def test_the_limit_ends_a_case_that_hangs(call, world, tmp_path):
     world.takes = {"a": 1e6}
     assert call(group("all", agreement("a", 10), agreement("b", 1)))
     assert world.asked == ["a", "b", "a"]
@@ -235,7 +237,7 @@ def test_a_hang_is_ended_at_a_limit(call, world, tmp_path):
     assert [limit for job, limit in world.jobs][:2] == [50, 45]  # five times the estimate, and the least
 
 
-def test_no_limit_lies_beyond_the_end_and_the_end_is_no_failure(call, world, tmp_path):
+def test_the_deadline_ends_a_case_and_is_not_a_failure(call, world, tmp_path):
     world.takes = {"a": 300.0}
     assert not call(group("all", agreement("a", 40)), minutes=1)
     assert world.time <= 61
@@ -248,7 +250,7 @@ def test_no_limit_lies_beyond_the_end_and_the_end_is_no_failure(call, world, tmp
     assert outcomes(tmp_path)[-1] == ("a", "ok")
 
 
-def test_what_does_not_fit_by_its_plan_is_not_begun(call, world, tmp_path):
+def test_a_case_whose_plan_does_not_fit_is_not_started(call, world, tmp_path):
     world.plans = {"big": {"peak": 10**12, "fit": "no"}, "small": {"peak": 10**9, "fit": "yes"}}
     assert call(group("first", agreement("a")), group("second", training("big"), training("small")))
     assert world.asked == ["a", "small"]
@@ -258,7 +260,7 @@ def test_what_does_not_fit_by_its_plan_is_not_begun(call, world, tmp_path):
     assert [line["planned"]["peak"] for line in lines] == [10**12, 10**9]
 
 
-def test_lines_of_a_comparison_always_say_of_what(call, world, tmp_path):
+def test_records_of_comparisons_name_the_backend(call, world, tmp_path):
     world.answers = {"a": [CRASH], "b": [{"outcome": "ok", "agrees": True, "error": 1e-7, "tolerance": 1e-4}]}
     call(group("all", agreement("a"), agreement("b")))
     crashed, good, _ = read(tmp_path / RECORD).of("agreement")
@@ -267,7 +269,7 @@ def test_lines_of_a_comparison_always_say_of_what(call, world, tmp_path):
     assert (good["agrees"], good["error"]) == (True, 1e-7)
 
 
-def test_what_agrees_in_all_shapes_is_handed_to_the_groups_behind(call, world):
+def test_later_groups_receive_the_backends_that_agree_in_all_shapes(call, world):
     agrees = {"outcome": "ok", "agrees": True}
     world.answers = {"a": [agrees], "b": [agrees | {"agrees": False}], "c": [agrees | {"refused": {"3 rows": "no"}}]}
     heard = []
@@ -279,18 +281,18 @@ def test_what_agrees_in_all_shapes_is_handed_to_the_groups_behind(call, world):
 def test_backends_that_agreed_are_pinned_and_recorded(call, world, tmp_path):
     case = training("a")
     case.what["setup"]["backends"] = ["attention=reference"]
-    pinned = Case(case.kind, case.what, 10.0, pins=("causal_conv=triton",))
+    pinned = GpuCase(case.kind, case.what, 10.0, pins=("causal_conv=triton",))
     assert call(group("all", pinned))
     job, _ = world.jobs[-1]
     assert job["what"]["setup"]["backends"] == ["attention=reference", "causal_conv=triton"]
     (line,) = read(tmp_path / RECORD).of("training_step")
     assert line["case"] == case.what
     assert line["pins"] == ["causal_conv=triton"]
-    assert call(group("all", Case(case.kind, case.what, 10.0, pins=("causal_conv=torch",))))
+    assert call(group("all", GpuCase(case.kind, case.what, 10.0, pins=("causal_conv=torch",))))
     assert len(world.jobs) == 1
 
 
-def test_waiting_for_a_plan_counts(call, world, monkeypatch):
+def test_the_time_to_wait_for_a_plan_counts(call, world, monkeypatch):
     def slow(case):
         world.time += 30
 
@@ -300,7 +302,7 @@ def test_waiting_for_a_plan_counts(call, world, monkeypatch):
     assert world.time <= 60
 
 
-def test_every_case_has_its_line_on_the_terminal(call, world):
+def test_the_terminal_shows_a_line_for_every_case(call, world):
     world.answers = {"a": [{"outcome": "unsupported", "reason": "it is not installed\nand more"}]}
     call(group("all", agreement("a"), agreement("b")))
     assert world.lines[0].startswith("all: 2 cases, 8.0 minutes left")

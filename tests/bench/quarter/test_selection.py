@@ -1,4 +1,4 @@
-"""What is measured, in which order, and with which backends."""
+"""The cases of a GPU run: their order and their backends."""
 
 import json
 
@@ -7,24 +7,23 @@ import pytest
 from bench.paper.control import COLUMNS
 from bench.plan.plan import Setup
 from bench.quarter.cases import DTYPES, key
-from bench.quarter.plans import Plans, planned
 from bench.quarter.selection import FULL, REHEARSAL, TRAINING, groups
 from temporal_zoo.ops import ops
 
 BACKENDS = {name: list(op.backends) for name, op in ops().items()}
 
 
-def made(name, agreed=frozenset(), scale=FULL):
-    (found,) = [group for group in groups(BACKENDS, scale) if group.name == name]
+def made(name, agreed=frozenset(), sizes=FULL):
+    (found,) = [group for group in groups(BACKENDS, sizes) if group.name == name]
     return found.cases(agreed)
 
 
-def test_groups_are_in_the_order_of_their_value():
+def test_the_most_valuable_groups_come_first():
     names = ["agreement", "kernels", "control", "long clips", "sampling", "compiled"]
     assert [group.name for group in groups(BACKENDS, FULL)] == names
 
 
-def test_every_backend_of_every_op_is_compared_kernels_of_ours_first():
+def test_every_backend_of_every_op_is_compared_our_kernels_first():
     found = [(case.what["op"], case.what["backend"], case.what["dtype"]) for case in made("agreement")]
     wanted = {
         (op, name, dtype) for op, names in BACKENDS.items() for name in names if name != "cpu" for dtype in DTYPES
@@ -35,28 +34,28 @@ def test_every_backend_of_every_op_is_compared_kernels_of_ours_first():
     assert found[0][2] == "float32"
 
 
-@pytest.mark.parametrize("scale", [FULL, REHEARSAL])
-def test_cases_differ_and_are_plain_values(scale):
-    found = [case for group in groups(BACKENDS, scale) for case in group.cases(frozenset())]
+@pytest.mark.parametrize("sizes", [FULL, REHEARSAL])
+def test_cases_differ_and_are_plain_values(sizes):
+    found = [case for group in groups(BACKENDS, sizes) for case in group.cases(frozenset())]
     assert len({case.key for case in found}) == len(found)
     for case in found:
         assert key(case.kind, json.loads(json.dumps(case.what))) == case.key
         assert case.estimate_s > 0
 
 
-def test_what_is_most_valuable_fits_into_eight_minutes_and_the_rest_into_a_second_call():
+def test_the_first_groups_fit_into_eight_minutes_and_the_next_groups_into_a_second_call():
     assert sum(case.estimate_s for name in ("agreement", "kernels", "control") for case in made(name)) < 7 * 60
     assert sum(case.estimate_s for name in ("long clips", "sampling") for case in made(name)) < 6 * 60
 
 
-def test_the_control_has_every_row_at_every_length_and_dtype():
+def test_the_control_has_every_column_at_every_length_and_dtype():
     found = {(case.what["row"], case.what["setup"]["frames"], case.what["setup"]["dtype"]) for case in made("control")}
     rows = [column for column in COLUMNS if column.name in TRAINING]
     assert len(rows) == len(TRAINING)
     assert found == {(row.name, frames, dtype) for row in rows for frames in (16, 64, 256) for dtype in row.dtypes}
 
 
-def test_setups_are_those_of_the_planner():
+def test_the_planner_reads_the_setups():
     for case in made("control") + made("long clips") + made("sampling"):
         setup = Setup.from_dict(case.what["setup"])
         assert setup.preset == "paper-57.5M"
@@ -64,12 +63,12 @@ def test_setups_are_those_of_the_planner():
 
 
 def pins(row, dtype, agreed):
-    setups = [case.asked["setup"] for case in made("control", agreed) if case.what["row"] == row]
+    setups = [case.request["setup"] for case in made("control", agreed) if case.what["row"] == row]
     (setup,) = [setup for setup in setups if (setup["frames"], setup["dtype"]) == (64, dtype)]
     return setup["backends"]
 
 
-def test_the_first_backend_that_agrees_is_pinned_and_no_other():
+def test_only_the_first_backend_that_agrees_is_pinned():
     assert pins("bimamba", "bfloat16", frozenset()) == []
     agreed = {("selective_scan", name, "bfloat16") for name in ("torch", "triton", "reference")}
     assert pins("bimamba", "bfloat16", agreed) == ["selective_scan=triton"]
@@ -77,33 +76,13 @@ def test_the_first_backend_that_agrees_is_pinned_and_no_other():
     assert pins("bimamba", "float32", agreed) == []
 
 
-def test_what_agrees_makes_no_other_case():
+def test_pins_do_not_change_the_identity_of_a_case():
     agreed = {("selective_scan", "triton", dtype) for dtype in DTYPES}
     for name in ("control", "long clips", "sampling"):
         assert [case.key for case in made(name)] == [case.key for case in made(name, agreed)]
 
 
-def test_attention_that_holds_its_weights_stays_so():
+def test_a_pin_of_a_column_has_priority():
     agreed = {("attention", "sdpa", "float32")}
     assert pins("attention with bias, weights held", "float32", agreed) == ["attention=reference"]
     assert pins("attention, fused", "float32", agreed) == ["attention=sdpa"]
-
-
-def test_a_plan_has_bytes_and_says_whether_they_fit():
-    (case, *_) = made("control", scale=REHEARSAL)
-    plan = planned("24GiB", case.what["setup"])
-    assert plan["fit"] == "yes"
-    assert 0 < plan["stored"] < plan["peak"] < 2**30
-
-
-def test_what_cannot_be_planned_says_why():
-    assert "ConfigError" in planned("24GiB", {"preset": "nobody's"})["error"]
-
-
-@pytest.mark.slow
-def test_plans_come_from_other_processes():
-    few = made("control", {("attention", "sdpa", "bfloat16")}, scale=REHEARSAL)[:2]
-    with Plans("24GiB") as plans:
-        plans.expect(few)
-        assert [plans.of(case)["fit"] for case in few] == ["yes", "yes"]
-        assert plans.of(made("agreement")[0]) is None

@@ -1,4 +1,4 @@
-"""Options become cases; what cannot be measured is refused with a message that says what can."""
+"""Options become cases; options that cannot be measured give a message with those that can."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ def test_every_combination_once_and_short_lengths_first():
     ]
 
 
-def test_a_curve_changes_nothing_but_its_frames():
+def test_cases_of_a_curve_differ_only_in_frames():
     short, long = expand(layers="identity", lengths="16,256", level="mixer", mode="train")
     assert (short.rows, short.dim) == (ROWS, DIM)
     assert short.replace(frames=256) == long
@@ -76,14 +76,14 @@ def test_only_a_whole_model_takes_sampling_steps():
         expand(layers="identity", lengths="16", level="mixer", mode="sample")
 
 
-def test_every_case_has_a_label_of_its_own_that_files_can_bear():
+def test_every_case_has_a_different_label_for_file_names():
     cases = expand(layers="identity,bimamba:state=32", lengths="16,64", dtype="float32,bfloat16")
     assert len({case.label for case in cases}) == len(cases)
     assert all(re.fullmatch("[a-z0-9-]+", case.label) for case in cases)
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_suites_are_sweeps_without_doubles(name):
+def test_suites_have_no_duplicate_cases(name):
     make, device, dtype, _ = SUITES[name]
     cases = make(device, dtype)
     assert len(set(cases)) == len(cases) > 20
@@ -105,7 +105,7 @@ def test_the_suite_paper_has_the_nineteen_networks_of_table_2():
 
 
 @pytest.mark.parametrize("text", ["0", "-4", "16,-1", "16,many", "1.5", "", ","])
-def test_lengths_that_are_none_are_refused(text):
+def test_invalid_lengths_are_refused(text):
     with pytest.raises(ConfigError, match=r"whole number|whole numbers"):
         parse_lengths(text)
 

@@ -1,4 +1,4 @@
-"""A sweep that is killed at any moment and started again ends with the same set of records, none twice."""
+"""A sweep that is killed at any moment and resumed ends with the same set of records, without duplicates."""
 
 import subprocess
 import sys
@@ -7,45 +7,45 @@ from collections import Counter
 
 import pytest
 
-from bench.sweep import subprocess as apart
+import bench.sweep.subprocess
 from bench.sweep.case import Case, expand
 from bench.sweep.outcome import Outcome, Times
-from bench.sweep.runner import Sweep, Terms
+from bench.sweep.runner import Runner, RunnerOptions
 from temporal_zoo._support.record import read
 
 CASES = expand(layers="identity,bimamba", lengths="4,8,16", level="mixer")
 HERE = {"id": "here", "code": {"sources": "ours"}}
 
-# Measures nothing, records everything, slowly enough to be killed in between.
-KILLED = """
+# A sweep that only writes records, slowly enough for the test to kill it.
+SLOW_SWEEP = """
 import sys, time
 sys.path[:] = {path!r}
 from pathlib import Path
-from bench.sweep import load, subprocess
+from bench.sweep import machine_load, subprocess
 from bench.sweep.outcome import Outcome
-from bench.sweep.runner import Sweep, Terms
+from bench.sweep.runner import Runner, RunnerOptions
 from tests_of_sweeps import CASES, HERE
-load.before = lambda device: {{}}
+machine_load.before_case = lambda device: {{}}
 subprocess.examine = lambda cases, expected=None: (HERE, "here")
 subprocess.Workers.measure = lambda self, case, **how: time.sleep(0.05) or Outcome("ok")
 print("begun", flush=True)
-list(Sweep(CASES, Path({record!r}), Terms(repetitions=2)).run())
+list(Runner(CASES, Path({record!r}), RunnerOptions(repetitions=2)).run())
 """
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """The cases that were measured, in order; each takes a millisecond by a clock of ours, and then one more."""
+    """The cases in the order of their measurements; a case takes 1 ms, then 2 ms, and so on."""
     found = []
 
-    def measure(self, case, *, clock_only, **how):
+    def measure(self, case, *, time_only, **how):
         found.append(case)
         ms = found.count(case)
-        return Outcome("ok", time_ms=Times(ms, ms, ms, 5, 2, True), stored_bytes=None if clock_only else 7)
+        return Outcome("ok", time_ms=Times(ms, ms, ms, 5, 2, True), stored_bytes=None if time_only else 7)
 
-    monkeypatch.setattr(apart, "examine", lambda cases, expected=None: (HERE, "here"))
-    monkeypatch.setattr(apart.Workers, "measure", measure)
-    monkeypatch.setattr("bench.sweep.load._LISTEN_S", 0.001)
+    monkeypatch.setattr(bench.sweep.subprocess, "examine", lambda cases, expected=None: (HERE, "here"))
+    monkeypatch.setattr(bench.sweep.subprocess.Workers, "measure", measure)
+    monkeypatch.setattr("bench.sweep.machine_load._SAMPLE_S", 0.001)
     return found
 
 
@@ -53,34 +53,34 @@ def recorded(path):
     return Counter(Case.from_dict(m["case"]) for m in read(path).of("measurement"))
 
 
-def test_what_is_recorded_is_not_measured_again(measured, tmp_path):
+def test_recorded_cases_are_not_measured_again(measured, tmp_path):
     record = tmp_path / "records.jsonl"
-    list(Sweep(CASES[:5], record, Terms()).run())
-    sweep = Sweep(CASES, record, Terms())
-    assert sweep.waiting == [(1, case) for case in CASES[5:]]
-    list(sweep.run())
+    list(Runner(CASES[:5], record, RunnerOptions()).run())
+    runner = Runner(CASES, record, RunnerOptions())
+    assert runner.waiting == [(1, case) for case in CASES[5:]]
+    list(runner.run())
     assert measured == CASES
-    assert [result.case for result in sweep.results] == CASES
+    assert [result.case for result in runner.results] == CASES
     assert recorded(record) == Counter(CASES)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 200, 900, 1500, 2500, 10**6])
-def test_a_record_that_was_cut_anywhere_is_completed(measured, tmp_path, kept):
+@pytest.mark.parametrize("size", [0, 1, 200, 900, 1500, 2500, 10**6])
+def test_a_record_that_is_cut_at_any_byte_is_completed(measured, tmp_path, size):
     record = tmp_path / "records.jsonl"
-    terms = Terms(repetitions=2)
-    list(Sweep(CASES, record, terms).run())
-    record.write_bytes(record.read_bytes()[:kept])
-    list(Sweep(CASES, record, terms).run())
+    options = RunnerOptions(repetitions=2)
+    list(Runner(CASES, record, options).run())
+    record.write_bytes(record.read_bytes()[:size])
+    list(Runner(CASES, record, options).run())
     assert recorded(record) == Counter(CASES * 2)
 
 
-def test_a_sweep_that_is_really_killed(tmp_path):
+def test_a_killed_process_can_be_resumed(tmp_path):
     (tmp_path / "tests_of_sweeps.py").write_text(
         "from bench.sweep.case import expand\n"
         f"CASES = expand(layers='identity,bimamba', lengths='4,8,16', level='mixer')\nHERE = {HERE!r}\n"
     )
     record = tmp_path / "records.jsonl"
-    source = KILLED.format(path=[str(tmp_path), *sys.path], record=str(record))
+    source = SLOW_SWEEP.format(path=[str(tmp_path), *sys.path], record=str(record))
     for seconds in (0.02, 0.12, 0.2, None):
         with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE) as process:
             process.stdout.readline()
@@ -91,68 +91,68 @@ def test_a_sweep_that_is_really_killed(tmp_path):
     assert recorded(record) == Counter(CASES * 2)
 
 
-def test_another_environment_is_measured_of_its_own(measured, monkeypatch, tmp_path):
+def test_another_environment_is_measured_separately(measured, monkeypatch, tmp_path):
     record = tmp_path / "records.jsonl"
-    list(Sweep(CASES[:2], record, Terms()).run())
-    monkeypatch.setattr(apart, "examine", lambda cases, expected=None: (HERE | {"id": "there"}, "there"))
-    list(Sweep(CASES[:2], record, Terms()).run())
+    list(Runner(CASES[:2], record, RunnerOptions()).run())
+    monkeypatch.setattr(bench.sweep.subprocess, "examine", lambda *_: (HERE | {"id": "there"}, "there"))
+    list(Runner(CASES[:2], record, RunnerOptions()).run())
     assert measured == CASES[:2] * 2
 
 
-def test_again_measures_all_of_them_once_more(measured, tmp_path):
+def test_again_repeats_all_cases(measured, tmp_path):
     for again in (False, True):
-        list(Sweep(CASES[:2], tmp_path / "records.jsonl", Terms(again=again)).run())
+        list(Runner(CASES[:2], tmp_path / "records.jsonl", RunnerOptions(again=again)).run())
     assert measured == CASES[:2] * 2
 
 
-def test_no_case_begins_that_might_not_end_in_time(measured, monkeypatch, tmp_path):
+def test_no_case_starts_that_could_exceed_the_time_limit(measured, monkeypatch, tmp_path):
     clock = iter(range(100, 10_000, 100))  # seconds
     monkeypatch.setattr("bench.sweep.runner.time.monotonic", lambda: next(clock))
-    record, terms = tmp_path / "records.jsonl", Terms(limit_s=60, until=500)
-    sweep = Sweep(CASES, record, terms)
-    # At 100, 200, 300 and 400 s of 500 one may begin that has 60 and its grace; later none.
-    assert len(list(sweep.run())) == 4
-    assert [case for _, case in sweep.waiting] == CASES[4:]
+    record, options = tmp_path / "records.jsonl", RunnerOptions(limit_s=60, until=500)
+    runner = Runner(CASES, record, options)
+    # A case needs 60 s and the grace period: it can start at 100, 200, 300 and 400 s of 500 s, and not later.
+    assert len(list(runner.run())) == 4
+    assert [case for _, case in runner.waiting] == CASES[4:]
 
 
-def test_a_profile_that_is_missing_is_made(measured, tmp_path):
+def test_a_case_without_its_profile_is_measured_again(measured, tmp_path):
     record = tmp_path / "records.jsonl"
-    list(Sweep(CASES[:1], record, Terms()).run())
-    assert Sweep(CASES[:1], record, Terms(traces=tmp_path / "traces")).waiting == [(1, CASES[0])]
+    list(Runner(CASES[:1], record, RunnerOptions()).run())
+    assert Runner(CASES[:1], record, RunnerOptions(traces=tmp_path / "traces")).waiting == [(1, CASES[0])]
 
 
-def test_repetitions_come_in_turns_and_later_ones_take_the_time_alone(measured, tmp_path):
-    sweep = Sweep(CASES[:2], tmp_path / "records.jsonl", Terms(repetitions=3))
-    assert [repetition for repetition, _ in sweep.run()] == [1, 1, 2, 2, 3, 3]
+def test_repetitions_alternate_between_cases_and_later_ones_measure_only_time(measured, tmp_path):
+    runner = Runner(CASES[:2], tmp_path / "records.jsonl", RunnerOptions(repetitions=3))
+    assert [repetition for repetition, _ in runner.run()] == [1, 1, 2, 2, 3, 3]
     assert measured == CASES[:2] * 3
-    found = sweep.results[0].outcome
+    found = runner.results[0].outcome
     assert found.time_ms.medians == (1, 2, 3)
     assert found.time_ms.p50 == pytest.approx(6 ** (1 / 3))
     assert found.stored_bytes == 7
 
 
-def test_more_repetitions_add_to_those_that_are_recorded(measured, tmp_path):
+def test_more_repetitions_add_to_recorded_ones(measured, tmp_path):
     record = tmp_path / "records.jsonl"
-    list(Sweep(CASES[:2], record, Terms(repetitions=2)).run())
-    more = Sweep(CASES[:2], record, Terms(repetitions=3))
+    list(Runner(CASES[:2], record, RunnerOptions(repetitions=2)).run())
+    more = Runner(CASES[:2], record, RunnerOptions(repetitions=3))
     assert more.waiting == [(3, CASES[0]), (3, CASES[1])]
     list(more.run())
     assert len(measured) == 6
-    assert Sweep(CASES[:2], record, Terms(repetitions=1)).waiting == []
+    assert Runner(CASES[:2], record, RunnerOptions(repetitions=1)).waiting == []
 
 
-def test_again_forgets_all_repetitions_of_before(measured, tmp_path):
+def test_again_replaces_all_earlier_repetitions(measured, tmp_path):
     record = tmp_path / "records.jsonl"
-    list(Sweep(CASES[:1], record, Terms(repetitions=3)).run())
-    list(Sweep(CASES[:1], record, Terms(repetitions=2, again=True)).run())
-    (result,) = Sweep(CASES[:1], record, Terms()).results
+    list(Runner(CASES[:1], record, RunnerOptions(repetitions=3)).run())
+    list(Runner(CASES[:1], record, RunnerOptions(repetitions=2, again=True)).run())
+    (result,) = Runner(CASES[:1], record, RunnerOptions()).results
     assert result.outcome.time_ms.medians == (4, 5)
 
 
-def test_a_case_that_fails_is_not_repeated_and_a_late_failure_is_the_outcome(measured, monkeypatch, tmp_path):
+def test_a_failed_case_is_not_repeated_and_a_late_failure_is_the_outcome(measured, monkeypatch, tmp_path):
     ends = iter([Outcome("ok", time_ms=Times(1, 1, 1, 5, 2, True)), Outcome("crashed", "the process crashed")])
-    monkeypatch.setattr(apart.Workers, "measure", lambda self, case, **how: next(ends))
-    sweep = Sweep(CASES[:1], tmp_path / "records.jsonl", Terms(repetitions=4))
-    assert [result.outcome.status for _, result in sweep.run()] == ["ok", "crashed"]
-    assert sweep.waiting == []
-    assert sweep.results[0].outcome.reason == "in process 2: the process crashed"
+    monkeypatch.setattr(bench.sweep.subprocess.Workers, "measure", lambda self, case, **how: next(ends))
+    runner = Runner(CASES[:1], tmp_path / "records.jsonl", RunnerOptions(repetitions=4))
+    assert [result.outcome.status for _, result in runner.run()] == ["ok", "crashed"]
+    assert runner.waiting == []
+    assert runner.results[0].outcome.reason == "in process 2: the process crashed"

@@ -1,23 +1,22 @@
-"""Cases in processes of their own: mixers that crash, hang, take all memory or compute wrongly end one case each."""
+"""Cases in subprocesses: a mixer that crashes, hangs, uses all memory or is wrong ends only its own case."""
 
 import contextlib
-import subprocess
 import sys
 import time
+from subprocess import Popen
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from bench.sweep import host_memory
-from bench.sweep import subprocess as apart
+from bench.sweep import host_memory, subprocess
 from bench.sweep.case import expand
-from bench.sweep.runner import Sweep, Terms
+from bench.sweep.runner import Runner, RunnerOptions
 from temporal_zoo._support.record import read
 
 MIB = 2**20
 
-# A plug-in as another project would install it; `mood` says what it does.
+# A plug-in of another project; the option `mood` selects its behaviour.
 MOODY = """
 import ctypes, mmap, os, time
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ class Moody(Mixer):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Config):
-        mood: str = option("good", "what it does")
+        mood: str = option("good", "behaviour")
 
     def __init__(self, dim, config, shared=None):
         super().__init__(dim, config, shared)
@@ -58,14 +57,14 @@ class Moody(Mixer):
         if mood == "killed":
             os.kill(os.getpid(), 9)
         if mood == "print":
-            os.write(1, b"what packages print")
+            os.write(1, b"output of a package")
         return causal_conv(x, [Filter(self.weight[:, None].expand(-1, 2))])[0]
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where that mixer is installed: processes look for modules where this one did when they were started."""
+    """The folder in which the mixer is installed; subprocesses search for modules there, too."""
     folder = tmp_path_factory.mktemp("moody")
     info = folder / "moody-0.1.dist-info"
     info.mkdir()
@@ -78,12 +77,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def moody(folder):
-    """Makes a list of cases of that mixer, which is as it was written."""
+    """A function that returns a case of that mixer for each mood."""
     (folder / "moody_mixer.py").write_text(MOODY)
     (folder / "moody_mixer.py.hangs").unlink(missing_ok=True)
 
     def cases(*moods):
-        # Specs are made by hand, for this process does not know the mixer and need not.
+        # The mixer is not installed in this process, so that its spec is written as a text.
         (case,) = expand(layers="identity", lengths="4", level="mixer", mode="train", rows=2, dim=8)
         return [case.replace(mixer=f"moody:mood={mood}") for mood in moods]
 
@@ -92,8 +91,8 @@ def moody(folder):
 
 @pytest.fixture(scope="module")
 def forking(folder):
-    """Torch is imported once for all tests here whose processes are forked."""
-    with apart.Workers(forks=True) as found:
+    """Workers that fork, for all tests, so that torch is imported only once."""
+    with subprocess.Workers(forks=True) as found:
         yield found
 
 
@@ -102,7 +101,7 @@ def workers(request, folder):
     if request.param == "forked":
         yield request.getfixturevalue("forking")
     else:
-        with apart.Workers(forks=False) as found:
+        with subprocess.Workers(forks=False) as found:
             yield found
 
 
@@ -110,21 +109,21 @@ def measure(workers, case, limit_s=120.0):
     return workers.measure(case, budget_s=0.01, limit_s=limit_s)
 
 
-def test_a_process_that_measures_says_where_it_is(moody, forking, monkeypatch):
-    environment, place = apart.examine(moody("good"))
+def test_a_subprocess_describes_its_machine(moody, forking, monkeypatch):
+    environment, devices = subprocess.examine(moody("good"))
     assert environment["code"]["sources"]
-    assert place.endswith("(1 thread)")
-    monkeypatch.setattr(apart, "Workers", lambda forks: contextlib.nullcontext(forking))
-    with pytest.raises(apart.BenchError, match="no backend 'fast'"):
-        apart.examine([case.replace(backends=("causal_conv=fast",)) for case in moody("good")])
+    assert devices.endswith("(1 thread)")
+    monkeypatch.setattr(subprocess, "Workers", lambda forks: contextlib.nullcontext(forking))
+    with pytest.raises(subprocess.BenchError, match="no backend 'fast'"):
+        subprocess.examine([case.replace(backends=("causal_conv=fast",)) for case in moody("good")])
 
 
-def test_a_sweep_outlives_whatever_its_cases_do(moody, tmp_path, monkeypatch):
-    # Somebody may work on the code while its tests run.
-    monkeypatch.setattr(apart, "examine", lambda *_: ({"id": "here", "code": {"sources": None}}, "here"))
+def test_a_sweep_continues_after_every_outcome(moody, tmp_path, monkeypatch):
+    # The source files may change during the tests.
+    monkeypatch.setattr(subprocess, "examine", lambda *_: ({"id": "here", "code": {"sources": None}}, "here"))
     cases = moody("crash", "killed", "print")
-    sweep = Sweep(cases, tmp_path / "records.jsonl", Terms(budget_s=0.01))
-    ends = {result.case.mixer.partition("=")[2]: result.outcome for _, result in sweep.run()}
+    runner = Runner(cases, tmp_path / "records.jsonl", RunnerOptions(budget_s=0.01))
+    ends = {result.case.mixer.partition("=")[2]: result.outcome for _, result in runner.run()}
     assert {mood: end.status for mood, end in ends.items()} == {
         "crash": "crashed",
         "killed": "out_of_memory",
@@ -137,43 +136,43 @@ def test_a_sweep_outlives_whatever_its_cases_do(moody, tmp_path, monkeypatch):
     ]
 
 
-def test_a_mixer_that_hangs_is_ended_at_its_limit_and_the_record_says_where(moody, workers, folder):
+def test_a_hanging_mixer_ends_at_its_limit_with_a_traceback(moody, workers, folder):
     found = measure(workers, *moody("hang"), limit_s=1.5)
     assert found.status == "timed_out"
     assert "longer than 1.5 s" in found.reason
-    # On a busy machine the limit may pass before the mixer is reached.
+    # On a busy machine the limit may pass before the mixer runs.
     reached = (folder / "moody_mixer.py.hangs").exists()
     assert ("in mix" if reached else "File ") in found.traceback
 
 
-def test_what_cannot_end_itself_is_ended_from_outside(moody, workers, folder, monkeypatch):
-    # By this clock an hour passes when the mixer hangs.
+def test_a_process_that_does_not_end_itself_is_killed(moody, workers, folder, monkeypatch):
+    # This clock advances by an hour when the mixer hangs.
     hangs = folder / "moody_mixer.py.hangs"
-    monkeypatch.setattr(apart, "time", SimpleNamespace(monotonic=lambda: 3600.0 * hangs.exists()))
+    monkeypatch.setattr(subprocess, "time", SimpleNamespace(monotonic=lambda: 3600.0 * hangs.exists()))
     found = measure(workers, *moody("hang"), limit_s=600.0)
-    assert (found.status, found.reason) == ("timed_out", "had to be ended after 630 s")
+    assert (found.status, found.reason) == ("timed_out", "killed after 630 s")
 
 
-def test_a_mixer_that_allocates_without_end_runs_out_of_memory(moody, workers, monkeypatch):
+def test_a_mixer_that_allocates_without_limit_runs_out_of_memory(moody, workers, monkeypatch):
     monkeypatch.setattr(host_memory, "available", lambda: 1500 * MIB)
     found = measure(workers, *moody("greedy"))
     assert found.status == "out_of_memory", found
 
 
-def test_after_any_end_the_next_job_is_done(moody, workers):
+def test_the_next_job_runs_after_every_outcome(moody, workers):
     ends = [measure(workers, case).status for case in moody("crash", "killed", "print")]
     assert ends == ["crashed", "out_of_memory", "ok"]
 
 
-def test_memory_that_escapes_the_limit_is_seen_from_outside(moody, workers, monkeypatch):
+def test_memory_outside_of_the_limit_is_detected(moody, workers, monkeypatch):
     monkeypatch.setattr(host_memory, "available", lambda: 1000 * MIB)
     found = measure(workers, *moody("mapped"))
     assert found.status == "out_of_memory"
-    assert "ended at" in found.reason
+    assert "killed at" in found.reason
 
 
 @pytest.mark.parametrize(
-    ("code", "told", "status"),
+    ("code", "stderr", "status"),
     [
         (-9, "", "out_of_memory"),
         (-6, "terminate called after throwing an instance of 'std::bad_alloc'", "out_of_memory"),
@@ -182,24 +181,24 @@ def test_memory_that_escapes_the_limit_is_seen_from_outside(moody, workers, monk
         (1, "ImportError: no torch", "crashed"),
     ],
 )
-def test_how_a_process_ended(code, told, status):
-    assert apart._end(code, told, 5.0).status == status
+def test_exit_codes_become_outcomes(code, stderr, status):
+    assert subprocess._outcome_of_exit(code, stderr, 5.0).status == status
 
 
-# How the process began makes no difference to the next two.
+# The next two tests do not depend on how the process started.
 
 
-def test_other_code_than_the_record_names_is_not_measured(moody, forking):
-    with pytest.raises(apart.BenchError, match="code has changed"):
+def test_changed_source_files_are_not_measured(moody, forking):
+    with pytest.raises(subprocess.BenchError, match="source files changed"):
         forking.measure(*moody("good"), budget_s=0.01, limit_s=60.0, sources="of yesterday")
 
 
 def test_a_wrong_fast_backend_is_not_timed(moody, forking, folder):
-    # The plug-in spoils the backend where it is loaded: in the process that measures.
-    spoil = "backend = causal_conv._modules['torch']; right = backend.forward; "
-    spoil += "backend.forward = lambda *a: [1.01 * y for y in right(*a)]\n"
+    # The plug-in changes the backend in the subprocess.
+    bug = "backend = causal_conv._modules['torch']; right = backend.forward; "
+    bug += "backend.forward = lambda *a: [1.01 * y for y in right(*a)]\n"
     (case,) = moody("good")
-    (folder / "moody_mixer.py").write_text(MOODY + spoil)
+    (folder / "moody_mixer.py").write_text(MOODY + bug)
     found = measure(forking, case.replace(backends=("causal_conv=torch",)))
     assert (found.status, found.time_ms) == ("disagrees", None)
     assert "causal_conv=torch" in found.reason
@@ -207,14 +206,14 @@ def test_a_wrong_fast_backend_is_not_timed(moody, forking, folder):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 @pytest.mark.parametrize("forks", [False, True])
-def test_no_process_is_left_behind_when_the_sweep_is_killed(moody, folder, forks):
+def test_subprocesses_end_when_the_sweep_is_killed(moody, folder, forks):
     source = (
         f"import sys; sys.path[:] = {sys.path!r}; "
-        "from bench.sweep import subprocess as apart; from bench.sweep.case import Case; "
+        "from bench.sweep import subprocess; from bench.sweep.case import Case; "
         f"case = Case.from_dict({moody('hang')[0].to_dict()!r}); "
-        f"apart.Workers(forks={forks}).measure(case, budget_s=0.01, limit_s=600.0)"
+        f"subprocess.Workers(forks={forks}).measure(case, budget_s=0.01, limit_s=600.0)"
     )
-    with subprocess.Popen([sys.executable, "-c", source]) as parent:
+    with Popen([sys.executable, "-c", source]) as parent:
         while parent.poll() is None and not (folder / "moody_mixer.py.hangs").exists():
             time.sleep(0.05)
         assert parent.poll() is None

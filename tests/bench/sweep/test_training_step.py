@@ -1,4 +1,4 @@
-"""The training step that is timed is the one that plans are made for, and the trainer's."""
+"""The bench times the trainer's own step, and plans count the same step."""
 
 import weakref
 from dataclasses import asdict
@@ -28,7 +28,7 @@ def built(mixer="bimamba", **options):
 
 
 @pytest.mark.parametrize("mixer", ["attn", "bimamba:state=8"])
-def test_what_is_timed_takes_what_is_planned(mixer):
+def test_the_timed_step_needs_the_planned_bytes(mixer):
     work = built(mixer)
     planned = Planner(device("cpu:4GiB")).plan(Setup(mixer=mixer, frames=5, clips=CLIPS, size=16, preset="tiny"))
     assert stored_bytes(work.forward, work.module) == planned.bytes.stored
@@ -38,7 +38,7 @@ def test_what_is_timed_takes_what_is_planned(mixer):
     assert sizes.items() <= asdict(planned.bytes).items()
 
 
-def test_a_timed_step_moves_the_weights_and_their_average():
+def test_a_timed_step_changes_the_weights_and_their_average():
     work = built()
     before = [parameter.clone() for parameter in work.module.parameters()]
     average = [weight.clone() for weight in work.step.parts()["average"]]
@@ -54,7 +54,7 @@ def test_the_network_computes_in_the_precision_of_the_case():
 
 
 class Ledger(TorchDispatchMode):
-    """Bytes of the storages that operations on a CPU made and that are alive, and the most of them at once."""
+    """Counts the bytes of living storages that CPU operations allocated, and their peak."""
 
     def __init__(self):
         super().__init__()
@@ -77,7 +77,7 @@ class Ledger(TorchDispatchMode):
 
 
 def counted(step):
-    """Bytes that a step stores for backward, one by one, and the most that it has at once beside what was there."""
+    """The sum of the bytes that a step stores for backward, and the peak of the bytes that it allocates."""
     stored = []
 
     def pack(tensor):
@@ -100,9 +100,7 @@ def test_trainer_and_bench_take_the_same_step(tmp_path, monkeypatch, changes):
         "data.videos=2", f"data.cache={tmp_path}", "data.test_share=0", "optimizer.warmup=0",
     ])  # fmt: skip
     plain, seen = step.TrainingStep.__call__, []
-    monkeypatch.setattr(
-        step.TrainingStep, "__call__", lambda self, drawn, number: seen.append(drawn) or plain(self, drawn, number)
-    )
+    monkeypatch.setattr(step.TrainingStep, "__call__", lambda self, drawn: seen.append(drawn) or plain(self, drawn))
     trainer = Trainer(config, torch.device("cpu"))
     bench = training_step("tiny", *changes, "size=16", clips=2, frames=5, device=torch.device("cpu"))
     for ours, theirs in networks(bench, trainer):
@@ -115,7 +113,7 @@ def test_trainer_and_bench_take_the_same_step(tmp_path, monkeypatch, changes):
         stored.append((ours[0], theirs[0]))
         peaks.append(theirs[1] - ours[1])
     assert all(ours == theirs > 0 for ours, theirs in stored)
-    # The trainer's clips are made within its step, from bytes and from noise; they are all that it has beside the step.
+    # Only the trainer's step also makes its clips, from bytes and noise.
     assert all(0 <= more <= 2 * sum(tensor.nbytes for tensor in bench.parts()["batch"]) for more in peaks), peaks
     for ours, theirs in networks(bench, trainer):
         assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
@@ -123,4 +121,4 @@ def test_trainer_and_bench_take_the_same_step(tmp_path, monkeypatch, changes):
 
 def networks(bench, trainer):
     """The networks in training, and their averages."""
-    return (bench.network, trainer.network), (bench.step.average.model, trainer.average.model)
+    return (bench.network, trainer.network), (bench.step.average.module, trainer.average.module)

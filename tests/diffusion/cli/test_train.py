@@ -1,4 +1,4 @@
-"""`zoo train` and `zoo sample` as they are typed, with a preset of the smallest size behind them."""
+"""`zoo train` and `zoo sample`, with the smallest configuration as preset."""
 
 import contextlib
 import errno
@@ -32,7 +32,7 @@ pytest.importorskip("matplotlib")
 
 @pytest.fixture(autouse=True)
 def empty_folder(small, tmp_path, monkeypatch):
-    """An empty folder to type in; `tiny` is smaller than it is."""
+    """An empty working folder; the preset `tiny` is replaced by a smaller one."""
     monkeypatch.setitem(presets.PRESETS, "tiny", small)
     monkeypatch.setenv("COLUMNS", "200")
     folder = tmp_path / "here"
@@ -41,20 +41,20 @@ def empty_folder(small, tmp_path, monkeypatch):
     return folder
 
 
-def typed(command, code=0):
-    """Runs a command; a traceback fails the test, as does another exit code."""
+def run_zoo(command, code=0):
+    """Runs a command; a traceback or another exit code fails the test."""
     result = CliRunner().invoke(zoo, command.split())
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == code, result.output
     return result
 
 
-def refused(command, *told, code=2):
-    """One message, which says all that is `told`."""
-    result = typed(command, code)
+def refused(command, *parts, code=2):
+    """Runs a command that ends with one message, which contains all `parts`."""
+    result = run_zoo(command, code)
     assert result.stderr.count("Error: ") == 1, result.stderr
     message = result.stderr.partition("Error: ")[2]
-    for part in told:
+    for part in parts:
         assert part in message, message
     return message
 
@@ -66,19 +66,19 @@ def digests(folder):
 
 
 def test_from_an_empty_folder_to_clips(empty_folder):
-    first = typed("train --mixer bimamba:state=4").stderr
+    first = run_zoo("train --mixer bimamba:state=4").stderr
     assert "training: bimamba:state=4, " in first
     assert " parameters, builtin:mazes (3 videos), 3 frames of 8x8, batch 2, to step 4, in runs/tiny-bimamba" in first
     assert "step 2: held-out loss " in first
     assert "finished: step 4 of 4" in first
     run = empty_folder / "runs" / "tiny-bimamba-state4"
     assert {path.name for path in (run / "samples").iterdir()} == {"0000004.png", "0000004.gif"}
-    again = typed("train --mixer bimamba:state=4").stderr
-    assert again == "runs/tiny-bimamba-state4 is finished: 4 of 4 steps. Train on with --steps 8.\n"
-    on = typed("train --mixer bimamba:state=4 --steps 5").stderr
-    assert "continuing at step 4: " in on
+    again = run_zoo("train --mixer bimamba:state=4").stderr
+    assert again == "runs/tiny-bimamba-state4 is finished: 4 of 4 steps. To train longer: --steps 8\n"
+    on = run_zoo("train --mixer bimamba:state=4 --steps 5").stderr
+    assert "resuming at step 4: " in on
     assert "finished: step 5 of 5" in on
-    drawn = typed("sample runs/tiny-bimamba-state4 --count 2")
+    drawn = run_zoo("sample runs/tiny-bimamba-state4 --count 2")
     assert drawn.stdout.startswith("2 clips of 3 frames: runs/tiny-bimamba-state4/clips/sheet.png, ")
     files = {path.name for path in (run / "clips").iterdir()}
     assert files == {"000.mp4", "000.gif", "001.mp4", "001.gif", "all.gif", "sheet.png", "record.jsonl"}
@@ -86,17 +86,19 @@ def test_from_an_empty_folder_to_clips(empty_folder):
 
 @pytest.mark.parametrize("mixer", ["attn", "flash", "identity", "mamba", "s4d", "bimamba@high+flash@low"])
 def test_every_mixer_trains(empty_folder, mixer):
-    typed(f"train --mixer {mixer} --steps 1 --out run --set data.frames=2")
+    run_zoo(f"train --mixer {mixer} --steps 1 --out run --set data.frames=2")
     assert checkpoint.load(empty_folder / "run" / "checkpoint.pt")["step"] == 1
 
 
 def test_options_reach_the_configuration(empty_folder):
-    typed("train --mixer identity --data builtin:mazes --steps 1 --seed 3 --out run --set model.width=16 --set batch=1")
-    told = json.loads((empty_folder / "run" / "config.json").read_text())
-    assert (told["seed"], told["steps"], told["batch"], told["model"]["width"]) == (3, 1, 1, 16)
+    run_zoo(
+        "train --mixer identity --data builtin:mazes --steps 1 --seed 3 --out run --set model.width=16 --set batch=1"
+    )
+    config = json.loads((empty_folder / "run" / "config.json").read_text())
+    assert (config["seed"], config["steps"], config["batch"], config["model"]["width"]) == (3, 1, 1, 16)
 
 
-def test_ctrl_c_stops_and_the_same_command_continues(empty_folder, monkeypatch):
+def test_ctrl_c_stops_and_the_same_command_resumes(empty_folder, monkeypatch):
     plain = Trainer.advance
 
     def advance(trainer):
@@ -107,10 +109,10 @@ def test_ctrl_c_stops_and_the_same_command_continues(empty_folder, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "advance", advance)
-        stopped = typed("train --out run", code=130).stderr
-    assert "stopped, with a checkpoint; the same command continues: step 1 of 4" in stopped
-    assert "continuing at step 1" in typed("train --out run").stderr
-    typed("train --out whole")
+        stopped = run_zoo("train --out run", code=130).stderr
+    assert "stopped, checkpoint saved; run the command again to resume: step 1 of 4" in stopped
+    assert "resuming at step 1" in run_zoo("train --out run").stderr
+    run_zoo("train --out whole")
     ends = [checkpoint.load(empty_folder / name / "checkpoint.pt")["network"] for name in ("run", "whole")]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
@@ -129,7 +131,7 @@ zoo(prog_name="zoo")
 
 
 def start(small, folder, *settings):
-    """A child process that trains in `folder`, in steps without end unless told otherwise."""
+    """A child process that trains in `folder`, without end unless `settings` say otherwise."""
     config = json.dumps(small("optimizer.decay=0").to_dict())
     words = [sys.executable, "-c", CHILD, config, "train", "--out", str(folder)]
     words += [word for setting in settings for word in ("--set", setting)]
@@ -151,16 +153,16 @@ def test_a_terminated_run_leaves_a_checkpoint_and_its_exit_code(empty_folder, sm
     with start(small, empty_folder / "run", "steps=1000000", "save_every=1000000", "test_every=1000000") as child:
         wait_for_steps(child, empty_folder / "run", 2)
         child.send_signal(getattr(signal, name))
-        told = child.stderr.read()
+        message = child.stderr.read()
     assert child.returncode == 128 + getattr(signal, name)
-    assert "stopped, with a checkpoint; the same command continues" in told
-    assert "Traceback" not in told
+    assert "stopped, checkpoint saved; run the command again to resume" in message
+    assert "Traceback" not in message
     steps = [record["step"] for record in history(empty_folder / "run")]
     assert checkpoint.load(empty_folder / "run" / "checkpoint.pt")["step"] == steps[-1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
-def test_a_second_process_gets_one_message(empty_folder, small):
+def test_a_second_process_in_the_folder_is_refused(empty_folder, small):
     with start(small, empty_folder / "run", "steps=1000000") as child:
         wait_for_steps(child, empty_folder / "run", 1)
         assert "another process trains in run; wait for it" in refused("train --out run")
@@ -186,8 +188,8 @@ def test_twenty_kills_at_random_moments_change_nothing(empty_folder, small, mixe
             kills += 1
     for name in ("killed", "whole"):
         with start(small, empty_folder / name, *settings) as child:
-            told = child.communicate()[1]
-            assert child.returncode == 0, told
+            message = child.communicate()[1]
+            assert child.returncode == 0, message
     first, second = (
         torch.load(empty_folder / name / "checkpoint.pt", weights_only=True) for name in ("killed", "whole")
     )
@@ -220,16 +222,16 @@ def test_kill_minus_nine_loses_at_most_the_steps_since_the_checkpoint(empty_fold
     reached = history(empty_folder / "run")[-1]["step"]
     kept = checkpoint.load(empty_folder / "run" / "checkpoint.pt")["step"]
     assert reached - 2 <= kept <= reached
-    told = typed(f"train --out run --steps {kept + 1} --set optimizer.decay=0 --set save_every=2").stderr
-    assert f"continuing at step {kept}: " in told
+    output = run_zoo(f"train --out run --steps {kept + 1} --set optimizer.decay=0 --set save_every=2").stderr
+    assert f"resuming at step {kept}: " in output
     assert [record["step"] for record in history(empty_folder / "run")] == list(range(1, kept + 2))
-    typed(f"train --out whole --steps {kept + 1} --set optimizer.decay=0")
+    run_zoo(f"train --out whole --steps {kept + 1} --set optimizer.decay=0")
     ends = [checkpoint.load(empty_folder / name / "checkpoint.pt")["average"] for name in ("run", "whole")]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
 def test_a_run_of_another_configuration(empty_folder):
-    typed("train --steps 1 --out run")
+    run_zoo("train --steps 1 --out run")
     message = refused("train --out run --mixer identity --set batch=1", "the run in run was started with another")
     assert "\n  model.mixer: bimamba:state=4 in the checkpoint, identity asked for\n" in message
     assert "\n  batch: 2 in the checkpoint, 1 asked for\n" in message
@@ -237,7 +239,7 @@ def test_a_run_of_another_configuration(empty_folder):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "parts"),
     [
         (
             "--mixer bimmba",
@@ -261,7 +263,7 @@ def test_a_run_of_another_configuration(empty_folder):
         ("--set optimizer.lr=nan", ["OptimizerConfig.lr is nan; it must be"]),
         ("--steps 0", ["--steps"]),
         ("--steps -3", ["--steps"]),
-        ("--device cuda:99", ["there is no device 'cuda:99' here; there is cpu"]),
+        ("--device cuda:99", ["there is no device 'cuda:99' here; choose from cpu"]),
         ("--device tpu", ["there is no device 'tpu' here"]),
         ("--data nowhere", ["no file or folder nowhere; built-in videos are written builtin:mazes"]),
         ("--data builtin:mzes", ['did you mean "mazes"']),
@@ -270,8 +272,8 @@ def test_a_run_of_another_configuration(empty_folder):
         ("--set data.size=10 --set model.multipliers=1,2,4", ["size 10 cannot be halved 2 times"]),
     ],
 )
-def test_what_cannot_be_trained(options, told):
-    refused(f"train --out run {options}", *told)
+def test_options_that_are_refused(options, parts):
+    refused(f"train --out run {options}", *parts)
 
 
 def test_clips_longer_than_the_videos(tmp_path):
@@ -284,16 +286,16 @@ def test_a_folder_that_cannot_be_made(empty_folder):
     (empty_folder / "file").write_text("in the way")
     refused("train --out file/run", "file/run: Not a directory")
     refused("train --out file", "file")
-    typed("train --steps 1 --out run")
+    run_zoo("train --steps 1 --out run")
     refused("sample run --count 1 --steps 1 --out file/clips", "file/clips")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
 def test_a_damaged_checkpoint(empty_folder, content):
-    typed("train --steps 1 --out run")
+    run_zoo("train --steps 1 --out run")
     (empty_folder / "run" / "checkpoint.pt").write_bytes(content)
     for command in ("train --out run", "sample run", "train --out other --start run"):
-        refused(command, "checkpoint.pt is not a checkpoint of ours, or is damaged: ")
+        refused(command, "checkpoint.pt is not a checkpoint of zoo train, or is damaged: ")
 
 
 def full(*_):
@@ -301,7 +303,7 @@ def full(*_):
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(empty_folder, monkeypatch):
-    typed("train --steps 2 --out run")
+    run_zoo("train --steps 2 --out run")
     before = (empty_folder / "run" / "checkpoint.pt").read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(torch, "save", full)
@@ -315,26 +317,26 @@ def test_a_full_disk_keeps_the_last_checkpoint(empty_folder, monkeypatch):
         (empty_folder / "run" / "log.jsonl").symlink_to("/dev/full")
         refused("train --steps 4 --out run", "No space left on device")
         (empty_folder / "log").replace(empty_folder / "run" / "log.jsonl")
-    assert "continuing at step 2" in typed("train --steps 4 --out run").stderr
+    assert "resuming at step 2" in run_zoo("train --steps 4 --out run").stderr
 
 
 def test_a_loss_that_is_not_finite():
     message = refused(
         "train --out run --set optimizer.lr=1e30 --set optimizer.warmup=0", "training failed at step 2: loss"
     )
-    assert "nothing was updated" in message
+    assert "the step updated nothing" in message
 
 
 @pytest.fixture
 def trained(empty_folder):
-    typed("train --steps 2 --out run")
+    run_zoo("train --steps 2 --out run")
     return empty_folder / "run"
 
 
 def test_samples_are_a_function_of_the_seed(empty_folder, trained):
-    typed("sample run --count 3 --steps 4 --out a")
-    typed("sample run --count 3 --steps 4 --out b")
-    typed("sample run --count 3 --steps 4 --out c --seed 1")
+    run_zoo("sample run --count 3 --steps 4 --out a")
+    run_zoo("sample run --count 3 --steps 4 --out b")
+    run_zoo("sample run --count 3 --steps 4 --out c --seed 1")
     a, b, c = (digests(empty_folder / name) for name in "abc")
     assert a == b
     assert not set(a.values()) & set(c.values())
@@ -354,46 +356,46 @@ def test_a_sample_does_not_depend_on_its_batch(trained, sampler):
     assert fps == 12.0
 
 
-def test_neighbours_are_drawn_beside_the_samples(trained, empty_folder):
-    typed("sample run --count 2 --steps 2 --neighbours --out a")
+def test_neighbours_are_written_beside_the_samples(trained, empty_folder):
+    run_zoo("sample run --count 2 --steps 2 --neighbours --out a")
     assert (empty_folder / "a" / "neighbours.png").stat().st_size > 1000
 
 
-def test_a_finished_run_leaves_its_weights_alone(trained, empty_folder):
+def test_a_finished_run_does_not_change_its_weights(trained, empty_folder):
     whole, weights = (torch.load(trained / name, weights_only=True) for name in ("checkpoint.pt", "weights.pt"))
     assert set(whole) - set(weights) == {"network", "optimizer"}
     assert all(torch.equal(value, whole["average"][name]) for name, value in weights["average"].items())
-    assert "1 clips" in typed("sample run/weights.pt --count 1 --steps 2 --out a").stdout
-    typed("train --start run/weights.pt --steps 1 --out begun")
+    assert "1 clips" in run_zoo("sample run/weights.pt --count 1 --steps 2 --out a").stdout
+    run_zoo("train --start run/weights.pt --steps 1 --out begun")
 
 
 def test_sampler_options(trained):
-    assert "1 clips of 7 frames" in typed("sample run --count 1 --frames 7 --steps 2").stdout
-    assert "3 clips" in typed("sample run/checkpoint.pt --count 3 --batch 2 --sampler ancestral --out a").stdout
-    refused("sample run --steps 9", "9 sampling steps were asked for; this process has 8 levels")
+    assert "1 clips of 7 frames" in run_zoo("sample run --count 1 --frames 7 --steps 2").stdout
+    assert "3 clips" in run_zoo("sample run/checkpoint.pt --count 3 --batch 2 --sampler ancestral --out a").stdout
+    refused("sample run --steps 9", "9 sampling steps are not possible; choose 1 to 8, the number of noise levels")
     refused("sample run --device cuda:99", "there is no device 'cuda:99' here")
     refused("sample run --count 0", "--count")
     refused("sample run --count 1000000000000", "--count")
     refused("sample run --frames 1000000000000", "--frames", "65536")
 
 
-def test_a_sample_says_how_many_levels_were_visited(trained):
-    told = typed("sample run --count 1 --steps 2 --out a").stdout
-    assert told.endswith("(ancestral, 2 of 8 noise levels)\n")
+def test_the_record_of_samples_holds_the_number_of_levels_visited(trained):
+    output = run_zoo("sample run --count 1 --steps 2 --out a").stdout
+    assert output.endswith("(ancestral, 2 of 8 noise levels)\n")
     (record,) = read(Path("a") / "record.jsonl").of("samples")
     assert (record["levels_visited"], record["levels"], record["sampler"]) == (2, 8, "ancestral")
     assert "state=4:conv=4" in record["config"]["model"]["mixer"]
-    assert "the paper visits all 256" in typed("sample --help").stdout.replace("\n ", "")
+    assert "the paper visits all 256" in run_zoo("sample --help").stdout.replace("\n ", "")
 
 
-def test_memory_that_runs_out_is_told_with_what_takes_less(trained, monkeypatch):
+def test_out_of_memory_names_options_that_need_less(trained, monkeypatch):
     def full(*_, **__):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     monkeypatch.setattr("diffusion.sampling.generate.sample_clips", full)
-    refused("sample run --count 1 --out a", "memory ran out", "fewer --frames")
+    refused("sample run --count 1 --out a", "out of memory", "fewer --frames")
     monkeypatch.setattr("diffusion.training.trainer.Trainer.advance", full)
-    refused("train --out run --steps 9 --set optimizer.decay=0.5", "memory ran out", "--set batch=1")
+    refused("train --out run --steps 9 --set optimizer.decay=0.5", "out of memory", "--set batch=1")
 
 
 def test_other_errors_of_torch_keep_their_traceback(trained, monkeypatch):
@@ -406,15 +408,15 @@ def test_other_errors_of_torch_keep_their_traceback(trained, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["nowhere", ".", "builtin:nowhere"])
-def test_a_run_that_is_not_there(place):
+def test_a_missing_run(place):
     refused(f"sample {place}", "no checkpoint")
 
 
-def test_names_that_look_like_markup_are_printed_as_they_are():
-    assert "runs/[red]a" in typed("train --steps 1 --out runs/[red]a").stderr
+def test_names_that_look_like_markup_are_printed_unchanged():
+    assert "runs/[red]a" in run_zoo("train --steps 1 --out runs/[red]a").stderr
 
 
-def test_drawing_needs_its_packages_before_it_begins(trained, monkeypatch):
+def test_sampling_checks_optional_packages_first(trained, monkeypatch):
     from temporal_zoo._support import packages
 
     def absent(name, package=None):

@@ -1,4 +1,4 @@
-"""The space-time U-Net: what reaches what, what is shared, what is stored."""
+"""The space-time U-Net: information flow, padding, shared modules, stored bytes."""
 
 import copy
 import math
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from diffusion.config import ModelConfig
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.model.blocks import GroupNorm, LevelEmbedding
 from temporal_zoo.config import ConfigError
 from temporal_zoo.ops import tracing, use_backend
@@ -20,7 +20,7 @@ SMALL = ModelConfig(
 
 
 def network(seed=0, **changes):
-    return Backbone(SMALL.replace(**changes), seed=seed)
+    return build_network(SMALL.replace(**changes), seed=seed)
 
 
 def clip_batch(rng, clips=2, frames=5):
@@ -45,9 +45,9 @@ def test_shapes_and_a_gradient_for_every_parameter(rng, changes):
     y = net(x, levels)
     assert y.shape == x.shape
     (y * torch.randn(y.shape, generator=rng)).sum().backward()
-    # A gate that is zero keeps the first gradient from what lies behind it, as its maker wants.
-    idle = {name for name, grad in gradients(net).items() if grad is None}
-    assert not idle
+    # With zero_init, gates that are zero make the first gradients of a branch zero, but no gradient is None.
+    missing = {name for name, grad in gradients(net).items() if grad is None}
+    assert not missing
     if not net.config.zero_init:
         assert all(grad.abs().sum() > 0 for grad in gradients(net).values())
 
@@ -63,7 +63,7 @@ def test_the_time_embedding_has_the_papers_sinusoids():
 
 @pytest.mark.parametrize("real", [None, "padded"])
 @pytest.mark.parametrize("frames", [1, 4])
-def test_group_norm_is_that_of_whole_clips(rng, frames, real):
+def test_group_norm_equals_that_of_whole_clips(rng, frames, real):
     norm = GroupNorm(2, 6)
     with torch.no_grad():
         norm.weight.normal_(generator=rng)
@@ -132,7 +132,7 @@ def test_noise_levels_per_frame(rng):
 
 
 @pytest.mark.parametrize("norm", ["clip", "frame"])
-def test_only_mixers_and_norms_over_clips_let_frames_meet(rng, norm):
+def test_only_mixers_and_norms_over_clips_mix_frames(rng, norm):
     x, levels = clip_batch(rng)
     other = x.clone()
     other[0, 2] += 1
@@ -173,13 +173,28 @@ def test_two_mixers_share_every_other_weight():
     assert not torch.equal(first[stem], network(seed=1).state_dict()[stem])
 
 
+@pytest.mark.parametrize(
+    ("mixer", "name", "expected"),
+    [
+        ("bimamba:state=4", "stem.weight", 21.0470877),
+        ("bimamba:state=4", "to_out.weight", 3.7139250),
+        ("bimamba:state=4", "mid_temporal.mixer.in_proj.weight", 131.9269703),
+        ("attn:heads=2:features=8:relative_bias=yes@mid+s4d:state=4", "stem.weight", 21.0470877),
+        ("attn:heads=2:features=8:relative_bias=yes@mid+s4d:state=4", "shared.mid.table.weight", 44.8825856),
+    ],
+)
+def test_initial_weights_under_a_seed_have_not_changed(mixer, name, expected):
+    weight = network(mixer=mixer).state_dict()[name]
+    assert weight.double().abs().sum().item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_slot_s_weights_do_not_depend_on_other_slots():
     alone, hybrid = network().state_dict(), network(mixer="bimamba:state=4@low+flash@high").state_dict()
     name = "mid_temporal.mixer.in_proj.weight"
     assert torch.equal(alone[name], hybrid[name])
 
 
-def test_building_leaves_the_caller_s_randomness_alone():
+def test_building_does_not_change_the_caller_s_random_state():
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -206,7 +221,7 @@ def test_what_mixers_share_is_registered_once_and_survives_a_copy(rng):
     assert not torch.allclose(twin(x, levels), before)
 
 
-def test_a_state_dict_makes_another_network_the_same(rng):
+def test_networks_with_one_state_dict_compute_the_same(rng):
     source, target = network(mixer="attn:relative_bias=yes"), network(mixer="attn:relative_bias=yes", seed=None)
     x, levels = clip_batch(rng)
     assert not torch.allclose(source(x, levels), target(x, levels))
@@ -214,7 +229,7 @@ def test_a_state_dict_makes_another_network_the_same(rng):
     assert torch.equal(source(x, levels), target(x, levels))
 
 
-def test_zero_init_begins_without_mixers(rng):
+def test_with_zero_init_mixers_do_not_change_the_first_output(rng):
     x, levels = clip_batch(rng)
     first, second = (network(mixer=mixer, zero_init=True) for mixer in ("identity", "bimamba"))
     assert torch.equal(first(x, levels), first.to_out.bias[:, None, None].expand(x.shape))
@@ -224,15 +239,15 @@ def test_zero_init_begins_without_mixers(rng):
     torch.testing.assert_close(first(x, levels), second(x, levels))
 
 
-def test_spared_from_weight_decay_are_vectors_and_what_a_mixer_names():
+def test_weight_decay_skips_vectors_and_the_parameters_that_a_mixer_names():
     net = network()
-    spared = net.no_decay()
+    skipped = net.no_decay()
     names = dict(net.named_parameters())
-    assert spared < set(names)
-    assert "mid_temporal.mixer.core.A_log" in spared
-    assert "mid_temporal.gain" in spared
-    assert "stem.weight" not in spared
-    assert all(parameter.ndim > 1 for name, parameter in names.items() if name not in spared)
+    assert skipped < set(names)
+    assert "mid_temporal.mixer.core.A_log" in skipped
+    assert "mid_temporal.gain" in skipped
+    assert "stem.weight" not in skipped
+    assert all(parameter.ndim > 1 for name, parameter in names.items() if name not in skipped)
 
 
 def stored_bytes(net, x, levels):
@@ -247,7 +262,7 @@ def stored_bytes(net, x, levels):
     return sum(held.values())
 
 
-def test_recomputation_changes_what_is_stored_and_no_gradient(rng):
+def test_recomputation_reduces_stored_bytes_and_does_not_change_gradients(rng):
     x, levels = clip_batch(rng)
     lengths, found, stored = torch.tensor([4, 5]), {}, {}
     for checkpointing in ("none", "mixers", "blocks"):
@@ -262,7 +277,7 @@ def test_recomputation_changes_what_is_stored_and_no_gradient(rng):
 
 @pytest.mark.parametrize("checkpointing", ["mixers", "blocks"])
 def test_recomputation_runs_the_backends_of_the_forward_pass(rng, checkpointing):
-    """Backward in another thread, as autograd does it on CUDA, and after the block that pinned the backends."""
+    """Backward runs in another thread, as on CUDA, and after the block that pins the backends."""
     net = network(checkpointing=checkpointing)
     x, levels = clip_batch(rng)
     with tracing() as auto:
@@ -291,9 +306,9 @@ def test_bfloat16_autocast(rng):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
-        ({"stem": 4}, "stem is 4; a centred kernel has an odd width"),
+        ({"stem": 4}, "stem is 4; it must be odd"),
         ({"width": 9, "groups": 3}, "width is 9; it must be even"),
         ({"width": 10, "groups": 4}, "width 10 is not a multiple of its 4 groups"),
         ({"size": 12, "multipliers": (1, 2, 4, 8)}, "size 12 cannot be halved 3 times"),
@@ -302,7 +317,7 @@ def test_bfloat16_autocast(rng):
         ({"norm": "batch"}, "one of clip, frame"),
     ],
 )
-def test_networks_that_cannot_be(changes, told):
+def test_configurations_that_are_refused(changes, message):
     with pytest.raises(ConfigError) as caught:
         SMALL.replace(**changes)
-    assert told in str(caught.value)
+    assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""The diffusion process: the schedule of the paper's code, targets and their inverses, levels and noise by number."""
+"""The diffusion process: the schedule of the paper's code, targets and their inverses, levels and noise of clips."""
 
 import pytest
 import torch
@@ -20,12 +20,12 @@ GOLDEN = {
 @pytest.mark.parametrize("name", GOLDEN)
 def test_schedule_with_256_levels(name):
     process = Process.from_config(ProcessConfig())
-    assert process.steps == 256
+    assert process.num_levels == 256
     found = getattr(process, name)[PLACES]
     torch.testing.assert_close(found, torch.tensor(GOLDEN[name]), rtol=1e-6, atol=0)
 
 
-def test_the_last_level_is_all_but_noise():
+def test_the_highest_level_is_almost_pure_noise():
     process = Process.from_config(ProcessConfig())
     assert (process.betas == process.betas.new_tensor(0.9999)).sum() == 1
     assert process.alphas_bar[-1].rsqrt().item() == pytest.approx(16426.67, rel=1e-6)
@@ -39,7 +39,7 @@ def test_schedule_with_1000_levels():
 
 
 @pytest.mark.parametrize("steps", [2, 256, 1000, 100_000])
-def test_both_scales_are_those_of_float64(steps):
+def test_both_scales_equal_those_in_float64(steps):
     process = Process.from_config(ProcessConfig(steps=steps))
     time = torch.arange(steps + 1, dtype=torch.float64) / steps
     signal = torch.cos((time + 0.008) / 1.008 * torch.pi / 2).square()
@@ -51,7 +51,7 @@ def test_both_scales_are_those_of_float64(steps):
     torch.testing.assert_close(process.sigma.double(), variance.sqrt(), rtol=1e-7, atol=0)
 
 
-def test_a_process_of_fewer_levels_keeps_their_scales():
+def test_a_process_of_fewer_levels_has_their_scales():
     process = Process.from_config(ProcessConfig(steps=1000))
     visited = process.only([0, 1, 2, 500, 999])
     torch.testing.assert_close(visited.sigma, process.sigma[[0, 1, 2, 500, 999]], rtol=1e-6, atol=0)
@@ -72,7 +72,7 @@ LEVELS = {
 
 @pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS)
 @pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
-def test_the_target_leads_back_to_the_clean_clip_and_to_the_noise(clips, prediction, levels):
+def test_clean_clip_and_noise_follow_from_the_target(clips, prediction, levels):
     clean, noise = clips
     process = Process.from_config(ProcessConfig(prediction=prediction))
     noisy = process.add_noise(clean, noise, levels)
@@ -128,7 +128,7 @@ def test_levels_are_a_function_of_the_clip_number(draw, levels):
 
 
 @pytest.mark.parametrize(("draw", "most"), [("uniform", 5), ("stratified", 3)])
-def test_levels_cover_the_process(draw, most):
+def test_drawn_levels_cover_all_noise_levels(draw, most):
     counts = torch.zeros(8)
     for start in (0, 1000, 10**9):
         levels = draw_levels(ProcessConfig(steps=256, draw=draw), 1, range(start, start + 128), 1)
@@ -139,7 +139,7 @@ def test_levels_cover_the_process(draw, most):
     assert levels.max() < 256
 
 
-def test_stratified_levels_are_even_within_any_small_batch():
+def test_stratified_levels_are_evenly_spread_in_each_small_batch():
     config = ProcessConfig(steps=1024, draw="stratified")
     for start in (0, 3, 777, 10**6):
         levels = draw_levels(config, 0, range(start, start + 16), 1).sort().values

@@ -1,4 +1,4 @@
-"""Samplers against denoisers whose answer is known."""
+"""Samplers, tested with denoisers whose output is known."""
 
 import itertools
 
@@ -23,7 +23,7 @@ def clean(rng):
 
 @pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
 @pytest.mark.parametrize("num_steps", [1, 7, 20, None])
-def test_a_network_that_knows_the_clip_draws_it(rng, clean, prediction, num_steps):
+def test_a_network_that_predicts_one_clip_samples_it(rng, clean, prediction, num_steps):
     process = Process.from_config(ProcessConfig(steps=20, prediction=prediction))
 
     def network(noisy, levels):
@@ -40,7 +40,7 @@ def test_a_network_that_knows_the_clip_draws_it(rng, clean, prediction, num_step
     torch.testing.assert_close(estimates[-1], clean, rtol=1e-2, atol=1e-2 if num_steps != 1 else 0.2)
 
 
-def test_estimates_are_clamped_and_carry_no_gradient():
+def test_estimates_are_clamped_and_have_no_gradient():
     process = Process.from_config(ProcessConfig(steps=4, prediction="x0"))
     weight = torch.ones((), requires_grad=True)
     estimate = denoiser(lambda noisy, levels: weight * 3 * noisy.bfloat16(), process)(
@@ -51,7 +51,7 @@ def test_estimates_are_clamped_and_carry_no_gradient():
     assert not estimate.requires_grad
 
 
-def test_ancestral_noise_levels_are_those_of_the_process(rng):
+def test_ancestral_sampling_has_the_noise_levels_of_the_process(rng):
     """With the true clip as estimate, x_{t-1} is distributed as q(x_{t-1} | x_0) at every level."""
     process = Process.from_config(ProcessConfig(steps=16))
     shape = (64, 1, 1, 32, 32)
@@ -70,7 +70,7 @@ def test_ancestral_noise_levels_are_those_of_the_process(rng):
         assert noisy.var().item() == pytest.approx(1 - share, rel=0.02)
 
 
-def test_ancestral_draws_no_noise_at_the_end(rng):
+def test_ancestral_sampling_adds_no_noise_in_the_last_step(rng):
     process = Process.from_config(ProcessConfig(steps=5))
     asked = []
 
@@ -82,7 +82,7 @@ def test_ancestral_draws_no_noise_at_the_end(rng):
     assert len(asked) == 4
 
 
-def test_ddim_is_deterministic_and_walks_from_the_first_level_to_the_last(rng):
+def test_ddim_is_deterministic_and_visits_levels_from_the_highest_to_the_lowest(rng):
     process = Process.from_config(ProcessConfig(steps=50))
     start = torch.randn(SHAPE, generator=rng)
     levels = []
@@ -96,7 +96,7 @@ def test_ddim_is_deterministic_and_walks_from_the_first_level_to_the_last(rng):
     assert levels == [49, 42, 35, 28, 21, 14, 7, 0] * 2
 
 
-def test_samplers_wait_for_their_caller(rng):
+def test_samplers_compute_only_the_steps_that_the_caller_asks_for(rng):
     process = Process.from_config(ProcessConfig(steps=1000))
     calls = []
 
@@ -114,14 +114,14 @@ def test_samplers_wait_for_their_caller(rng):
 @pytest.mark.parametrize("num_steps", [0, 51])
 def test_more_steps_than_levels_are_refused(num_steps):
     process = Process.from_config(ProcessConfig(steps=50))
-    refusal = f"{num_steps} sampling steps were asked for; this process has 50 levels"
+    refusal = f"{num_steps} sampling steps are not possible; choose 1 to 50"
     with pytest.raises(ValueError, match=refusal):
         next(ddim(lambda noisy, levels: noisy, process, torch.zeros(SHAPE), num_steps=num_steps))
     with pytest.raises(ValueError, match=refusal):
         next(ancestral(lambda noisy, levels: noisy, process, torch.zeros(SHAPE), lambda: None, num_steps=num_steps))
 
 
-def test_ancestral_on_few_levels_keeps_their_noise(rng):
+def test_ancestral_sampling_on_few_levels_has_their_noise(rng):
     """As on all levels: with the true clip as estimate, every visited x is distributed as q(x | x_0)."""
     process = Process.from_config(ProcessConfig(steps=256))
     shape = (64, 1, 1, 32, 32)
@@ -143,6 +143,6 @@ def test_ancestral_on_few_levels_keeps_their_noise(rng):
         assert noisy.var().item() == pytest.approx(1 - share, rel=0.02)
 
 
-def test_all_levels_are_the_process_itself():
+def test_restricted_to_all_levels_a_process_is_itself():
     process = Process.from_config(ProcessConfig(steps=16))
     assert process.only(range(16)) is process

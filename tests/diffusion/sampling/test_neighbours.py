@@ -16,7 +16,7 @@ def test_a_training_clip_is_its_own_neighbour():
     assert found.distance == 0
 
 
-def test_mirrored_clips_count_only_where_they_were_trained_on():
+def test_mirrored_clips_count_only_if_training_mirrored_them():
     for flip, expected in ((True, 0), (False, None)):
         source = open_clips(DataConfig(frames=3, size=8, videos=2, flip=flip), split="train")
         clip = source.fixed(3)[1]

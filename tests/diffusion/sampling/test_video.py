@@ -1,4 +1,4 @@
-"""Files people look at: what is written can be read back, enlarged, and is never half there."""
+"""Video files: readers get the enlarged frames back, and files are complete or not written."""
 
 import sys
 
@@ -26,7 +26,7 @@ def frames_of(path, size: int) -> np.ndarray:
     return np.concatenate([block for recording in recordings(path, size) for block in recording.blocks])
 
 
-def test_mp4_comes_back_enlarged(tmp_path):
+def test_mp4_is_read_back_enlarged(tmp_path):
     video.save_mp4(tmp_path / "deep/a.mp4", clip(), scale=4)
     recording = next(recordings(tmp_path / "deep/a.mp4", 8))
     assert (recording.height, recording.width, recording.fps) == (32, 32, 10)
@@ -44,7 +44,7 @@ def test_mp4_of_an_odd_size_gets_an_even_one(tmp_path):
     assert (recording.height, recording.width) == (8, 10)
 
 
-def test_gif_comes_back_enlarged_and_repeats(tmp_path):
+def test_gif_is_read_back_enlarged_and_repeats(tmp_path):
     video.save_gif(tmp_path / "a.gif", clip(), scale=3)
     with Image.open(tmp_path / "a.gif") as picture:
         assert (picture.n_frames, picture.size) == (5, (24, 24))
@@ -60,7 +60,7 @@ def test_gif_of_several_clips_shows_them_side_by_side(tmp_path):
         assert (picture.n_frames, picture.size) == (5, (18, 18))
 
 
-def test_grey_clips_are_pictures_too(tmp_path):
+def test_grey_clips_are_written(tmp_path):
     video.save_gif(tmp_path / "a.gif", clip(channels=1), scale=2)
     video.save_sheet(tmp_path / "a.png", [clip(channels=1)])
     with Image.open(tmp_path / "a.gif") as picture:
@@ -83,7 +83,7 @@ def test_a_sheet_has_a_row_for_each_clip_and_numbered_columns(tmp_path):
     assert (sheet[32 + 14 : 62, 3 * 18 :] == 255).all()
 
 
-def test_names_make_a_margin(tmp_path):
+def test_names_add_a_margin(tmp_path):
     video.save_sheet(tmp_path / "plain.png", [clip(), clip()])
     video.save_sheet(tmp_path / "named.png", [clip(), clip()], names=["bimamba", "attn"])
     with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "named.png") as named:
@@ -94,7 +94,7 @@ def test_names_make_a_margin(tmp_path):
 
 
 @pytest.mark.parametrize("save", [video.save_mp4, video.save_gif])
-def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, save):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, save):
     path = tmp_path / "a.out"
     path.write_text("old")
     with pytest.raises(ValueError, match="1 or 3 channels, not 2"):

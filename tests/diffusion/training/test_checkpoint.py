@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not at all, found by name, refused with a reason."""
+"""Checkpoint files: complete or not written, found by name, refused with a reason."""
 
 import subprocess
 import sys
@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from diffusion.training import checkpoint
-from diffusion.training.checkpoint import CheckpointError, differences, fill, find, listed, load, require_same, save
-from temporal_zoo.config import ConfigError
+from diffusion.training.checkpoint import CheckpointError, fill, find, load, save
+from diffusion.training.resume import differences
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_load_returns_the_saved_content(tmp_path):
     path = tmp_path / "new" / "checkpoint.pt"
     content = {"step": 3, "config": {"a": [1, None]}, "network": {"w": torch.arange(3.0)}}
     save(path, content)
@@ -53,7 +53,7 @@ except Exception as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
-def test_a_file_that_the_system_cuts_short(tmp_path):
+def test_a_write_beyond_the_size_limit_leaves_the_old_file(tmp_path):
     path = tmp_path / "checkpoint.pt"
     done = subprocess.run([sys.executable, "-c", LIMITED, path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -67,14 +67,14 @@ def test_find(tmp_path, monkeypatch):
     assert find(tmp_path / "run") == find(str(tmp_path / "run" / "checkpoint.pt")) == tmp_path / "run" / "checkpoint.pt"
     monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
     assert find("builtin:run") == tmp_path / "run" / "checkpoint.pt"
-    with pytest.raises(CheckpointError, match=r"no checkpoint 'rnu' ships .*did you mean \"run\"\?\); there is run"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint 'rnu' ships .*did you mean \"run\"\?\); choose from run"):
         find("builtin:rnu")
     monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="there is none"):
+    with pytest.raises(CheckpointError, match="choose from none"):
         find("builtin:run")
 
 
-def test_a_folder_without_a_checkpoint_is_told(tmp_path):
+def test_the_message_for_a_folder_without_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError) as caught:
         find(tmp_path)
     assert str(caught.value) == f"there is no checkpoint at {tmp_path / 'checkpoint.pt'}"
@@ -87,7 +87,7 @@ class Foreign:
 
 
 @pytest.mark.parametrize("content", ["empty", "text", "torn", "class", "format", "list"])
-def test_what_is_no_checkpoint_is_told(tmp_path, content):
+def test_files_that_are_not_checkpoints_are_refused(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     save(path, {"weights": torch.zeros(1000)})
     if content in ("empty", "text"):
@@ -96,14 +96,14 @@ def test_what_is_no_checkpoint_is_told(tmp_path, content):
         path.write_bytes(path.read_bytes()[:2000])
     else:
         torch.save({"class": {"format": 1, "it": Foreign()}, "format": {"format": 99}, "list": [1]}[content], path)
-    expected = "has format" if content in ("format", "list") else "is not a checkpoint of ours, or is damaged: "
+    expected = "has format" if content in ("format", "list") else "is not a checkpoint of zoo train, or is damaged: "
     with pytest.raises(CheckpointError) as caught:
         load(path)
     assert str(caught.value).startswith(f"{path} {expected}")
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_network_are_told_with_what_differs():
+def test_weights_of_another_network_are_refused_with_the_differences():
     path = Path("there.pt")
     weights = torch.nn.Linear(3, 4).state_dict()
     found = differences({"width": 2, "same": 1}, {"width": 3, "same": 1})
@@ -115,15 +115,3 @@ def test_weights_of_another_network_are_told_with_what_differs():
         fill(torch.nn.Linear(2, 4), weights, path, {})
     with pytest.raises(CheckpointError, match="network:\n  Missing key"):
         fill(torch.nn.Linear(3, 4), {}, path, {})
-
-
-def test_differences_are_listed_by_their_dotted_names():
-    ours = {"model": {"width": 64, "mixer": "flash", "slots": []}, "batch": 8, "new": 1}
-    theirs = {"model": {"width": 32, "mixer": "flash", "slots": []}, "batch": 8, "old": None}
-    assert differences(ours, theirs) == {"model.width": (64, 32), "new": (1, None)}
-    assert listed({"model.width": (64, 32)}) == "  model.width: 32 in the checkpoint, 64 asked for"
-    require_same(ours, theirs, Path("run"), ignore=frozenset({"model.width", "new"}))
-    with pytest.raises(
-        ConfigError, match=r"run in there was .*\n  model.width: 32 in .*\n.* another folder with --out"
-    ):
-        require_same(ours, theirs, Path("there"), ignore=frozenset({"new", "width"}))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from diffusion.model.backbone import Backbone
+from diffusion.model.backbones import build_network
 from diffusion.process.process import Process
 from diffusion.training.official import convert_network
 from temporal_zoo.cli.main import zoo
@@ -47,7 +47,7 @@ def network():
 def test_it_computes_the_same(network, layer):
     theirs = network(layer)
     config, weights, dropped = convert_network(theirs.state_dict(), size=SIZE, frames=FRAMES, steps=8)
-    ours = Backbone(config.model).double()
+    ours = build_network(config.model).double()
     ours.load_state_dict(weights)
     x, level = torch.randn(2, 3, FRAMES, SIZE, SIZE), torch.tensor([1, 6])
     found = ours(x.transpose(1, 2), level).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Files that older versions wrote: they load, mean what they meant, and go on."""
+"""Files of older versions: they load, keep their meaning, and can be resumed."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion.ablations import cache_key
 from diffusion.ablations.ablation import Ablation, Scale, crossed
 from diffusion.ablations.grid import build_grid
 from diffusion.ablations.recipe import Drawing, Recipe
@@ -60,27 +61,27 @@ def other_defaults(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "weights.pt"])
-def test_old_weights_draw_the_same_clip(name):
+def test_old_weights_give_the_same_clip(name):
     difference = drawn(OLD / "run" / name).astype(int) - np.load(OLD / "sample.npy")
     assert np.abs(difference).max() <= 1
 
 
-def test_old_weights_draw_the_same_clip_when_defaults_have_changed(other_defaults):
+def test_old_weights_give_the_same_clip_when_defaults_have_changed(other_defaults):
     difference = drawn(OLD / "run" / "weights.pt").astype(int) - np.load(OLD / "sample.npy")
     assert np.abs(difference).max() <= 1
 
 
-def test_new_weights_draw_the_same_clip_when_defaults_have_changed(tmp_path, request):
+def test_new_weights_give_the_same_clip_when_defaults_have_changed(tmp_path, request):
     checkpoint.save(tmp_path / "new.pt", checkpoint.load(OLD / "run" / "weights.pt"))
     before = drawn(tmp_path / "new.pt")
     request.getfixturevalue("other_defaults")
     assert np.array_equal(drawn(tmp_path / "new.pt"), before)
 
 
-def test_an_old_run_goes_on_as_it_would_have(old_run):
+def test_an_old_run_resumes_with_the_losses_of_an_uninterrupted_run(old_run):
     folder, config = old_run
     run = Run(config.override(["steps=4"]), folder, CPU)
-    assert run.continued
+    assert run.resumed
     assert any(line.startswith("digest of our source files: ") for line in run.changed)
     losses = [step.loss for step, _ in run.steps()]
     assert losses == pytest.approx(json.loads((OLD / "losses.json").read_text())[2:], rel=1e-5)
@@ -91,7 +92,7 @@ def test_an_old_run_goes_on_as_it_would_have(old_run):
     assert {name.rpartition(".")[0] for name in content["network"] if "shared" in name} == {"shared.stem.table"}
 
 
-def test_an_old_run_is_not_continued_under_other_defaults(old_run, other_defaults):
+def test_an_old_run_does_not_resume_under_other_defaults(old_run, other_defaults):
     folder, config = old_run
     with pytest.raises(configuration.ConfigError, match=r"model\.mixer: attn:.*rotary=yes.* in the checkpoint"):
         Run(config.override(["steps=4"]), folder, CPU)
@@ -104,7 +105,7 @@ def test_an_old_finished_run_stays_finished(old_run):
     assert list(run.steps()) == []
 
 
-def test_a_run_begins_from_old_weights(old_run, tmp_path):
+def test_a_run_starts_from_old_weights(old_run, tmp_path):
     _, config = old_run
     begun = Run(config.override([f"start={OLD / 'run' / 'weights.pt'}", "steps=1"]), tmp_path / "begun", CPU)
     theirs = checkpoint.load(OLD / "run" / "weights.pt")["average"]
@@ -140,7 +141,7 @@ def test_old_results_of_an_ablation_are_found(tmp_path):
     assert not found.jobs()
 
 
-def test_old_results_are_not_taken_for_those_of_other_defaults(tmp_path, other_defaults):
+def test_old_results_are_not_used_for_other_defaults(tmp_path, other_defaults):
     shutil.copytree(OLD / "ablation", tmp_path / "ablation")
     found = grid(tmp_path / "ablation")
     done = {trial.cell["mixer"]: found.is_done(trial) for trial in found.trials}
@@ -149,12 +150,12 @@ def test_old_results_are_not_taken_for_those_of_other_defaults(tmp_path, other_d
     }  # fmt: skip
 
 
-def test_a_new_field_with_a_default_leaves_old_results_where_they_are(tmp_path, monkeypatch):
+def test_a_new_field_with_a_default_does_not_change_keys_of_old_results(tmp_path, monkeypatch):
     shutil.copytree(OLD / "ablation", tmp_path / "ablation")
     plain = ModelConfig.to_dict
     monkeypatch.setattr(ModelConfig, "to_dict", lambda config: plain(config) | {"newer": "as before"})
     assert not any(map(grid(tmp_path / "ablation").is_done, grid(tmp_path / "ablation").trials))
-    monkeypatch.setattr("diffusion.ablations.cache_key.ADDED_FIELDS", {"model.newer": "as before"})
+    monkeypatch.setitem(cache_key.ADDED_FIELDS, "model.newer", "as before")
     found = grid(tmp_path / "ablation")
     assert all(map(found.is_done, found.trials))
 

@@ -1,4 +1,4 @@
-"""A run's folder: what it holds, how it ends, what may change when it goes on."""
+"""A run's folder: its files, how a run ends, and what may change when it resumes."""
 
 import json
 import logging
@@ -35,13 +35,13 @@ def finish(config, folder):
     return run, list(run.steps())
 
 
-def test_a_folder_tells_the_whole_run(small, tmp_path):
+def test_a_folder_holds_the_files_of_the_run(small, tmp_path):
     pytest.importorskip("PIL.Image")
     pytest.importorskip("matplotlib")
     config = small("sample_every=3")
     run, steps = finish(config, tmp_path / "run")
     assert run.finished
-    assert not run.continued
+    assert not run.resumed
     assert [(step.step, test_loss is not None) for step, test_loss in steps] == [
         (1, False), (2, True), (3, False), (4, True),
     ]  # fmt: skip
@@ -58,13 +58,13 @@ def test_a_folder_tells_the_whole_run(small, tmp_path):
     assert last["environment"] in reading.environments
 
 
-def test_a_finished_run_goes_on_with_more_steps(small, tmp_path):
+def test_a_finished_run_resumes_with_more_steps(small, tmp_path):
     finish(small("steps=2", "optimizer.decay=0"), tmp_path)
     again = Run(small("steps=2", "optimizer.decay=0"), tmp_path, CPU)
     assert again.finished
     assert list(again.steps()) == []
     run, steps = finish(small("steps=4", "optimizer.decay=0", "save_every=1", "test_every=9"), tmp_path)
-    assert run.continued
+    assert run.resumed
     assert [step.step for step, _ in steps] == [3, 4]
     whole = Trainer(small("optimizer.decay=0"), CPU)
     list(whole.steps())
@@ -73,7 +73,7 @@ def test_a_finished_run_goes_on_with_more_steps(small, tmp_path):
     )
 
 
-def test_what_may_differ_and_what_may_not(small, tmp_path):
+def test_which_fields_may_differ(small, tmp_path):
     finish(small("steps=1"), tmp_path / "run")
     moved = f"data.cache={tmp_path / 'elsewhere'}"
     Run(small("steps=3", "save_every=7", "sample_every=5", "test_every=6", moved), tmp_path / "run", CPU)
@@ -88,12 +88,12 @@ def test_what_may_differ_and_what_may_not(small, tmp_path):
     ]
 
 
-def test_a_checkpoint_without_a_younger_field_has_its_default(small, tmp_path):
+def test_a_field_that_a_checkpoint_lacks_has_its_default(small, tmp_path):
     finish(small("steps=1"), tmp_path)
     state = checkpoint.load(tmp_path / "checkpoint.pt")
     del state["format"], state["config"]["model"]["spatial"]
     checkpoint.save(tmp_path / "checkpoint.pt", state)
-    assert Run(small(), tmp_path, CPU).continued
+    assert Run(small(), tmp_path, CPU).resumed
     with pytest.raises(ConfigError, match=r"model\.spatial: everywhere in the checkpoint, none asked for"):
         Run(small("model.spatial=none"), tmp_path, CPU)
 
@@ -162,7 +162,7 @@ def test_a_run_in_another_thread(small, tmp_path):
     assert done[0][0].finished
 
 
-def test_history_forgets_what_was_lost_in_a_crash(tmp_path):
+def test_history_leaves_out_steps_that_a_crash_lost(tmp_path):
     session = Session(tmp_path / "log.jsonl", {"id": "e"})
     for number in (1, 2, 3, 4):
         session.write("step", {"step": number, "loss": 0.0})
@@ -175,14 +175,14 @@ def test_history_forgets_what_was_lost_in_a_crash(tmp_path):
     assert [(r["step"], r["loss"]) for r in history(tmp_path)] == [(1, 2.0)]
 
 
-def test_without_a_checkpoint_a_folder_takes_another_run(small, tmp_path):
+def test_a_folder_without_a_checkpoint_accepts_another_configuration(small, tmp_path):
     finish(small(), tmp_path)
     (tmp_path / "checkpoint.pt").unlink()
     finish(small("steps=2", "batch=1"), tmp_path)
     assert [record["clips_seen"] for record in history(tmp_path)] == [1, 2]
 
 
-def test_training_goes_on_without_packages_for_pictures(small, tmp_path, monkeypatch, caplog):
+def test_training_continues_without_packages_for_pictures(small, tmp_path, monkeypatch, caplog):
     def need(module, purpose):
         raise MissingPackage(f"{purpose} needs matplotlib: pip install it")
 
@@ -207,7 +207,7 @@ def test_the_lock_is_taken_before_anything_is_read(small, tmp_path, no_pictures)
 
 
 @pytest.mark.parametrize("end", ["close", "close its steps", "finish", "forget"])
-def test_a_run_that_ended_gives_its_folder_back(small, tmp_path, end, no_pictures):
+def test_a_run_that_ended_releases_its_folder(small, tmp_path, end, no_pictures):
     run = Run(small("steps=2"), tmp_path, CPU)
     steps = run.steps()
     next(steps)
@@ -222,15 +222,15 @@ def test_a_run_that_ended_gives_its_folder_back(small, tmp_path, end, no_picture
     Run(small("steps=2"), tmp_path, CPU)
 
 
-def test_a_run_that_cannot_begin_gives_its_folder_back(small, tmp_path, no_pictures):
+def test_a_run_that_cannot_start_releases_its_folder(small, tmp_path, no_pictures):
     finish(small("steps=1"), tmp_path)
     with pytest.raises(ConfigError) as caught:
         Run(small("batch=7"), tmp_path, CPU)
-    assert Run(small(), tmp_path, CPU).continued
+    assert Run(small(), tmp_path, CPU).resumed
     assert "batch" in str(caught.value)
 
 
-def test_what_cannot_begin_leaves_no_folder(small, tmp_path):
+def test_a_run_that_cannot_start_leaves_no_folder(small, tmp_path):
     with pytest.raises(DataError):
         Run(small(f"data.source={tmp_path / 'nowhere'}"), tmp_path / "run", CPU)
     assert list(tmp_path.iterdir()) == []
@@ -250,7 +250,7 @@ def test_the_reason_is_shown_when_the_new_folder_holds_decoded_videos(small, tmp
         with pytest.raises(DataError, match="the reason"):
             Run(config, folder, CPU)
     # What was decoded is no obstacle to the same command.
-    assert not Run(config, folder, CPU).continued
+    assert not Run(config, folder, CPU).resumed
 
 
 FOREIGN = {
@@ -264,22 +264,22 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_folder_that_is_not_a_run_is_left_alone(small, tmp_path, name):
+def test_a_folder_that_is_not_a_run_does_not_change(small, tmp_path, name):
     path = tmp_path / (name if "." in name else "config.json")
     path.write_text(FOREIGN[name])
     (tmp_path / ".checkpoint.pt-00000000.part").write_text("mine, too")
     before = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    with pytest.raises(ConfigError, match=r"is not empty and holds no training run: there is .*another folder"):
+    with pytest.raises(ConfigError, match=r"is not empty and holds no training run, but .*another folder"):
         Run(small(), tmp_path, CPU)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
 
-def test_files_of_the_caller_may_lie_in_a_new_folder(small, tmp_path):
+def test_a_new_folder_may_hold_files_of_the_caller(small, tmp_path):
     (tmp_path / "stderr.txt").touch()
-    assert not Run(small(), tmp_path, CPU, beside=["stderr.txt"]).continued
+    assert not Run(small(), tmp_path, CPU, beside=["stderr.txt"]).resumed
 
 
-def test_unfinished_files_of_killed_processes_are_swept(small, tmp_path, no_pictures):
+def test_unfinished_files_of_killed_processes_are_removed(small, tmp_path, no_pictures):
     finish(small("steps=1"), tmp_path)
     parts = [tmp_path / ".checkpoint.pt-0011aabb.part", tmp_path / "samples" / ".0000002.gif-00000000.part"]
     others = [tmp_path / ".mine.part", tmp_path / "clips" / ".000.mp4-00000000.part", tmp_path / "x-00000000.part"]
@@ -319,7 +319,7 @@ def test_weights_of_a_shorter_training_are_replaced(small, tmp_path, no_pictures
         assert checkpoint.load(tmp_path / "weights.pt")["step"] == 4
 
 
-def test_a_resume_says_what_changed(small, tmp_path, no_pictures):
+def test_a_resumed_run_reports_changes(small, tmp_path, no_pictures):
     finish(small("steps=1"), tmp_path)
     assert Run(small("steps=1"), tmp_path, CPU).changed == []
     start = {"device": "cuda", "videos": {"old.mp4": "f00"}}
@@ -335,7 +335,7 @@ def test_a_resume_says_what_changed(small, tmp_path, no_pictures):
     assert not any("\n" in line for line in lines)
 
 
-def test_a_resume_says_which_files_were_changed(small, tmp_path, no_pictures):
+def test_a_resumed_run_reports_changed_videos(small, tmp_path, no_pictures):
     videos, config = (
         tmp_path / "videos",
         small("data.test_share=0", f"data.cache={tmp_path / 'cache'}", f"data.source={tmp_path / 'videos'}"),
@@ -350,7 +350,7 @@ def test_a_resume_says_which_files_were_changed(small, tmp_path, no_pictures):
     assert Run(config, tmp_path / "run", CPU).changed == ["data: 1 added: c.npy; 1 removed: b.npy; 1 changed: a.npy"]
 
 
-def test_a_run_whose_log_tells_nothing_is_continued_in_silence(small, tmp_path, no_pictures):
+def test_a_run_without_a_start_record_resumes_without_reporting_changes(small, tmp_path, no_pictures):
     finish(small("steps=1"), tmp_path)
     for log in (b"", b"damaged\n"):
         (tmp_path / "log.jsonl").write_bytes(log)
@@ -359,13 +359,13 @@ def test_a_run_whose_log_tells_nothing_is_continued_in_silence(small, tmp_path, 
     assert Run(small("steps=1"), tmp_path, CPU).changed == []
 
 
-def test_weights_taken_for_a_checkpoint_are_told(small, tmp_path, no_pictures):
+def test_weights_alone_cannot_be_resumed(small, tmp_path, no_pictures):
     finish(small("steps=1"), tmp_path)
     shutil.copy(tmp_path / "weights.pt", tmp_path / "checkpoint.pt")
     with pytest.raises(checkpoint.CheckpointError) as caught:
         Run(small(), tmp_path, CPU)
-    assert str(caught.value).startswith(f"{tmp_path / 'checkpoint.pt'} is not a whole checkpoint: it lacks network, op")
-    assert "zoo sample and --start take it" in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'checkpoint.pt'} is not a complete checkpoint: it lacks network")
+    assert "zoo sample and --start can use it" in str(caught.value)
 
 
 def _damage(part, value):
@@ -403,7 +403,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_checkpoints_are_told_with_their_path(small, tmp_path, damage, no_pictures):
+def test_messages_for_damaged_checkpoints_name_the_path(small, tmp_path, damage, no_pictures):
     finish(small("steps=1"), tmp_path)
     path = tmp_path / "checkpoint.pt"
     checkpoint.save(path, DAMAGES[damage](checkpoint.load(path)))

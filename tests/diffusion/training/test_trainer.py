@@ -1,4 +1,4 @@
-"""The training loop: exact, the same for every mixer, honest when it fails."""
+"""The training loop: exact resumption, equal inputs for all mixers, failures."""
 
 import math
 
@@ -40,7 +40,7 @@ def same(first, second):
     ("process.draw=stratified", "process.levels=frame", "data.flip=yes"),
     ("precision=bf16", "model.checkpointing=blocks", "optimizer.ema_warmup=yes"),
 ])  # fmt: skip
-def test_four_steps_are_two_a_resume_and_two(small, tmp_path, changes):
+def test_four_steps_equal_two_a_resumption_and_two(small, tmp_path, changes):
     config = small(*changes)
     whole = Trainer(config, CPU)
     steps = list(whole.steps())
@@ -53,8 +53,10 @@ def test_four_steps_are_two_a_resume_and_two(small, tmp_path, changes):
     halves += list(second.steps())
     same(second.state(), whole.state())
     assert any("exp_avg_sq" in path for path in flat(whole.state()))
-    told = ("step", "clips_seen", "loss", "lr", "gradient_norm")
-    assert [[getattr(s, name) for name in told] for s in halves] == [[getattr(s, name) for name in told] for s in steps]
+    exact = ("step", "clips_seen", "loss", "lr", "gradient_norm")
+    assert [[getattr(s, name) for name in exact] for s in halves] == [
+        [getattr(s, name) for name in exact] for s in steps
+    ]
     assert second.test_loss() == whole.test_loss()
     assert [step.clips_seen for step in steps] == [2, 4, 6, 8]
     assert whole.finished
@@ -92,7 +94,7 @@ def test_a_run_learns(small):
     assert trainer.test_loss() < 0.7 * before
 
 
-def test_the_shape_of_the_data_decides_the_network_s(small):
+def test_the_network_takes_its_shape_from_the_data(small):
     trainer = Trainer(small("model.size=32", "model.channels=7"), CPU)
     assert (trainer.config.model.size, trainer.config.model.channels) == (8, 3)
 
@@ -105,9 +107,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(small):
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     with pytest.raises(TrainingFailed) as caught:
         trainer.advance()
-    told = str(caught.value)
-    assert told.startswith("training failed at step 2: loss nan, gradient norm nan; nothing was updated")
-    assert "below 0.001 (--set optimizer.lr=...)" in told
+    message = str(caught.value)
+    assert message.startswith("training failed at step 2: loss nan, gradient norm nan; the step updated nothing")
+    assert "below 0.001 (--set optimizer.lr=...)" in message
     assert trainer.step == 1
     for name, value in trainer.network.state_dict().items():
         torch.testing.assert_close(value, before[name], equal_nan=True, rtol=0, atol=0)
@@ -124,13 +126,13 @@ def test_learning_rate(small):
     assert curve("steps=4", "optimizer.warmup=2", "optimizer.decay=1") == [0.5, 0.75, 0.5, 0.25]
 
 
-def test_weight_decay_spares_what_the_network_names(small):
+def test_weight_decay_skips_the_parameters_that_the_network_names(small):
     trainer = Trainer(small("optimizer.weight_decay=0.5"), CPU)
-    decayed, spared = trainer.optimizer.param_groups
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.5, 0.0)
+    decayed, skipped = trainer.optimizer.param_groups
+    assert (decayed["weight_decay"], skipped["weight_decay"]) == (0.5, 0.0)
     names = {id(p): name for name, p in trainer.network.named_parameters()}
-    assert {names[id(p)] for p in spared["params"]} == trainer.network.no_decay()
-    assert len(decayed["params"]) + len(spared["params"]) == len(names)
+    assert {names[id(p)] for p in skipped["params"]} == trainer.network.no_decay()
+    assert len(decayed["params"]) + len(skipped["params"]) == len(names)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -148,25 +150,26 @@ def test_moving_average():
     plain = MovingAverage(network, decay=0.9, warmup=False)
     warm = MovingAverage(network, decay=0.9, warmup=True)
     torch.nn.init.ones_(network.weight)
-    for step in (1, 2):
-        for average in (plain, warm):
-            average.update(network, step)
-    assert plain.model.weight.item() == pytest.approx(1 - 0.9**2)
-    assert warm.model.weight.item() == pytest.approx(1 - 2 / 11 * 3 / 12)
-    assert not plain.model.weight.requires_grad
-    assert not plain.model.training
-    warm.update(network, 10**6)
-    assert warm.model.weight.item() == pytest.approx(1 - 2 / 11 * 3 / 12 * 0.9)
+    for average in (plain, warm):
+        for _ in range(2):
+            average.update_parameters(network)
+    assert plain.module.weight.item() == pytest.approx(1 - 0.9**2)
+    assert warm.module.weight.item() == pytest.approx(1 - 2 / 11 * 3 / 12)
+    assert not plain.module.weight.requires_grad
+    assert not plain.module.training
+    warm.set_updates(10**6 - 1)
+    warm.update_parameters(network)
+    assert warm.module.weight.item() == pytest.approx(1 - 2 / 11 * 3 / 12 * 0.9)
 
 
-def test_a_run_begins_from_a_checkpoint_s_averaged_weights(small, tmp_path):
+def test_a_run_starts_from_a_checkpoint_s_averaged_weights(small, tmp_path):
     source = Trainer(small(), CPU)
     list(source.steps())
     save(tmp_path / "checkpoint.pt", source.state())
     config = small(f"start={tmp_path}", "model.checkpointing=mixers")
     trainer = Trainer(config, CPU)
-    same(trainer.network.state_dict(), source.average.model.state_dict())
-    same(trainer.average.model.state_dict(), source.average.model.state_dict())
+    same(trainer.network.state_dict(), source.average.module.state_dict())
+    same(trainer.average.module.state_dict(), source.average.module.state_dict())
     assert trainer.step == 0
     trainer.advance()
     state = trainer.state()
@@ -174,13 +177,13 @@ def test_a_run_begins_from_a_checkpoint_s_averaged_weights(small, tmp_path):
     assert Trainer(config, CPU, state).step == 1  # a continued run needs its start no more
 
 
-def test_a_start_with_another_network_is_told(small, tmp_path):
+def test_a_start_from_another_network_is_refused(small, tmp_path):
     save(tmp_path / "checkpoint.pt", Trainer(small(), CPU).state())
     with pytest.raises(
         CheckpointError, match=r"another network:\n  model\.width: 8 in the checkpoint, 16 asked for"
-    ) as told:
+    ) as caught:
         Trainer(small(f"start={tmp_path}", "model.width=16"), CPU)
-    assert str(tmp_path / "checkpoint.pt") in str(told.value)
+    assert str(tmp_path / "checkpoint.pt") in str(caught.value)
 
 
 def test_without_held_out_clips_there_is_no_held_out_loss(small):
@@ -189,7 +192,7 @@ def test_without_held_out_clips_there_is_no_held_out_loss(small):
     assert trainer.test_loss() is None
 
 
-def test_clips_longer_than_the_videos_are_told_before_training(small, tmp_path):
+def test_clips_longer_than_the_videos_are_refused_before_training(small, tmp_path):
     for number in range(2):
         np.save(tmp_path / f"{number}.npy", np.zeros((5 + number, 8, 8, 3), np.uint8))
     with pytest.raises(DataError, match=r"a clip spans 9 frames .* has [56];"):
@@ -210,4 +213,4 @@ def test_the_average_follows_the_weights_from_the_first_step(small):
     trainer.advance()
     now = trainer.network.to_out.weight.detach()
     assert not torch.equal(now, start)
-    torch.testing.assert_close(trainer.average.model.to_out.weight, start.lerp(now, 1 - 2 / 11))
+    torch.testing.assert_close(trainer.average.module.to_out.weight, start.lerp(now, 1 - 2 / 11))

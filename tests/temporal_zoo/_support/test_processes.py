@@ -38,8 +38,8 @@ if __name__ == "__main__":
 
 WORKER = """
 import os, threading, time
-from bench.sweep import subprocess as apart
-workers = apart.Workers(forks={forks})
+from bench.sweep import subprocess
+workers = subprocess.Workers(forks={forks})
 process = workers._running()
 print(process.pid, flush=True)
 time.sleep(300)

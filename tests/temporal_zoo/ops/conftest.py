@@ -1,4 +1,4 @@
-"""What the tests of ops share: lengths that cannot be read, and for Triton an interpreter and a compiler."""
+"""Fixtures for the tests of ops: lengths that cannot be read, and Triton's interpreter and compiler."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from temporal_zoo.ops import _lengths
 
 @pytest.fixture
 def unread_lengths(monkeypatch):
-    """The values of `lengths` cannot be read before the call, as on a GPU; so that rows may have no real frame."""
+    """The values of `lengths` cannot be read before the call, as on a GPU; so rows may have no real frame."""
     monkeypatch.setattr(_lengths, "_readable", lambda lengths: False)
 
 
@@ -51,7 +51,7 @@ def interpret():
 
 
 class Resources(NamedTuple):
-    """What a thread of a compiled kernel takes: registers, bytes spilled from them; and a program: shared bytes."""
+    """Resources of a compiled kernel: registers and spilled bytes of a thread, shared bytes of a program."""
 
     registers: int
     spilled: int
@@ -60,8 +60,8 @@ class Resources(NamedTuple):
 
 @pytest.fixture
 def compiled_for(monkeypatch, tmp_path, capfd):
-    """Compiles a kernel for a chip (80 is sm_80) that need not be there, from its arguments by name, options among
-    them, as its launcher would."""
+    """Compiles a kernel for a chip (80 is sm_80) as its launcher would, from its arguments and options by name; the
+    machine needs no GPU."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("TRITON_DUMP_PTXAS_LOG", "1")
 
@@ -78,7 +78,7 @@ def compiled_for(monkeypatch, tmp_path, capfd):
         options = {name: value for name, value in arguments.items() if name not in kernel.arg_names}
         source = ASTSource(kernel, signature, constants, hints)
         compiled = compile(source, target=GPUTarget("cuda", chip, 32), options={"enable_fp_fusion": True} | options)
-        # Triton 3.4 does not print what ptxas says, so that it is called again.
+        # Triton 3.4 does not print the log of ptxas, so ptxas runs again.
         log = capfd.readouterr().out or _ptxas_log(tmp_path, compiled.asm["ptx"])
         spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
         registers = re.search(r"Used (\d+) registers", log)
@@ -88,7 +88,7 @@ def compiled_for(monkeypatch, tmp_path, capfd):
 
 
 def _ptxas_log(folder, ptx):
-    """What ptxas says about the registers of a kernel in PTX."""
+    """The log of ptxas about the registers of a kernel in PTX."""
     from triton import knobs
 
     source, chip = folder / "kernel.ptx", re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
@@ -98,7 +98,7 @@ def _ptxas_log(folder, ptx):
 
 
 def _describe(value, path, constants, hints):
-    """An argument's type as Triton's launcher would find it, with what it would find out about the argument."""
+    """The type and the hints that Triton's launcher derives from an argument."""
     if isinstance(value, tuple):
         parts = [_describe(part, (*path, place), constants, hints) for place, part in enumerate(value)]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

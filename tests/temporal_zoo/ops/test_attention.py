@@ -1,4 +1,4 @@
-"""Compares the backends of `attention` with the float64 reference, and tests what tools need of them."""
+"""Compares the backends of `attention` with the float64 reference, and tests how they work with torch's tools."""
 
 import sys
 from types import ModuleType
@@ -18,7 +18,7 @@ SHAPES = ((1, 1, 1, 2), (3, 7, 2, 5), (2, 13, 3, 8), (5, 2, 1, 33), (2, 40, 2, 1
 
 
 def inputs(shape, *, dtype=torch.float32, bias=False, padded=False, device="cpu", seed=0):
-    """q, k, v, bias and lengths; with `padded` NaN behind the last real frame."""
+    """q, k, v, bias and lengths; with `padded` NaN at padded frames."""
     generator = torch.Generator().manual_seed(seed)
     rows, frames, heads, _ = shape
     q, k, v = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(3))
@@ -137,7 +137,7 @@ def test_blocked_passes_gradcheck():
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "blocked"])
-def test_the_operator_keeps_torchs_rules(backend, opcheck):
+def test_the_operator_passes_opcheck(backend, opcheck):
     q, k, v, bias, lengths = inputs((3, 5, 2, 8), padded=True, bias=backend == "blocked")
     q, k, v = (x.nan_to_num().requires_grad_() for x in (q, k, v))
     bias = bias.requires_grad_() if bias is not None else None
@@ -192,8 +192,8 @@ def test_the_reference_has_a_second_derivative():
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "blocked", "reference"])
-def test_autocast_does_not_reach_inside(backend):
-    """Inputs are rounded as autocast says; logits, softmax and sums are not: the same numbers as without autocast."""
+def test_autocast_does_not_change_the_inside(backend):
+    """Autocast rounds the inputs, but not logits, softmax and sums: results equal those without autocast."""
     q, k, v, bias, lengths = inputs((3, 33, 2, 8), bias=backend != "sdpa")
     rounded = [x.bfloat16() for x in (q, k, v)]
     plain = attention(*rounded, bias=bias, lengths=lengths, backend=backend)
@@ -208,7 +208,7 @@ def test_autocast_does_not_reach_inside(backend):
 
 
 def stored_bytes(backend, frames):
-    """Bytes kept for the backward pass besides q, k and v."""
+    """Bytes stored for backward besides q, k and v."""
     leaves = [x.requires_grad_() for x in inputs((4, frames, 2, 8))[:3]]
     kept = {}
 
@@ -230,7 +230,7 @@ def test_stored_bytes_grow_with_frames_and_not_with_their_square():
 
 
 class Largest(TorchDispatchMode):
-    """Notes the number of elements of the largest storage that any operation returned."""
+    """Records the number of elements of the largest storage that an operation returned."""
 
     elements = 0
 
@@ -244,7 +244,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("backend", [sdpa, blocked])
-def test_the_weights_are_never_held(backend, padded, monkeypatch):
+def test_the_weights_are_never_stored(backend, padded, monkeypatch):
     monkeypatch.setattr(blocked, "_WEIGHTS_ON_CPU", 1000)
     shape = (16, 64, 2, 4)
     q, k, v, bias, lengths = inputs(shape, bias=backend is blocked, padded=padded)
@@ -255,7 +255,7 @@ def test_the_weights_are_never_held(backend, padded, monkeypatch):
     assert largest.elements <= q.numel()
 
 
-def test_auto_takes_a_backend_that_holds_no_weights():
+def test_auto_takes_a_backend_that_stores_no_weights():
     q, k, v, bias, _ = inputs((2, 3, 2, 8), bias=True)
     with tracing() as ran:
         attention(q, k, v)
@@ -272,8 +272,8 @@ def stub(monkeypatch, name, **functions):
     vars(sys.modules[name]).update(functions)
 
 
-def test_flash_attn_is_called_by_its_own_names(monkeypatch):
-    """Stand-ins with the signatures of flash-attn 2.8, doing what the package does."""
+def test_flash_attn_is_called_with_its_signatures(monkeypatch):
+    """Stand-ins with the signatures of flash-attn 2.8, that compute what the package computes."""
 
     def _flash_attn_forward(
         q, k, v, dropout_p, softmax_scale, causal, window_size_left, window_size_right, softcap, alibi_slopes,
@@ -298,8 +298,8 @@ def test_flash_attn_is_called_by_its_own_names(monkeypatch):
     check("flash_attn", *inputs((3, 7, 2, 8)), tolerance=1e-5)
 
 
-def test_xformers_is_called_by_its_own_names(monkeypatch):
-    """Stand-ins with the signatures of xFormers 0.0.3x, doing what the package does; log-sums come padded."""
+def test_xformers_is_called_with_its_signatures(monkeypatch):
+    """Stand-ins with the signatures of xFormers 0.0.3x, that compute what the package computes; log-sums are padded."""
 
     def memory_efficient_attention_forward_requires_grad(query, key, value, attn_bias=None, p=0.0, scale=None):
         out, lse = blocked.forward(query, key, value, None, None)

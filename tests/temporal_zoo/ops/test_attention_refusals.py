@@ -1,4 +1,4 @@
-"""What `attention` and its backends refuse, and how they say so."""
+"""What `attention` and its backends refuse, and their messages."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""How the backends `sdpa` and `cudnn` of `attention` call torch's kernels, also those for a GPU that is not here."""
+"""How the backends `sdpa` and `cudnn` of `attention` call torch's kernels, also those for GPUs."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from temporal_zoo.ops.attention import attention, cudnn, sdpa
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("kernel", ["flash", "efficient"])
 def test_the_cuda_kernels_take_our_arguments(kernel, padded):
-    """On the meta device torch checks names, order, types and shapes of what its CUDA kernels are called with."""
+    """On the meta device torch checks names, order, types and shapes of the arguments of its CUDA kernels."""
     if kernel == "flash" and padded:
         pytest.skip("it is called without padding only")
     forward, backward = getattr(sdpa, f"_{kernel}_forward"), getattr(sdpa, f"_{kernel}_backward")
@@ -53,7 +53,7 @@ def test_the_cudnn_kernel_takes_our_arguments(frames):
         ({"capability": (7, 5)}, "compute capability 8.0"),
     ],
 )
-def test_what_the_cudnn_backend_refuses(change, reason):
+def test_the_cudnn_backend_refuses_other_inputs(change, reason):
     case = {"dtype": torch.bfloat16, "features": 64, "frames": 16, "lengths": False, "capability": (8, 0)} | change
     q = torch.empty(2, case["frames"], 2, case["features"], dtype=case["dtype"], device="meta")
     lengths = torch.ones(2, dtype=torch.int64, device="meta") if case["lengths"] else None

@@ -1,4 +1,4 @@
-"""The Triton backend: in Triton's interpreter, and compiled for GPUs that need not be there.
+"""The Triton backend: in Triton's interpreter, and compiled for GPUs that this machine does not have.
 
 Triton decides when a kernel is defined whether it will be interpreted, so that takes a process of its own: the tests
 marked `gpu` run there on the CPU, started by test_triton_interpreted.py.
@@ -61,7 +61,7 @@ def evaluate(case, backend, dtype=None):
 @pytest.mark.parametrize("name", CASES)
 def test_agrees_with_the_reference(name):
     if INTERPRETED and CASES[name][1].get("dtype") == torch.bfloat16:
-        pytest.skip("the interpreter multiplies no matrices of bfloat16")
+        pytest.skip("the interpreter cannot multiply matrices of bfloat16")
     ours, theirs = evaluate(CASES[name], "triton"), evaluate(CASES[name], "reference", torch.float64)
     for what, wanted in theirs.items():
         assert ours[what].shape == wanted.shape
@@ -73,7 +73,7 @@ def test_agrees_with_the_reference(name):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter runs one program after the other")
-def test_gives_the_same_twice():
+def test_two_runs_give_equal_results():
     case = ((300, 20, 3, 64), {})
     first, second = evaluate(case, "triton"), evaluate(case, "triton")
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -84,13 +84,13 @@ def test_auto_never_takes_it():
     q = torch.zeros(2, 16, 2, 64, device=DEVICE)
     assert attention.explain(q, q, q)["triton"] == []
     assert attention.choose(q, q, q) != "triton"
-    # Nor where no other kernel can run: what comes before it takes everything.
+    # Also where no other kernel can run, because the backend before it takes all inputs.
     assert attention.backends.index("triton") == attention.backends.index("blocked") + 1
 
 
 @pytest.fixture
 def launches(monkeypatch):
-    """(kernel, arguments by name) of what forward and backward would launch."""
+    """(kernel, arguments by name) of the launches of forward and backward."""
 
     def launch(frames, features, dtype):
         noted = []
@@ -114,7 +114,7 @@ def test_resources(launches, compiled_for, frames, dtype, chip):
     for kernel, arguments in launches(frames, 64, dtype):
         resources = compiled_for(chip, kernel, arguments)
         assert resources.shared <= 48 * 1024
-        # Backward in float32 has six products' parts to hold; at 64 frames a few do not fit.
+        # Backward in float32 holds parts of six products; at 64 frames a few do not fit in registers.
         tight = frames == 64 and dtype == torch.float32 and "grad" in arguments
         assert resources.spilled <= (1024 if tight else 0)
 

@@ -1,4 +1,4 @@
-"""Compares the backends of `causal_conv` with the float64 reference, and tests what tools need of them."""
+"""Compares the backends of `causal_conv` with the float64 reference, and tests how they work with torch's tools."""
 
 import sys
 from types import ModuleType
@@ -18,7 +18,7 @@ SHAPES = ((1, 1, 1, (4,)), (3, 7, 5, (4, 3)), (5, 2, 3, (4, 4)), (2, 13, 33, (2,
 
 
 def inputs(shape, *, padded=False, initial=True, bias=True, dtype=torch.float64):
-    """x, filters, lengths and initial; with `padded` NaN behind the last real frame."""
+    """x, filters, lengths and initial; with `padded` NaN at padded frames."""
     rows, frames, channels, widths = shape
     x = torch.randn(rows, frames, channels, dtype=dtype)
     lengths = None
@@ -127,7 +127,7 @@ def test_backend_takes_views_and_other_strides(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_backend_takes_no_rows(backend):
+def test_backend_works_with_zero_rows(backend):
     check(backend, 1e-5, *inputs((0, 4, 3, (4, 4))))
 
 
@@ -202,7 +202,7 @@ def test_compiles_without_graph_breaks_and_under_checkpointing():
         torch.testing.assert_close(torch.autograd.grad(got.square().sum(), leaves), grads)
 
 
-def test_operator_passes_the_checks_of_torch():
+def test_the_operator_passes_opcheck():
     x, filters, lengths, starts = inputs((2, 5, 3, (3, 2)), padded=True)
     x = x.nan_to_num().requires_grad_()
     weights, biases = [f.weight.requires_grad_() for f in filters], [f.bias.requires_grad_() for f in filters]
@@ -221,7 +221,7 @@ def test_second_derivative_is_refused_by_name():
         grad.sum().backward()
 
 
-def test_knows_its_shapes_on_the_meta_device():
+def test_shapes_on_the_meta_device():
     x = torch.randn(131_072, 16, 64, device="meta", requires_grad=True)
     taps = Filter(torch.randn(64, 4, device="meta", requires_grad=True))
     (y,), (final,) = causal_conv(x, [taps], return_final=True, backend="torch")
@@ -229,7 +229,7 @@ def test_knows_its_shapes_on_the_meta_device():
     assert (y.shape, final.shape, x.grad.shape, y.device.type) == (x.shape, (131_072, 3, 64), x.shape, "meta")
 
 
-def test_stores_its_inputs_and_nothing_else():
+def test_stores_only_its_inputs():
     x, filters, _, _ = inputs((64, 16, 8, (4, 4)), dtype=torch.float32)
     x.requires_grad_()
     filters = [Filter(f.weight.requires_grad_(), f.bias.requires_grad_(), f.reverse) for f in filters]
@@ -249,7 +249,7 @@ def test_keeps_the_dtype_of_x_under_autocast():
     torch.testing.assert_close(y.float(), wanted, rtol=2e-2, atol=2e-2)
 
 
-def test_says_why_a_backend_cannot_run_and_which_one_ran():
+def test_reports_reasons_and_the_backend_that_ran():
     x, filters, lengths, _ = inputs((3, 7, 5, (4, 5)), padded=True)
     reasons = "; ".join(causal_conv1d.refuses(x, filters, lengths=lengths))
     for reason in ("CUDA only", "reverse", "lengths", "2 to 4 taps", "float64", "multiple of 8"):
@@ -311,7 +311,7 @@ class Published(torch.autograd.Function):
 
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("full", [False, True])
-def test_adaptor_speaks_the_language_of_the_package(monkeypatch, silu, full):
+def test_the_adaptor_calls_the_package_with_its_layout(monkeypatch, silu, full):
     package = ModuleType("causal_conv1d")
     package.causal_conv1d_fn = lambda x, weight, bias=None, initial_states=None, activation=None: Published.apply(
         x, weight, bias, initial_states, activation

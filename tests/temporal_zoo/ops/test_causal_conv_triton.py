@@ -1,4 +1,4 @@
-"""The Triton backend: in Triton's interpreter, and compiled for GPUs that need not be there.
+"""The Triton backend: in Triton's interpreter, and compiled for GPUs that this machine does not have.
 
 Triton decides when a kernel is defined whether it will be interpreted, so that takes a process of its own: the tests
 marked `gpu` run there on the CPU, started by test_triton_interpreted.py.
@@ -49,7 +49,7 @@ def evaluate(case, backend, dtype=None):
     leaves = {}
 
     def draw(*size):
-        # They lean to one side, so that a gradient of few terms does not cancel to nothing.
+        # The mean is not zero, so that gradients of few terms do not cancel.
         return torch.randn(size, generator=generator, dtype=torch.float64) + 0.5
 
     def leaf(name, value, kind=torch.float32):
@@ -102,14 +102,14 @@ def test_agrees_with_the_reference(name, monkeypatch, unread_lengths):
         assert ours[name].shape == wanted.shape
         assert not ours[name].isnan().any()
         error = (ours[name] - wanted).abs().max() / wanted.abs().max() if wanted.any() else ours[name].abs().sum()
-        # exp2 of a GPU is good to two units in the last place.
+        # exp2 of a GPU has an error of up to two units in the last place.
         exact = 1e-5 if name.startswith("d") else 1e-6 if INTERPRETED else 5e-6
         assert error <= max(exact, options.get("tolerance", 0)), f"{name} is off by {error:.1e}"
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter runs one program after the other")
-def test_gives_the_same_twice():
+def test_two_runs_give_equal_results():
     case = ((300, 20, 140), BOTH, {})
     first, second = evaluate(case, "triton"), evaluate(case, "triton")
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -123,7 +123,7 @@ def test_comes_first_once_it_is_confirmed():
 
 @pytest.fixture
 def launches(monkeypatch):
-    """(kernel, arguments by name) of what forward and backward would launch, for two filters of four taps."""
+    """(kernel, arguments by name) of the launches of forward and backward, for two filters of four taps."""
 
     def launch(dtype):
         noted = []
@@ -132,7 +132,7 @@ def launches(monkeypatch):
             noted.append((kernel, dict(zip(kernel.arg_names, arguments, strict=False)) | constants))
 
         monkeypatch.setattr(_triton, "launch", note)
-        # As it is used: x is one half of a projection.
+        # As in mixers: x is one half of a projection.
         x = torch.zeros(1, 17, 256, dtype=dtype)[..., :128]
         weights, biases = [torch.zeros(128, 4)] * 2, [torch.zeros(128)] * 2
         rest = x, weights, biases, [], None, [False, True], True
@@ -160,7 +160,7 @@ def test_refusals():
     assert "meta" in str(triton.refuses(x.float().to("meta"), [Filter(torch.zeros(4, 4))]))
 
 
-def test_copies_only_what_it_cannot_read():
+def test_only_unsupported_layouts_are_copied():
     x = torch.zeros(2, 3, 8)
     assert triton._adjacent(x[..., 2:6]).data_ptr() == x[..., 2:6].data_ptr()
     assert triton._adjacent(x[..., ::2]).is_contiguous()

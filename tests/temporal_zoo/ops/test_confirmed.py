@@ -1,4 +1,4 @@
-"""What each backend names as its confirmation: torch, our tests, or a record that exists and says that it agrees."""
+"""The evidence that each backend states: torch, our tests, or a record that exists and shows agreement."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def confirms(path, op, backend):
 
 
 @pytest.mark.parametrize(("op", "backend"), BACKENDS)
-def test_every_backend_states_what_confirms_it(op, backend):
+def test_every_backend_states_its_evidence(op, backend):
     module = ops()[op]._load(backend)
     for device in ("cpu", "cuda"):
         record = ops()[op].confirmed(backend, device)
@@ -55,7 +55,7 @@ def test_only_a_line_about_this_backend_on_a_gpu_confirms(tmp_path, change, righ
     assert confirms(tmp_path / "gpu.jsonl", "attention", "triton") is right
 
 
-def test_a_backend_that_was_mended_is_confirmed_by_its_last_sources(tmp_path):
+def test_a_repaired_backend_is_confirmed_by_its_last_sources(tmp_path):
     for number, agrees in enumerate((False, True)):
         session = Session(tmp_path / "gpu.jsonl", {"id": str(number) * 16})
         line = {"op": "attention", "backend": "triton", "device": "NVIDIA H100", "outcome": "ok", "agrees": agrees}

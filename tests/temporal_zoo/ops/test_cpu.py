@@ -1,4 +1,4 @@
-"""What is special about the C++ backends: instruction sets, lanes and chunks that do not come out even, threads."""
+"""The C++ backends: instruction sets, sizes that are no multiples of lanes and chunks, threads."""
 
 import threading
 from functools import partial
@@ -14,7 +14,7 @@ from temporal_zoo.ops.diagonal_ssm import cpu as ssm_cpu
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
 from temporal_zoo.ops.selective_scan import cpu as scan_cpu
 
-# From the least to the most capable; a CPU runs what it has and all before it.
+# From the least to the most capable; a CPU runs its own set and all before it.
 INSTRUCTION_SETS = ("DEFAULT", "AVX2", "AVX512")
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
 RUNNABLE = (
@@ -51,7 +51,7 @@ def scan_case(rows, frames, channels, state, *, shift=0.0, seed=0):
 
 
 def scan(leaves, lengths, backend, dtype=torch.float32):
-    """Everything that comes out of a scan in two directions: output, final states, gradients."""
+    """All results of a scan in two directions: output, final states, gradients."""
     leaves = [leaf.to(dtype).detach().requires_grad_() for leaf in leaves]
     gate, first, second = leaves[0], leaves[1:9], leaves[9:]
     directions = [Direction(*first[:7]), Direction(*second[:7], reverse=True)]
@@ -79,7 +79,7 @@ def conv_case(rows, frames, channels):
 
 
 def ssm(leaves, lengths, backend, dtype=torch.float32, states=True):
-    """Everything that comes out of two directions, which carry states or have none."""
+    """All results of two directions, with or without initial states."""
     kind = {torch.float32: torch.complex64, torch.float64: torch.complex128}[dtype]
     leaves = [leaf.to(kind if leaf.is_complex() else dtype).detach().requires_grad_() for leaf in leaves]
     u, skip, a, c, start, a_back, c_back, start_back = leaves
@@ -91,7 +91,7 @@ def ssm(leaves, lengths, backend, dtype=torch.float32, states=True):
         )
     else:
         y, final = diagonal_ssm(u, directions, skip, lengths=lengths, backend=backend), ()
-    # No padded frame enters: it is zero.
+    # The gradient at padded frames is zero.
     total = sum((out.abs() ** 2 * torch.linspace(-1, 2, out.numel()).view_as(out)).sum() for out in (y, *final))
     return [y, *final, *torch.autograd.grad(total, leaves if states else [u, skip, a, c, a_back, c_back])]
 
@@ -170,7 +170,7 @@ def test_chunks(frames, shift):
     assert_accurate(scan(leaves, lengths, "cpu"), expected, 3)
 
 
-def test_steps_too_small_or_too_large_for_exp():
+def test_very_small_and_very_large_steps():
     leaves = scan_case(2, 6, 16, 4)
     leaves[2] = leaves[2] * 40  # softplus of +-100, decays down to exp(-100)
     leaves[3] = leaves[3] * 1000
@@ -235,8 +235,8 @@ def test_refuses_what_it_cannot_compute(op):
     assert "runs on the CPU only" in reasons[0]
 
 
-def test_memory_kept_for_backward():
-    # Nothing but the inputs up to 256 frames; beyond, states between chunks.
+def test_memory_stored_for_backward():
+    # Only the inputs up to 256 frames; beyond, also states between chunks.
     kept = {}
     for frames in (256, 800):
         leaves = scan_case(2, frames, 32, 16)

@@ -1,4 +1,4 @@
-"""Compares the backends of `diagonal_ssm` with the float64 reference, and tests what tools need of them."""
+"""Compares the backends of `diagonal_ssm` with the float64 reference, and tests how they work with torch's tools."""
 
 import pytest
 import torch
@@ -14,14 +14,14 @@ SHAPES = ((1, 1, 1, (1,)), (3, 7, 5, (4, 3)), (5, 2, 3, (8, 8)), (2, 13, 33, (2,
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Chunks and blocks that the small shapes fill several of, the last one in part."""
+    """Small chunks and blocks, so that small shapes have several of them and the last one is partial."""
     monkeypatch.setattr(chunked, "CHUNK", 6)
     monkeypatch.setattr(toeplitz, "BLOCK", 60)
     monkeypatch.setattr(toeplitz, "FEWEST_ROWS", 2)
 
 
 def inputs(shape, *, padded=False, initial=False, skip=True, dtype=torch.float64):
-    """u, directions, skip, lengths and initial; with `padded` NaN behind the last real frame."""
+    """u, directions, skip, lengths and initial; with `padded` NaN at padded frames."""
     rows, frames, channels, modes = shape
     pairs = dtype if dtype.itemsize > 2 else torch.float32
     u = torch.randn(rows, frames, channels, dtype=dtype)
@@ -89,7 +89,7 @@ def test_reference_is_the_convolution(shape):
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-10)
 
 
-def test_padded_frames_leave_the_state_as_it_is():
+def test_padded_frames_do_not_change_the_state():
     u, directions, skip, lengths, states = inputs((4, 7, 3, (4, 2)), padded=True, initial=True)
     y, finals = diagonal_ssm(u, directions, skip, lengths=lengths, initial=states, return_final=True)
     for row, real in enumerate(lengths.tolist()):
@@ -141,11 +141,11 @@ def test_very_many_rows(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_backend_takes_no_rows(backend):
+def test_backend_works_with_zero_rows(backend):
     check(backend, 1e-5, *inputs((0, 4, 3, (4, 4))))
 
 
-def test_modes_that_forget_at_once_and_modes_that_never_do():
+def test_modes_with_decay_zero_and_with_decay_one():
     u, (modes, other), skip, _, _ = inputs((2, 20, 3, (4, 4)))
     a = torch.cat([torch.zeros_like(modes.a[:, :2]), modes.a[:, 2:] / modes.a[:, 2:].abs()], dim=1)
     for backend in BACKENDS:
@@ -216,7 +216,7 @@ def test_compiles_without_graph_breaks_and_under_checkpointing(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_operator_passes_the_checks_of_torch(backend):
+def test_the_operator_passes_opcheck(backend):
     u, directions, skip, lengths, _ = inputs((2, 5, 3, (3, 2)), padded=True)
     a, c = [m.a.requires_grad_() for m in directions], [m.c.requires_grad_() for m in directions]
     torch.library.opcheck(
@@ -228,7 +228,7 @@ def test_operator_passes_the_checks_of_torch(backend):
 
 @pytest.mark.parametrize("backend", ["toeplitz", "chunked"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gradients_are_contiguous_as_a_compiler_was_told(backend, dtype):
+def test_gradients_are_contiguous_as_in_the_fake_implementation(backend, dtype):
     u, directions, skip, _, _ = inputs((2, 5, 3, (2, 4)), dtype=dtype)
     a, c = [modes.a for modes in directions], [modes.c for modes in directions]
     backward = torch.ops.temporal_zoo.diagonal_ssm_backward
@@ -245,7 +245,7 @@ def test_second_derivative_is_refused_by_name():
         grad.sum().backward()
 
 
-def test_knows_its_shapes_on_the_meta_device():
+def test_shapes_on_the_meta_device():
     u = torch.randn(131_072, 16, 64, device="meta", requires_grad=True)
     modes = Modes(*(torch.randn(64, 8, dtype=torch.cfloat, device="meta", requires_grad=True) for _ in range(2)))
     y, (state,) = diagonal_ssm(u, [modes], return_final=True, backend="chunked")
@@ -255,7 +255,7 @@ def test_knows_its_shapes_on_the_meta_device():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_stores_its_inputs_and_nothing_else(backend):
+def test_stores_only_its_inputs(backend):
     u, directions, skip, _, _ = inputs((64, 16, 8, (4, 4)), dtype=torch.float32)
     leaves = [t.requires_grad_() for t in (u, skip, *(t for m in directions for t in (m.a, m.c)))]
     seen = {}
@@ -273,7 +273,7 @@ def test_keeps_its_precision_under_autocast(backend):
         assert diagonal_ssm(u.bfloat16(), directions, skip, backend=backend).dtype == torch.bfloat16
 
 
-def test_auto_in_double_multiplies_short_rows_and_chunks_what_is_long_or_carries_state():
+def test_auto_in_float64_takes_toeplitz_for_short_rows_and_chunked_for_long_rows_or_states():
     u, directions, skip, lengths, states = inputs((2, 5, 3, (2, 2)), padded=True, initial=True)
     u = u.nan_to_num()
     assert diagonal_ssm.choose(u, directions, skip, lengths=lengths) == "toeplitz"

@@ -1,4 +1,4 @@
-"""The one check of `lengths`: at the door of every op, and clamps in the backends where values cannot be read."""
+"""The check of `lengths` in every op, and the clamps of the backends where values cannot be read."""
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_zero_rows_work(call):
 
 @pytest.mark.parametrize("op", WITH_BACKENDS)
 def test_values_that_cannot_be_read_are_clamped(op, unread_lengths):
-    """Beyond the frames means all of them, below zero means none: values and gradients, in every backend."""
+    """A length above the number of frames means all frames, one below zero means none: in values and gradients."""
     x = torch.randn(4, FRAMES, WIDTH)
     wild, tame = torch.tensor([2**62, -(2**62), 3, FRAMES + 1]), torch.tensor([FRAMES, 0, 3, FRAMES])
     ran = set()
@@ -121,8 +121,8 @@ def value_and_gradient(op, x, lengths, backend):
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_values_are_read_nowhere_where_that_would_break_a_trace():
-    """Shape and dtype are checked all the same, and right values go through."""
+def test_values_are_not_read_during_a_trace():
+    """Shape and dtype are still checked, and valid values are accepted."""
     x, right, wrong = torch.randn(ROWS, FRAMES, WIDTH), torch.tensor([1, 5, 3]), torch.tensor([1, 3])
 
     def checked(x, lengths):
@@ -141,7 +141,7 @@ def test_values_are_read_nowhere_where_that_would_break_a_trace():
     for attempt in attempts(right):
         attempt()
     for attempt in attempts(wrong):
-        # The compiler wraps the refusal in an error of its own; some versions leave out the words.
+        # The compiler raises its own error around ours; some versions drop the message.
         with pytest.raises(Exception, match=r"expected \(3,\) int64|raised exception .*InvalidInput"):
             attempt()
 

@@ -1,4 +1,4 @@
-"""Where compiled libraries are kept: what is trusted, what is made again, which folder takes the place of another."""
+"""Stored libraries: which are trusted, which are compiled again, and which folder replaces another."""
 
 import ctypes
 import os
@@ -32,7 +32,7 @@ def places(tmp_path, monkeypatch):
 
 
 class Maker:
-    """Makes a library with a function `answer`, and counts how often."""
+    """Writes a library with a function `answer`, and counts the calls."""
 
     def __init__(self, answer=42):
         self.made = 0
@@ -56,7 +56,7 @@ def the_library(folder):
     return path
 
 
-def test_is_made_once_and_kept_in_a_folder_of_its_user(places):
+def test_a_library_is_compiled_once_and_stored_in_a_folder_of_its_user(places):
     make = Maker()
     assert [loaded(make), loaded(make)] == [42, 42]
     assert make.made == 1
@@ -92,7 +92,7 @@ def changed(path):
 
 
 def replace(path, content):
-    """By a new file: this process may have the old one mapped."""
+    """Writes a new file, because this process may have mapped the old one."""
     path.unlink()
     path.write_bytes(content)
     path.chmod(0o600)
@@ -129,7 +129,7 @@ def planted(path):
     [cut, empty, changed, writable_by_the_group, writable_by_all, a_link, pytest.param(planted, marks=as_root)],
     ids=lambda harm: harm.__name__,
 )
-def test_what_is_damaged_or_not_ours_alone_is_made_again_in_its_place(places, harm):
+def test_damaged_libraries_and_those_that_others_can_write_are_replaced(places, harm):
     loaded(Maker())
     kept, _ = places
     harm(the_library(kept))
@@ -155,7 +155,7 @@ def linked_folder(folder):
 
 
 def no_folder(folder):
-    # A file in its place: permissions do not stop root.
+    # A file instead of the folder, because permissions do not stop root.
     shutil.rmtree(folder)
     folder.write_text("")
 
@@ -176,7 +176,7 @@ def test_a_folder_that_others_can_write_is_not_used(places, harm):
     assert _libraries._run_folder().parent == temporary
 
 
-def test_a_folder_that_forbids_execution_is_made_up_for_without_compiling(places, monkeypatch):
+def test_a_folder_that_forbids_execution_is_replaced_without_compiling(places, monkeypatch):
     kept, temporary = places
     load = ctypes.CDLL
 
@@ -189,7 +189,7 @@ def test_a_folder_that_forbids_execution_is_made_up_for_without_compiling(places
     make = Maker()
     assert [loaded(make), loaded(make)] == [42, 42]
     assert make.made == 1
-    # Another run finds it compiled and copies it.
+    # Another run copies the compiled library.
     monkeypatch.setenv(_libraries._RUN, f"{os.getpid()}-other")
     assert loaded(make) == 42
     assert make.made == 1
@@ -221,7 +221,7 @@ def test_processes_of_one_run_share_its_folder_and_the_first_removes_it(places, 
     assert list(temporary.iterdir()) == []
 
 
-def test_what_killed_processes_left_is_swept(places):
+def test_leftovers_of_killed_processes_are_removed(places):
     kept, temporary = places
     loaded(Maker())
     gone = subprocess.Popen([sys.executable, "-c", ""])
@@ -243,7 +243,7 @@ def test_what_killed_processes_left_is_swept(places):
     assert {name for name, path in left.items() if not path.exists()} == {"old", "half written"}
 
 
-def test_a_failing_compiler_leaves_nothing(places):
+def test_a_failing_compiler_leaves_no_files(places):
     kept, temporary = places
 
     def fails(path):
@@ -256,7 +256,7 @@ def test_a_failing_compiler_leaves_nothing(places):
     assert [path for path in temporary.rglob("*") if path.is_file()] == []
 
 
-def test_where_nothing_can_be_kept_the_reasons_are_told(places, monkeypatch):
+def test_reasons_are_given_if_no_folder_can_be_used(places, monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda path: (_ for _ in ()).throw(OSError(f"{path}: not today")))
     with pytest.raises(OSError, match="not today"):
         loaded(Maker())

@@ -1,4 +1,4 @@
-"""What happens around the compiler: found or not, failing, hanging, two processes at once; structs and mirrors."""
+"""Compilers that are missing, fail or hang, two processes at once; structs and their mirrors."""
 
 import ctypes
 import inspect
@@ -44,7 +44,7 @@ def made(source):
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """Makes CXX a program: a shell script."""
+    """Sets CXX to a shell script."""
 
     def write(script):
         path = tmp_path / "compiler"
@@ -67,7 +67,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 @needs_compiler
-def test_compiles_once_and_says_when_and_how_long(source, caplog):
+def test_compiles_once_and_logs_the_time(source, caplog):
     assert _native.reason(source) is None
     assert _native.library(source).twice
     started, ended = caplog.messages
@@ -126,8 +126,8 @@ def test_no_compiler(source, monkeypatch):
         ('"g++', "cannot be read as a command"),
         ("''", "which is not a program here"),
         ("false", "false failed: exit status 1"),
-        ("true", "made no library"),
-        ("echo", "made no library"),
+        ("true", "wrote no library"),
+        ("echo", "wrote no library"),
         ("cat", "cat failed"),
     ],
 )
@@ -138,7 +138,7 @@ def test_odd_compilers_are_a_reason(source, monkeypatch, compiler, message):
 
 @needs_compiler
 @pytest.mark.parametrize("blank", ["", " ", "\t"])
-def test_a_blank_compiler_is_none(source, monkeypatch, blank):
+def test_a_blank_compiler_counts_as_unset(source, monkeypatch, blank):
     monkeypatch.setenv("CXX", blank)
     assert _native.reason(source) is None
 
@@ -148,14 +148,14 @@ def test_a_compiler_may_print_any_bytes(source, compiler):
     assert "failed" in _native.reason(source)
 
 
-def test_a_hanging_compiler_is_given_up_with_all_that_it_started(source, compiler, monkeypatch, tmp_path):
-    monkeypatch.setattr(_native, "_PATIENCE_SECONDS", 1)
+def test_a_hanging_compiler_and_its_children_are_killed(source, compiler, monkeypatch, tmp_path):
+    monkeypatch.setattr(_native, "_COMPILER_SECONDS", 1)
     compiler(f'test "$1" = --version && exit; sleep 300 & echo $! > {tmp_path}/child; wait')
     assert "did not finish within 1 s" in _native.reason(source)
     if (tmp_path / "child").exists():  # a busy machine may not come to it within a second
         wait_for_the_end_of(int((tmp_path / "child").read_text()))
     assert made(source) == []
-    # No other library waits for it.
+    # It is not called for other libraries.
     other = source.with_name("other.cpp")
     other.write_text(SOURCE)
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("called again"))
@@ -230,7 +230,7 @@ def test_the_torch_backend_runs_instead(source, monkeypatch):
         selective_scan([direction], backend="cpu")
 
 
-def test_importing_compiles_nothing(tmp_path):
+def test_imports_do_not_compile(tmp_path):
     script = "import temporal_zoo.ops.selective_scan, temporal_zoo.ops.causal_conv"
     environment = {**os.environ, "ZOO_CACHE": str(tmp_path / "cache")}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=120)

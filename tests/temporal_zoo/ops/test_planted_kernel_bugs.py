@@ -1,7 +1,7 @@
 """Classic mistakes, planted into the fast backends one at a time: comparing with the reference must catch each of them.
 
 The comparison is what anybody would do who writes a backend: values, then gradients, of rows that are all real; then of
-rows that are padded, with NaN behind the last real frame.  A bug says in which of the four it shows, exactly.
+rows that are padded, with NaN at padded frames.  A bug says in which of the four it shows, exactly.
 """
 
 import functools
@@ -131,20 +131,20 @@ def test_shipped_backends_pass(op, backend):
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_shows(bug, tmp_path, monkeypatch, memory_of_nan):
+def test_a_planted_bug_is_found(bug, tmp_path, monkeypatch, memory_of_nan):
     (plant_native if bug.native else plant)(bug, tmp_path, monkeypatch)
     assert failing(bug.op, "cpu" if bug.native else "torch") == bug.caught_by
 
 
 @pytest.fixture
 def memory_of_nan():
-    """New memory holds NaN, so that a place which is not written shows."""
+    """New memory holds NaN, so that entries which are not written are found."""
     torch.use_deterministic_algorithms(True)  # which fills it
     yield
     torch.use_deterministic_algorithms(False)
 
 
-def test_there_are_bugs_that_only_some_checks_see():
+def test_some_bugs_are_found_by_some_checks_only():
     caught_by = [parameter.values[0].caught_by for parameter in BUGS]
     assert len(caught_by) >= 20
     assert sum(checks <= set(in_gradients) for checks in caught_by) >= 5
@@ -163,7 +163,7 @@ def plant_native(bug, tmp_path, monkeypatch):
     assert source.count(bug.old) == 1, f"{bug.where} has changed: plant this bug anew"
     patched.write_text(source.replace(bug.old, bug.new))
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    # Compiling takes a third of the time so.
+    # This compiles in a third of the time.
     monkeypatch.setattr(_native, "_OPTIONS", tuple("-O0" if o == "-O3" else o for o in _native._OPTIONS))
     monkeypatch.setattr(backend, "_SOURCE", folder / backend._SOURCE.name)
 
@@ -181,7 +181,7 @@ def plant(bug, tmp_path, monkeypatch):
 
 
 def failing(op, backend):
-    """The checks that the backend does not pass."""
+    """The checks that the backend fails."""
     failed = set()
     for padded in (False, True):
         values, gradients = compare(op, backend, padded)
@@ -222,7 +222,7 @@ def outcome(op, backend, padded, dtype):
 
 
 def leaf(values, lengths, dtype, dangerous=False):
-    """In the dtype, NaN behind the last real frame."""
+    """In the dtype, NaN at padded frames."""
     values = values.to({torch.float32: torch.complex64}.get(dtype, torch.complex128) if values.is_complex() else dtype)
     if dangerous and lengths is not None:
         values[torch.arange(FRAMES) >= lengths[:, None]] = float("nan")
@@ -234,7 +234,7 @@ def scan(lengths, dtype):
     whole = functools.partial(leaf, lengths=lengths, dtype=dtype)
     directions, initial = [], []
     for reverse in (False, True):
-        # Slow enough that a chunk's first state is felt in it.
+        # Slow enough that the first state of a chunk has an effect.
         u, dt = (frames(torch.randn(ROWS, FRAMES, CHANNELS) - shift) for shift in (0, 3))
         A = whole(-torch.rand(CHANNELS, STATE) - 0.05)
         B, C = (frames(torch.randn(ROWS, FRAMES, STATE)) for _ in "BC")

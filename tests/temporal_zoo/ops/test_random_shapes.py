@@ -23,7 +23,7 @@ pytestmark = pytest.mark.sanitize
 
 SHAPES = 10_000
 BACKENDS = (scan_cpu, conv_cpu, ssm_cpu)
-# From the least to the most capable; a CPU runs what it has and all before it.
+# From the least to the most capable; a CPU runs its own set and all before it.
 INSTRUCTION_SETS = ("DEFAULT", "AVX2", "AVX512")
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
 RUNNABLE = (
@@ -58,7 +58,7 @@ class Example:
         return self.draw(*shape, **bounds) if self.choice.random() < 0.6 else None
 
     def lengths(self):
-        """Mostly within the frames; some values are absurd, and clamped."""
+        """Mostly within the frames; some values are out of range and are clamped."""
         if not self.padded:
             return None
         draw = lambda: self.choice.choice((self.choice.randint(0, self.frames),) * 4 + (self.frames + 3, -2, 2**62))
@@ -182,7 +182,7 @@ print("went on")
     ("mistake", "report"), [("beyond", "AddressSanitizer"), ("add", "signed integer overflow"), ("none", None)]
 )
 def test_the_sanitizers_report(tmp_path, mistake, report):
-    """Without this, an ordinary build would pass all the same."""
+    """Without this test, a build without sanitizers would pass."""
     source = tmp_path / "an_op" / "_cpu.cpp"
     source.parent.mkdir()
     source.write_text(OVERFLOW)

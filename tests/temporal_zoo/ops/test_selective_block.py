@@ -1,4 +1,4 @@
-"""`selective_block` against the composition of its parts, and its own promises: what it stores, what it runs once."""
+"""`selective_block` against the composition of its parts; what it stores, and that it runs the scan once."""
 
 import pytest
 import torch
@@ -91,7 +91,7 @@ def test_float32_on_the_backends_of_this_machine(frames, small_blocks):
         assert (g - w).abs().max() <= 1e-5 * w.abs().max()
 
 
-def test_stores_its_input_and_the_sum_of_the_scans_alone():
+def test_stores_only_its_input_and_the_sum_of_the_scans():
     arguments, x = layer(), draw(64, 16, DIM)
     own = {tensor.data_ptr() for tensor in tensors(*arguments)}
     stored = {}
@@ -114,7 +114,7 @@ def test_the_scan_runs_forward_once(monkeypatch):
     assert x.grad.any()
 
 
-def test_records_what_ran_and_keeps_to_pins():
+def test_traces_backends_and_follows_pins():
     arguments, x = layer(), draw(3, 5, DIM)
     with use_backend(causal_conv="torch", selective_scan="torch"), tracing() as ran:
         y = selective_block(x, *arguments)
@@ -139,7 +139,7 @@ def test_is_differentiated_twice_by_references_only():
 
 
 @pytest.mark.parametrize("biased", [True, False], ids=["biased", "plain"])
-def test_is_a_well_behaved_operator(biased, opcheck):
+def test_the_operator_passes_opcheck(biased, opcheck):
     (w_in, b_in), branches, (w_out, b_out) = layer(biased=biased)
     empty = torch.empty(0, dtype=torch.float64)
     ends = [w_in, empty if b_in is None else b_in, w_out, empty if b_out is None else b_out]

@@ -107,7 +107,7 @@ def backend(request):
     return request.param
 
 
-def test_reference_does_what_the_equations_say():
+def test_reference_is_the_equation():
     case = Case((2, 4, 3, 2), (False, True), dtype=torch.float64, lengths=[4, 3])
     x = {name: value.double() for name, value in case.leaves.items()}
     y, finals = case.call(x, "reference")
@@ -137,7 +137,7 @@ def test_agrees_with_the_reference(backend, shape, sweeps):
 
 
 @pytest.mark.parametrize("sweeps", SWEEPS, ids=str)
-def test_agrees_without_anything_optional(backend, sweeps):
+def test_agrees_without_optional_inputs(backend, sweeps):
     compare(backend, Case((3, 19, 6, 5), sweeps, gate=False, plain=True, carried=False))
 
 
@@ -224,7 +224,7 @@ def test_gradcheck(tested, monkeypatch):
 
 
 def test_some_outputs_unused(backend):
-    """A loss on one final state alone, and only one input that wants a gradient."""
+    """A loss on one final state only, and only one input that requires a gradient."""
     case = Case((2, 18, 3, 4), (False, True))
     skip_unless_runs(backend, case)
 
@@ -237,7 +237,7 @@ def test_some_outputs_unused(backend):
     assert (gradient(backend, torch.float32) - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
-def test_one_state_given_and_the_other_not(backend):
+def test_an_initial_state_for_one_direction_only(backend):
     case = Case((2, 6, 3, 4), (False, True))
     skip_unless_runs(backend, case)
     del case.leaves["initial0"]
@@ -258,7 +258,7 @@ def test_chunk_by_chunk_equals_the_whole(backend):
         torch.testing.assert_close(torch.cat([parts[start] for start in sorted(parts)], 1), whole)
 
 
-def test_autocast_leaves_the_state_alone(backend):
+def test_autocast_does_not_change_the_state(backend):
     case = Case((3, 20, 5, 4), (False, True))
     skip_unless_runs(backend, case)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -317,7 +317,7 @@ def test_second_derivatives_are_refused(backend):
 
 
 @pytest.mark.parametrize("state", [1, 16, 64])
-def test_little_is_kept_for_backward(backend, state):
+def test_little_is_stored_for_backward(backend, state):
     rows, frames, channels = 4, 130, 24
     case = Case((rows, frames, channels, state), (False, True), carried=False)
     skip_unless_runs(backend, case)
@@ -332,7 +332,7 @@ def test_little_is_kept_for_backward(backend, state):
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         y = case.call(leaves, backend)
-    # The sum before the gate, and for either direction states that come to no more than an input.
+    # The sum before the gate, and per direction states that are not larger than an input.
     assert sum(kept.values()) <= 3.5 * y.nbytes
     with torch.no_grad(), torch.autograd.graph.saved_tensors_hooks(pytest.fail, pytest.fail):
         case.call(leaves, backend)
@@ -344,7 +344,7 @@ def test_very_many_rows(backend):
     compare(backend, case, gradient=3e-5)
 
 
-def test_operator_is_registered_as_it_behaves(backend):
+def test_the_operator_passes_opcheck(backend):
     case = Case((2, 5, 3, 2), (False, True))
     skip_unless_runs(backend, case)
     leaves = {name: x.requires_grad_() for name, x in case.leaves.items()}

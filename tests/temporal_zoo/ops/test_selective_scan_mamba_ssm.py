@@ -1,4 +1,4 @@
-"""The adaptor to mamba_ssm on a machine without its kernel: what it refuses, and its plumbing over a stand-in."""
+"""The adaptor to mamba_ssm on a machine without its kernel: what it refuses, and its calls of a stand-in."""
 
 import sys
 from types import ModuleType
@@ -51,7 +51,7 @@ def stand_in(monkeypatch):
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("gated", [False, True])
-def test_plumbing(stand_in, padded, gated):
+def test_the_adaptor_agrees_with_the_reference(stand_in, padded, gated):
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([7, 3, 1]) if padded else None
     sizes = [(3, 7, 4), (3, 7, 4), (4, 2), (3, 7, 2), (3, 7, 2), (4,), (4,)]

@@ -1,4 +1,4 @@
-"""What `selective_scan` refuses, and how it says so."""
+"""What `selective_scan` refuses, and its messages."""
 
 import pytest
 import torch
@@ -36,6 +36,6 @@ def tensors_of(**changes):
         ([tensors_of()], {"initial": [torch.zeros(2, 5, 4)]}, r"initial is \(2, 5, 4\); expected \(2, 4, 5\)"),
     ],
 )
-def test_bad_arguments_are_named(directions, options, message):
+def test_wrong_arguments_are_named(directions, options, message):
     with pytest.raises(ValueError, match=message):
         selective_scan(directions, **options)

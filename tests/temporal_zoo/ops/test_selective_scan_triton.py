@@ -1,4 +1,4 @@
-"""The Triton backend: in Triton's interpreter, compiled for GPUs that need not be there, and on one that is.
+"""The Triton backend: in Triton's interpreter, compiled for GPUs that this machine does not have, and on one that is.
 
 Triton decides when a kernel is defined whether it will be interpreted, so that takes a process of its own: the tests
 marked `gpu` run there on the CPU, started by test_triton_interpreted.py.
@@ -50,7 +50,7 @@ def evaluate(case, backend, dtype=None):
     leaves, slopes = {}, {}
 
     def draw(*size):
-        # They lean to one side, so that a gradient of few terms does not cancel to nothing.
+        # The mean is not zero, so that gradients of few terms do not cancel.
         return torch.randn(size, generator=generator, dtype=torch.float64) + 0.5
 
     def leaf(name, value):
@@ -104,7 +104,7 @@ def test_agrees_with_the_reference(name, monkeypatch, unread_lengths):
     for name, wanted in theirs.items():
         assert not ours[name].isnan().any()
         error = (ours[name] - wanted).abs().max() / wanted.abs().max() if wanted.any() else ours[name].abs().sum()
-        # exp2 of a GPU is good to two units in the last place.
+        # exp2 of a GPU has an error of up to two units in the last place.
         exact = 1e-5 if name.startswith("d") else 1e-6 if INTERPRETED else 5e-6
         allowed = max(exact, options.get("tolerance", 0), options.get("tolerance_of_A", 0) if name == "dA0" else 0)
         assert error <= allowed, f"{name} is off by {error:.1e}"
@@ -112,7 +112,7 @@ def test_agrees_with_the_reference(name, monkeypatch, unread_lengths):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter runs one program after the other")
-def test_gives_the_same_twice():
+def test_two_runs_give_equal_results():
     case = ((300, 20, 70, 5), BOTH, {})
     first, second = evaluate(case, "triton"), evaluate(case, "triton")
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -127,7 +127,7 @@ def test_comes_first_once_it_is_confirmed():
 
 @pytest.fixture
 def launches(monkeypatch):
-    """State -> (kernel, arguments by name) of what forward and backward would launch for bfloat16."""
+    """State -> (kernel, arguments by name) of the launches of forward and backward for bfloat16."""
     noted = []
 
     def note(kernel, programs, device, *arguments, **constants):
@@ -149,7 +149,7 @@ def launches(monkeypatch):
 @pytest.mark.parametrize("state", [16, 64])
 def test_resources(launches, compiled_for, state, chip):
     triton_is = tuple(map(int, version("triton").split(".")[:2]))
-    # Two versions are less thrifty: 3.7 with registers, and 3.4 takes one sum over states through shared memory.
+    # Triton 3.7 uses more registers, and 3.4 computes one sum over states through shared memory.
     few = 160 if triton_is == (3, 7) else 128
     for (kernel, arguments), most_registers in zip(launches(state), (few if state == 16 else 255, 255), strict=True):
         resources = compiled_for(chip, kernel, arguments)

@@ -1,4 +1,4 @@
-"""Under derivative transforms an op runs its reference, says so, and never loses a tangent."""
+"""Under transforms of torch.func an op runs its reference, logs it, and keeps tangents."""
 
 import logging
 
@@ -44,7 +44,7 @@ def test_float32_tangents_are_those_of_float64(spec):
 
 @pytest.mark.parametrize("spec", MIXERS)
 @pytest.mark.parametrize("derive", [lambda *args: jvp(args[0], (args[1],), (args[2],)), in_dual_level])
-def test_a_pinned_backend_is_refused_and_never_replaced(spec, derive):
+def test_a_pinned_backend_is_refused_and_not_replaced(spec, derive):
     mixer = build(spec, 8)
     (op, backend), *_ = PINS[spec].items()
     with use_backend(**PINS[spec]), pytest.raises(BackendError, match=rf"{op}='reference'") as refusal:
@@ -53,7 +53,7 @@ def test_a_pinned_backend_is_refused_and_never_replaced(spec, derive):
 
 
 @pytest.mark.parametrize("spec", MIXERS)
-def test_tangents_of_a_gradient_are_refused_and_not_lost(spec):
+def test_tangents_of_a_gradient_are_refused(spec):
     mixer = build(spec, 8)
     x, v = inputs()
     y = mixer(x.requires_grad_())
@@ -62,7 +62,7 @@ def test_tangents_of_a_gradient_are_refused_and_not_lost(spec):
 
 
 @pytest.mark.parametrize("spec", MIXERS)
-def test_outside_of_a_dual_level_and_after_it_the_usual_backend_runs(spec):
+def test_the_usual_backend_runs_outside_of_a_dual_level(spec):
     mixer = build(spec, 8)
     x, v = inputs()
     in_dual_level(mixer, x, v)
@@ -72,7 +72,7 @@ def test_outside_of_a_dual_level_and_after_it_the_usual_backend_runs(spec):
 
 
 def test_says_once_that_the_reference_runs(caplog):
-    _transforms._tell_once.cache_clear()
+    _transforms._warn_once.cache_clear()
     q = torch.randn(2, 3, 1, 4)
     with caplog.at_level(logging.WARNING, "temporal_zoo.ops"):
         for _ in range(2):
@@ -92,7 +92,7 @@ def test_explain_names_the_transform():
 
 
 @pytest.mark.parametrize("spec", MIXERS)
-def test_what_was_compiled_before_sees_the_dual_level(spec):
+def test_a_compiled_function_is_compiled_again_in_a_dual_level(spec):
     mixer = build(spec, 8).requires_grad_(False)
     x, v = inputs()
     torch.compiler.reset()

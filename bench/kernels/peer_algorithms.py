@@ -1,7 +1,8 @@
-"""Published algorithms in our words: what peers compute where their own source is not at hand, and two plain loops.
+"""Published algorithms that we restated, for peers whose source is not at hand, and a plain loop.
 
-They are here to be compared with, in the layout and with the passes over memory of the original; nobody should use
-them.  Letters: r rows, t frames, c channels, n state.
+They keep the layout and the passes over memory of the original, because they are here for comparisons; no mixer should
+use them.  They are not in `peers.py`, which loads and adapts code of others.  Letters: r rows, t frames, c channels,
+n state.
 """
 
 from __future__ import annotations
@@ -12,30 +13,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .problems import Inputs
+from .subjects import Inputs
 
 # u, dt: (r, c, t); A: (c, n); B, C: (r, n, t); skip, dt_bias: (c,) -> (r, c, t)
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def both_ways(scan: Callable[..., Tensor], inputs: Inputs, frames: int) -> Tensor:
-    """Two directions as a scan of one direction gives them: flipped in and out, added, gated.
+    """Runs a scan of one direction in both directions: flips the inputs and the output, adds, applies the gate.
 
     Args:
         scan: takes u, dt, A, B, C, skip, dt_bias.
         frames: the axis of the frames in its layout.
     """
     names = ("u", "dt", "A", "B", "C", "skip", "dt_bias")
-    there = scan(*(inputs[name] for name in names))
+    forward = scan(*(inputs[name] for name in names))
     flipped = (inputs[f"{name}_back"] for name in names)
     back = scan(*(x.flip(frames) if x.ndim == 3 else x for x in flipped)).flip(frames)
-    return (there + back) * F.silu(inputs["gate"])
+    return (forward + back) * F.silu(inputs["gate"])
 
 
-def scan_all_ahead(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, skip: Tensor, dt_bias: Tensor) -> Tensor:
-    """The reference scan of mamba_ssm: decays and inputs of all frames ahead, (r, c, t, n), then frame by frame.
+def reference_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, skip: Tensor, dt_bias: Tensor) -> Tensor:
+    """The reference scan of mamba_ssm: computes all decays and inputs, (r, c, t, n), then loops over the frames.
 
-    arXiv 2312.00752, equation 2.  The gradient of every selected frame fills a whole tensor: quadratic in frames.
+    arXiv 2312.00752, equation 2.  The gradient of each selected frame is a whole tensor, so the backward pass is
+    quadratic in frames.
     """
     delta = F.softplus(dt + dt_bias[:, None])
     decay = torch.einsum("rct,cn->rctn", delta, A).exp()
@@ -49,7 +51,7 @@ def scan_all_ahead(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, skip:
 
 
 def scan_loop(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, skip: Tensor, dt_bias: Tensor) -> Tensor:
-    """The ten lines that one writes first, channels last."""
+    """The recurrence as a plain loop of ten lines, channels last."""
     delta = F.softplus(dt + dt_bias)
     h = u.new_zeros(u.shape[0], *A.shape)
     ys = []
