@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion.probes import ProbeError
-from diffusion.process.randomness import generator
+from diffusion.randomness import generator
 
 
 @dataclass(frozen=True)
