@@ -23,6 +23,8 @@ from diffusion.ablations import catalogue as ablation_files
 from diffusion.config import fields
 from diffusion.model.backbones import build_network
 from diffusion.presets import PAPER, PRESETS, preset
+from diffusion.probes import tasks as probe_files
+from diffusion.probes.task import Knob
 from temporal_zoo.cli import catalogue
 from temporal_zoo.cli.main import zoo
 from temporal_zoo.contract import CHECKS
@@ -199,13 +201,30 @@ def _reproduced() -> dict:
     return json.loads((ROOT / "docs" / "results" / "reproduce.json").read_text(encoding="utf-8"))
 
 
+def probes() -> str:
+    """One row per probe of `zoo probe`, with the best possible errors at its default difficulty and noise."""
+    rows = []
+    for name in probe_files.names():
+        task = probe_files.get(name)
+        bounds = task(task.knob.default, task.noises.default).bounds(task.frames)
+        errors = [f"{bound:.4f}" for bound in bounds] if bounds else ["from samples"] * 2
+        difficulty = f"{task.knob.name}: {_values(task.knob)}"
+        rows.append((f"`{name}`", probe_files.summary(name), difficulty, _values(task.noises), *errors))
+    return table(("probe", "question", "difficulty", "noise", "best of the past", "best of all"), rows)
+
+
+def _values(knob: Knob) -> str:
+    return ", ".join(f"**{value:g}**" if value == knob.default else f"{value:g}" for value in knob.values)
+
+
 def ablations() -> str:
     """One row per ablation of `zoo ablate`, with the number of cells per seed."""
     rows = []
     for name in ablation_files.names():
-        cells = [len(ablation_files.get(name, scale).scale.cells) for scale in ("toy", "paper")]
+        scales = {scale: ablation_files.get(name, scale).scale for scale in ablation_files.scales(name)}
+        cells = [len(scales[scale].cells) if scale in scales else "-" for scale in ("toy", "paper")]
         rows.append((f"`{name}`", ablation_files.summary(name), *cells))
-    return table(("ablation", "what it asks", "cells, toy", "cells, paper"), rows)
+    return table(("ablation", "question", "cells, toy", "cells, paper"), rows)
 
 
 def count(model) -> int:

@@ -72,7 +72,7 @@ if "no home" in conditions:
 import av, matplotlib.figure, numpy, PIL.Image, rich.progress, torch
 import bench.cli.bench, bench.plan.plan, bench.analysis.page, bench.cli.report, bench.cli.compare, bench.sweep.runner
 import diffusion.training.run, diffusion.sampling.generate
-import diffusion.training.curves, diffusion.evaluation.suite, diffusion.evaluation.report, diffusion.probes.sweep
+import diffusion.training.curves, diffusion.evaluation.suite, diffusion.evaluation.report, diffusion.probes.experiment
 import diffusion.probes.page, temporal_zoo.cli.catalogue
 import temporal_zoo.contract, bench.sweep.run_case, bench.sweep.machine, bench.sweep.subprocess, bench.plan.pool
 import bench.sweep.machine_load

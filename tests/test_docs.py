@@ -19,7 +19,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from diffusion.ablations.counting import Counted
+from diffusion.ablations.network_cost import NetworkCost
 from diffusion.model import backbones
 from temporal_zoo import build, get, names, registry
 from temporal_zoo.cli.main import zoo
@@ -84,8 +84,8 @@ def no_work(monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.device.open_device", str)
     monkeypatch.setattr("diffusion.training.checkpoint.find", accept)
     monkeypatch.setattr("diffusion.cli.data.files_of", accept)
-    monkeypatch.setattr("diffusion.probes.sweep.Sweep", accept)
-    monkeypatch.setattr("diffusion.ablations.budget.counted", lambda *_: Counted(1, 1))
+    monkeypatch.setattr("diffusion.probes.experiment.Experiment", accept)
+    monkeypatch.setattr("diffusion.ablations.fit_budget.network_cost", lambda *_: NetworkCost(1, 1))
     monkeypatch.setattr("diffusion.cli.ablate._prepare", accept)
     monkeypatch.setattr("temporal_zoo.cli.doctor_report.build_report", accept)
     monkeypatch.setattr("diffusion.evaluation.extractors.open_extractor", accept)

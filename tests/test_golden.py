@@ -2,7 +2,7 @@
 
 A difference here means that users' files have another meaning now, or are not found.  If that is intended, add a
 migration (`diffusion/training/migrations.py`), a line to `diffusion.model.mixer_text.SILENT` or to
-`diffusion.ablations.keys.YOUNGER`; then write the golden files again, and read the difference:
+`diffusion.ablations.cache_key.ADDED_FIELDS`; then write the golden files again, and read the difference:
 
     python -P tests/test_golden.py && git diff tests/golden
 """
@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from diffusion.ablations import catalogue
-from diffusion.ablations.job import Trial
+from diffusion.ablations.trial import Trial
 from diffusion.model.backbones import build_network
 from diffusion.model.mixer_text import FLAVOURS, SILENT
 from diffusion.presets import PRESETS, preset

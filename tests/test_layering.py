@@ -217,6 +217,75 @@ def test_right_arrows_pass(source, text):
     assert not [arrow for arrow in arrows(source, text) if wrong_way(arrow)]
 
 
+def circles(edges):
+    """Groups of nodes that reach each other, by Tarjan's algorithm."""
+    graph: dict[str, set[str]] = {}
+    for source, target in edges:
+        graph.setdefault(source, set()).add(target)
+    order, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        order[node] = low[node] = len(order)
+        stack.append(node)
+        for target in graph.get(node, ()):
+            if target not in order:
+                visit(target)
+            if target in stack:
+                low[node] = min(low[node], low[target])
+        if low[node] == order[node]:
+            group = [stack.pop()]
+            while group[-1] != node:
+                group.append(stack.pop())
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in graph:
+        if node not in order:
+            visit(node)
+    return found
+
+
+def room(module):
+    """The folder of a module below its package.  The numbers of the paper import nothing and are a room of their own."""
+    return module if module == "bench.paper.facts" else ".".join(module.split(".")[:2])
+
+
+def test_no_modules_and_no_rooms_import_each_other_in_a_circle():
+    edges = {(a.source, a.target) for a in ARROWS if not a.late and top(a.target) in PACKAGES and a.source != a.target}
+    assert not circles(edges)
+    rooms = {(room(source), room(target)) for source, target in edges if target not in PACKAGES}
+    assert not circles({(source, target) for source, target in rooms if source != target})
+
+
+def test_a_circle_is_found():
+    assert circles([("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")]) == [["a", "b", "c"]]
+    assert not circles([("a", "b"), ("b", "c"), ("a", "c")])
+
+
+# One class of this name in each file of a folder, which a registry of files looks for; mirrors of C structs of one op.
+REPEATED = {"Probe", "Network", "_Problem"}
+# Kernels of one backward pass share their parts; Triton reads all of them from one module.
+LONG = {"temporal_zoo/ops/selective_scan/_triton_kernels.py"}
+
+
+def sources():
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def test_no_two_classes_have_one_name():
+    homes: dict[str, list[str]] = {}
+    for path in sources():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and node.name not in REPEATED:
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert not {name: files for name, files in homes.items() if len(files) > 1}
+
+
+def test_no_module_is_longer_than_300_lines():
+    long = {str(path.relative_to(ROOT)) for path in sources() if len(path.read_text().splitlines()) > 300}
+    assert long == LONG
+
+
 def test_the_trees_are_read():
     assert {top(arrow.source) for arrow in ARROWS} == set(PACKAGES)
     assert len(ARROWS) > 100

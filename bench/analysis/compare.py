@@ -21,7 +21,7 @@ class CompareError(InvalidInput):
 
 
 @dataclass(frozen=True)
-class Pair:
+class ComparedCase:
     """A case that both records have, and the ratios second / first; None if one of the two has no value."""
 
     case: Case
@@ -67,7 +67,7 @@ def differences(first: BenchRecord, second: BenchRecord) -> list[str]:
     return [f"{part}: first {_words(a)}; second {_words(b)}" for part, a, b in facts if a != b]
 
 
-def common_cases(first: BenchRecord, second: BenchRecord) -> list[Pair]:
+def common_cases(first: BenchRecord, second: BenchRecord) -> list[ComparedCase]:
     """Every case that both records have, in the order of the first.
 
     Raises:
@@ -75,29 +75,31 @@ def common_cases(first: BenchRecord, second: BenchRecord) -> list[Pair]:
     """
     theirs = {result.case: result.outcome for result in second.results}
     pairs = [
-        Pair(result.case, result.outcome, theirs[result.case]) for result in first.results if result.case in theirs
+        ComparedCase(result.case, result.outcome, theirs[result.case])
+        for result in first.results
+        if result.case in theirs
     ]
     if not pairs:
         raise CompareError(f"{first.path} and {second.path} have no case in common")
     return pairs
 
 
-def overall(pairs: Sequence[Pair]) -> Interval | None:
+def overall(pairs: Sequence[ComparedCase]) -> Interval | None:
     """The geometric mean of the ratios of times; its interval is a bootstrap over the pairs."""
     ratios = [pair.time.value for pair in pairs if pair.time]
     return bootstrap_geometric_mean(ratios) if ratios else None
 
 
-def sheets(pairs: Sequence[Pair]) -> list[Sheet]:
+def sheets(pairs: Sequence[ComparedCase]) -> list[Sheet]:
     """One table for each setting and mode."""
-    groups: dict[str, list[Pair]] = {}
+    groups: dict[str, list[ComparedCase]] = {}
     for pair in pairs:
         groups.setdefault(f"{pair.case.setting}: {pair.case.mode}", []).append(pair)
     columns = ("case", "first (ms)", "second (ms)", "time, second / first", "stored", "peak", "")
     return [Sheet(title, columns, tuple(map(_row, group))) for title, group in groups.items()]
 
 
-def plain(pairs: Sequence[Pair]) -> dict[str, Any]:
+def plain(pairs: Sequence[ComparedCase]) -> dict[str, Any]:
     """Pairs and their mean as plain values."""
     mean = overall(pairs)
     rows = [
@@ -137,7 +139,7 @@ def _ratio(value: int | None, base: int | None) -> float | None:
     return value / base if base and value is not None else None
 
 
-def _row(pair: Pair) -> tuple[str, ...]:
+def _row(pair: ComparedCase) -> tuple[str, ...]:
     medians = [
         number(each.time_ms.p50) if each.time_ms else STATUS_WORDS.get(each.status, "-")
         for each in (pair.first, pair.second)

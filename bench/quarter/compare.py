@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from temporal_zoo.ops import BackendError
-from temporal_zoo.ops.agreement import LIMITS, Case, call_of, check, refusals
+from temporal_zoo.ops.agreement import LIMITS, Setting, call_of, check, refusals
 
 
 def agreement(
@@ -29,7 +29,7 @@ def agreement(
     for rows, frames, channels in what["shapes"]:
         for padded in (False, True):
             shape = f"{rows} rows, {frames} frames, {channels} channels{', padded' * padded}"
-            case = Case(device, dtype, padded, rows, frames, channels)
+            case = Setting(device, dtype, padded, rows, frames, channels)
             if shape in without:
                 errors[shape] = math.inf
             elif reasons := refusals(op, backend, case):

@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.sweep.outcome import first_line
 from temporal_zoo.ops import BackendError, ops
-from temporal_zoo.ops.agreement import Call, Case, Example, call_of, check, example
+from temporal_zoo.ops.agreement import Call, Example, Setting, call_of, check, example
 
 from . import ceilings
 from .exceptions import context_error
@@ -59,7 +59,7 @@ def kernels(
         without: implementations that ended the process in an earlier attempt.
     """
     op, dtype = what["op"], getattr(torch, what["dtype"])
-    case = Case(device, dtype, False, what["rows"], what["frames"], what["channels"])
+    case = Setting(device, dtype, False, what["rows"], what["frames"], what["channels"])
     inputs = example(op, case)
     answers: dict[str, dict[str, Any]] = {}
     steps: dict[str, TimedCall] = {}
@@ -96,7 +96,7 @@ def _attention(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor, *, lengths: 
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
-def _checked(each: TimedCall, op: str, case: Case, inputs: Example, crashed: bool) -> dict[str, Any]:
+def _checked(each: TimedCall, op: str, case: Setting, inputs: Example, crashed: bool) -> dict[str, Any]:
     """Compares an implementation with the reference on a few rows; returns the outcome."""
     if crashed:
         return {"outcome": "crashed", "reason": "it ended the process of an earlier attempt"}
@@ -163,7 +163,7 @@ def _train(call: Call, inputs: Example) -> object:
     return torch.autograd.grad(outputs, inputs.leaves, [y.detach() for y in outputs])
 
 
-def _floors(op: str, case: Case, inputs: Example, limits: Mapping[str, float | None]) -> dict[str, dict[str, Any]]:
+def _floors(op: str, case: Setting, inputs: Example, limits: Mapping[str, float | None]) -> dict[str, dict[str, Any]]:
     """The minimum milliseconds of each mode: for moving the bytes, and for computing the exponentials.
 
     A forward pass reads the inputs and writes the outputs.  A backward pass reads both and writes a gradient of every
@@ -187,7 +187,7 @@ def _floors(op: str, case: Case, inputs: Example, limits: Mapping[str, float | N
     }  # fmt: skip
 
 
-def _exponentials(op: str, case: Case) -> int:
+def _exponentials(op: str, case: Setting) -> int:
     """How many exponentials an op needs: decays of states, weights of pairs of frames, or SiLU, in both directions."""
     entries = case.rows * case.frames * case.channels
     return {"selective_scan": 2 * entries * case.state, "attention": case.rows * 2 * case.frames**2,

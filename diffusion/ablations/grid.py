@@ -1,4 +1,4 @@
-"""The grid of an ablation in a folder: its trials within the budget, what is done, and what is still to do."""
+"""The grid of an ablation in a folder: its trials within the budget, finished ones, and pending ones."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion.ablations.ablation import Ablation, Recipe
-from diffusion.ablations.budget import Solved, solve
-from diffusion.ablations.counting import counted
-from diffusion.ablations.job import Job, Trial
+from diffusion.ablations.ablation import Ablation
+from diffusion.ablations.fit_budget import FittedRecipe, fit
+from diffusion.ablations.job import FAILURE, Job
+from diffusion.ablations.network_cost import network_cost
+from diffusion.ablations.recipe import Recipe
 from diffusion.ablations.result import REMEDY, Result
-from diffusion.ablations.trial import FAILURE
+from diffusion.ablations.trial import Trial
 from temporal_zoo._support.files import read_json
 
 
 @dataclass(frozen=True)
 class Grid:
-    """All trials of an ablation, seed after seed, so that whoever stops early has whole seeds.
+    """All trials of an ablation, seed after seed, so that an interrupted ablation has complete seeds.
 
-    base: what all cells begin from.  weights, device: as in `Job`.
+    base: the recipe that cells change.  weights, device: as in `Job`.
     """
 
     ablation: Ablation
@@ -30,68 +31,68 @@ class Grid:
     device: str
 
     def results(self) -> list[Result]:
-        """Of the trials that are done, in order."""
+        """The results of finished trials, in order."""
         return [Result.load(self.folder / trial.file) for trial in self.trials if self.is_done(trial)]
 
     def is_done(self, trial: Trial) -> bool:
-        """Whether its result is there."""
+        """Whether the result of a trial exists."""
         return (self.folder / trial.file).exists()
 
     def failures(self) -> dict[str, str]:
-        """Name of a trial that has no result -> why it failed when it was last tried."""
-        notes = {trial.name: self.folder / trial.run / FAILURE for trial in self.trials if not self.is_done(trial)}
-        return {name: read_json(path, REMEDY)["reason"] for name, path in notes.items() if path.exists()}
+        """Name of a trial without a result -> the reason of its last failure."""
+        paths = {trial.name: self.folder / trial.run / FAILURE for trial in self.trials if not self.is_done(trial)}
+        return {name: read_json(path, REMEDY)["reason"] for name, path in paths.items() if path.exists()}
 
     def settings(self) -> dict[str, Any]:
-        """What all cells begin from, and what they are made equal in."""
+        """The base recipe and the budget, as plain values."""
         return {"base": self.base.to_dict(), "budget": asdict(self.ablation.scale.budget)}
 
     def jobs(self) -> list[Job]:
-        """What is still to do, a training run each."""
-        found: dict[str, list[Trial]] = {}
+        """The pending trials, grouped by training run."""
+        pending: dict[str, list[Trial]] = {}
         for trial in self.trials:
             if not self.is_done(trial):
-                found.setdefault(trial.run, []).append(trial)
-        return [Job(str(self.folder), tuple(trials), self.weights, self.device) for trials in found.values()]
+                pending.setdefault(trial.run, []).append(trial)
+        return [Job(str(self.folder), tuple(trials), self.weights, self.device) for trials in pending.values()]
 
 
-def laid_out(
+def build_grid(
     ablation: Ablation, folder: Path, *, seeds: int, changes: tuple[str, ...], weights: str | None, device: str
 ) -> Grid:
     """The grid of an ablation.
 
     Args:
-        seeds: how many; a cell at seed i has the data order and the noise of all others at seed i.
-        changes: of the base recipe, made before those of the cells.
+        seeds: the number of seeds; all cells at seed i have the same order of data and the same noise.
+        changes: assignments to the base recipe, applied before those of the cells.
     Raises:
         ConfigError, UnknownMixer: a cell that cannot be built.
     """
     scale = ablation.scale
     base = scale.base.override(changes)
-    # The data know their size best, but a plan is made without them: clips are cut to the configured one.
+    # A plan does not open the data, so the model takes its size from the configuration: clips are cropped to it.
     model = base.train.model.replace(size=base.train.data.size)
     base = base.replace(train=base.train.replace(model=model))
     recipes = [base.override(cell.changes) for cell in scale.cells]
-    solved = solve(recipes, scale.budget, device=device, folder=folder)
-    costs = [_costs(found, scale.budget.kind, device) for found in solved]
+    fitted = fit(recipes, scale.budget, device=device, folder=folder)
+    costs = [_costs(entry, scale.budget.kind, device) for entry in fitted]
     trials = [
-        Trial(dict(cell.values), seed, cell.reference, _seeded(found, seed), scale.held_out, price, found.matched)
+        Trial(dict(cell.values), seed, cell.reference, _with_seed(entry, seed), scale.held_out, cost, entry.matched)
         for seed in range(seeds)
-        for cell, found, price in zip(scale.cells, solved, costs, strict=True)
+        for cell, entry, cost in zip(scale.cells, fitted, costs, strict=True)
     ]
     return Grid(ablation, base, folder, tuple(trials), weights, device)
 
 
-def _seeded(solved: Solved, seed: int) -> Recipe:
-    return solved.recipe.replace(train=solved.recipe.train.replace(seed=seed))
+def _with_seed(fitted: FittedRecipe, seed: int) -> Recipe:
+    return fitted.recipe.replace(train=fitted.recipe.train.replace(seed=seed))
 
 
-def _costs(solved: Solved, kind: str, device: str) -> dict[str, float]:
-    train = solved.recipe.train
-    found = counted(train, device)
-    costs: dict[str, float] = {"parameters": found.parameters, "stored_bytes": found.stored_bytes}
+def _costs(fitted: FittedRecipe, kind: str, device: str) -> dict[str, float]:
+    train = fitted.recipe.train
+    cost = network_cost(train, device)
+    costs: dict[str, float] = {"parameters": cost.parameters, "stored_bytes": cost.stored_bytes}
     if kind in ("parameters", "stored_bytes"):
-        costs |= {"width": train.model.width, "off_budget": solved.off}
+        costs |= {"width": train.model.width, "off_budget": fitted.off}
     if kind == "seconds":
-        costs |= {"steps": train.steps, "off_budget": solved.off}
+        costs |= {"steps": train.steps, "off_budget": fitted.off}
     return costs

@@ -1,55 +1,24 @@
-"""A job: one training run and the cells that are judged by it, as a value that travels to other processes."""
+"""A job: one training run and the trials that are evaluated on it, as a value that other processes receive."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from diffusion.ablations.ablation import Recipe
-from diffusion.ablations.keys import plain, train_key
-from diffusion.ablations.result import cell_name
-from temporal_zoo._support.environment import digest
+from diffusion.ablations.trial import Trial
+from temporal_zoo._support.files import write_json
 
-
-@dataclass(frozen=True)
-class Trial:
-    """One cell at one seed.
-
-    cell, seed, reference: as its `Result` has them.  held_out: the unit of that loss (`Scale.held_out`).  costs: what
-    is known before it is run, counted or solved for.  matched: whether it is within the budget.
-    """
-
-    cell: dict[str, str]
-    seed: int
-    reference: bool
-    recipe: Recipe
-    held_out: str
-    costs: dict[str, float]
-    matched: bool = True
-
-    @property
-    def name(self) -> str:
-        """As `Result.name`."""
-        return f"{cell_name(self.cell)}, seed {self.seed}"
-
-    @property
-    def run(self) -> str:
-        """Its training run's folder: cells that differ in the drawing of clips alone share it."""
-        return digest(train_key(self.recipe.train))
-
-    @property
-    def file(self) -> str:
-        """Where its result is written, in the folder of the ablation."""
-        judged = {"drawing": plain(self.recipe.drawing), "held_out": self.held_out}
-        return f"{self.run}/result-{digest(judged)}.json"
+FAILURE = "failure.json"  # in a run's folder: the reason why its trials have no result
+STDERR = "stderr.txt"  # in a run's folder: warnings, and the traceback of a failure
 
 
 @dataclass(frozen=True)
 class Job:
-    """Trials that share a training run, to be done in `folder`, that of the ablation.
+    """Trials that share a training run.
 
-    weights: of the extractor, when it takes any.  device: where to train and draw.
+    folder: of the ablation.  weights: file with the weights of the extractor, where it needs any.  device: trains and
+    samples.
     """
 
     folder: str
@@ -59,7 +28,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What it trains, in words."""
+        """The name of its first trial."""
         return self.trials[0].name
 
     @property
@@ -69,16 +38,12 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """Of the training run."""
+        """The number of training steps."""
         return self.trials[0].recipe.train.steps
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a line of JSON."""
-        trials = [vars(trial) | {"recipe": trial.recipe.to_dict()} for trial in self.trials]
-        return asdict(self) | {"trials": trials}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Job:
-        """The inverse of `to_dict`."""
-        trials = (Trial(**trial | {"recipe": Recipe.from_dict(trial["recipe"])}) for trial in content["trials"])
-        return cls(**content | {"trials": tuple(trials)})
+    def record_failure(self, reason: str | None) -> None:
+        """Writes the reason of a failure into the run's folder; None removes an earlier one."""
+        with suppress(FileNotFoundError):
+            (self.run / FAILURE).unlink()
+        if reason is not None:
+            write_json(self.run / FAILURE, {"reason": reason})

@@ -1,4 +1,4 @@
-"""`zoo probe`: small tasks with a known best answer, for any mixer."""
+"""`zoo probe`: trains mixers on small tasks with a known best answer, and compares them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from diffusion.probes import ProbeError
 from diffusion.probes.tasks import get, names, summary
@@ -19,11 +17,11 @@ from temporal_zoo._support import terminal
 from temporal_zoo.spec import MixerSpec
 
 if TYPE_CHECKING:
-    from diffusion.probes.sweep import Sweep
-    from diffusion.probes.task import Knob, Task
-    from diffusion.probes.verdict import Row
+    from rich.console import Console
 
-INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
+    from diffusion.probes.experiment import Experiment
+    from diffusion.probes.score import Score
+    from diffusion.probes.task import Knob, Task
 
 
 @click.command(
@@ -31,62 +29,60 @@ INTERRUPTED = 130  # exit code after Ctrl-C, by convention 128 + SIGINT
     epilog="Exit code 1: a mixer has an error below the best possible one; the mixer or the probe is wrong.",
 )
 @click.argument("name", required=False)
-@click.option("--list", "as_list", is_flag=True, help="List the probes and what makes each of them harder.")
+@click.option("--list", "as_list", is_flag=True, help="List the probes with their questions and difficulties.")
 @click.option("--mixers", default="all", show_default=True, help="Mixers, separated by commas; options after colons.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each mixer.")
-@click.option("--difficulty", help="Values of the probe's knob, separated by commas, or all.  [default: the usual one]")
-@click.option("--noise", help="Levels of noise, separated by commas, or all.  [default: the usual one]")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings per mixer.")
+@click.option("--difficulty", help="Difficulties, separated by commas, or all.  [default: the probe's]")
+@click.option("--noise", help="Noise levels, separated by commas, or all.  [default: the probe's]")
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps of each mixer.  [default: the probe's]")
 @click.option("--sequences", type=click.IntRange(min=2), default=4096, show_default=True, help="Test sequences.")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder to write.  [default: runs/probe/NAME]"
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Output folder.  [default: runs/probe/NAME]"
 )
-@click.option("--json", "as_json", is_flag=True, help="Results as JSON instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def probe(name, as_list, mixers, seeds, difficulty, noise, steps, sequences, out, as_json) -> None:
-    """Trains mixers on a small task whose best possible answer is known, and compares.
+    """Trains mixers on a small task whose best possible error is known, and compares their errors with it.
 
-    Takes less than a minute for each mixer and seed on one core; typed again, goes on where it stopped.  The folder
-    holds a page with the task in pictures and the results as curves (page.html, results.png), and a record of every
-    trial.  The exit code is 1 when a mixer was better than is possible: then the mixer or the probe is wrong.
+    Takes less than a minute for each mixer and seed on one core.  Run the command again to resume.  The folder contains
+    a page with figures of the task and the results (page.html, results.png), and a record of every training.  The exit
+    code is 1 when a mixer has an error below the best possible one: then the mixer or the probe is wrong.
     """
     if as_list:
         return _list(as_json)
     if name is None:
-        raise ProbeError(f"which probe?  There are {', '.join(names())}; see: zoo probe --list")
+        raise ProbeError(f"NAME is missing; choose from {', '.join(names())} (see zoo probe --list)")
     task = get(name)
     settings = itertools.product(_values(difficulty, task.knob), _values(noise, task.noises))
     specs = _specs(mixers)
 
+    from diffusion.probes.experiment import Experiment
     from diffusion.probes.page import save_page
-    from diffusion.probes.sweep import Sweep
-    from diffusion.probes.trial import Trial
-    from diffusion.probes.verdict import rows
+    from diffusion.probes.score import scores
+    from diffusion.probes.trial import ProbeTrial
     from temporal_zoo._support.packages import need
+    from temporal_zoo._support.signals import exit_code
 
-    # What would stop the drawing is found before the minutes of training.
-    need("matplotlib", "drawing what a probe found")
+    # Checks the optional package first, because training takes minutes.
+    need("matplotlib", "drawing the figure of a probe")
     folder = out or Path("runs") / "probe" / name
     trials = [
-        Trial(name, level, sigma, spec, seed, steps or task.steps, sequences)
+        ProbeTrial(name, level, sigma, spec, seed, steps or task.steps, sequences)
         for (level, sigma), spec, seed in itertools.product(settings, specs, range(seeds))
     ]
-    sweep = Sweep(trials, folder)
-    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-    interrupted = _run(sweep, console)
-    results = sweep.results()
-    if not results:
-        raise click.exceptions.Exit(INTERRUPTED)
-    found = rows(name, results)
-    save_page(folder, task, found, results)
-    if as_json:
-        click.echo(json.dumps([_plain(row) for row in found], indent=2))
-    else:
-        _print(task, found)
-    console.print(f"Look at {folder}/page.html")
-    if interrupted:
-        console.print(f"stopped after {len(results)} of {len(trials)} trainings; the same command continues")
-        raise click.exceptions.Exit(INTERRUPTED)
-    if any(row.impossible for row in found):
+    experiment, console = Experiment(trials, folder), terminal.messages()
+    stopped_by = _run(experiment, console)
+    if results := experiment.results():
+        all_scores = scores(name, results)
+        save_page(folder, task, all_scores, results)
+        if as_json:
+            click.echo(json.dumps([_plain(score) for score in all_scores], indent=2))
+        else:
+            _print(task, all_scores)
+        console.print(f"Page: {folder}/page.html")
+    if stopped_by:
+        console.print(f"stopped after {len(results)} of {len(trials)} trainings; run the same command again to resume")
+        raise click.exceptions.Exit(exit_code(stopped_by))
+    if any(score.impossible for score in all_scores):
         raise click.exceptions.Exit(1)
 
 
@@ -99,79 +95,78 @@ def _list(as_json: bool) -> None:
             for name, task in probes.items()
         }  # fmt: skip
         return click.echo(json.dumps(facts, indent=2))
-    table = terminal.table("probe", "what it asks", "difficulty", "noise")
+    table = terminal.table("probe", "question", "difficulty", "noise")
     for name, task in probes.items():
         table.add_row(name, summary(name), f"{task.knob.name}: {_choices(task.knob)}", _choices(task.noises))
     terminal.output().print(table)
 
 
 def _choices(knob: Knob) -> str:
-    return ", ".join(f"{value:g}" + (" (usual)" if value == knob.usual else "") for value in knob.values)
+    return ", ".join(f"{value:g}" + (" (default)" if value == knob.default else "") for value in knob.values)
 
 
 def _values(text: str | None, knob: Knob) -> list[float]:
-    """The values of a knob that an option names."""
+    """The values of a knob in the text of an option."""
     if text is None:
-        return [knob.usual]
+        return [knob.default]
     if text == "all":
         return list(knob.values)
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         known = ", ".join(f"{value:g}" for value in knob.values)
-        raise ProbeError(f"{knob.name} cannot be {text!r}; it takes {known}, several with commas, or all") from None
+        raise ProbeError(f"{knob.name} cannot be {text!r}; choose from {known}, separated by commas, or all") from None
     return list(dict.fromkeys(knob.checked(value) for value in values))
 
 
 def _specs(mixers: str) -> list[str]:
-    """Specs in their canonical text; "all" is every mixer there is, as it comes."""
+    """Specs in their canonical text; "all" is every registered mixer with its defaults."""
     texts = registry.names() if mixers == "all" else mixers.split(",")
     return list(dict.fromkeys(str(MixerSpec.parse(text).canonical()) for text in texts))
 
 
-def _run(sweep: Sweep, console: Console) -> bool:
-    """Runs what is pending and shows how far it is; whether it was interrupted."""
-    pending = sweep.pending
-    if done := len(sweep.trials) - len(pending):
-        console.print(f"{done} of {len(sweep.trials)} trainings are on record from this code and machine")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=sum(trial.steps for trial in pending))
-        try:
-            for trial, now in sweep.steps():
-                bar.update(task, advance=1, description=f"{trial.mixer}, seed {trial.seed}")
-                if now.result is not None and not console.is_terminal:
-                    error, _ = now.result["tests"][0]["errors"]["mixer"]
-                    console.print(f"{trial.mixer}, seed {trial.seed}: error {error:.4f}")
-        except KeyboardInterrupt:
-            return True
-    return False
+def _run(experiment: Experiment, console: Console) -> int | None:
+    """Runs the pending trials and shows their progress; returns the signal that stopped them, or None."""
+    from temporal_zoo._support.signals import stoppable
+
+    pending = experiment.pending
+    if done := len(experiment.trials) - len(pending):
+        console.print(f"{done} of {len(experiment.trials)} trainings are on record from this code and machine")
+    with stoppable() as stop, terminal.progress_bar(console) as progress:
+        task = progress.add_task("", total=sum(trial.steps for trial in pending))
+        for trial, now in experiment.steps():
+            progress.update(task, advance=1, description=f"{trial.mixer}, seed {trial.seed}")
+            if now.result is not None and not console.is_terminal:
+                error, _ = now.result["tests"][0]["errors"]["mixer"]
+                console.print(f"{trial.mixer}, seed {trial.seed}: error {error:.4f}")
+            if stop.signal:
+                break
+    return stop.signal
 
 
-def _print(task: type[Task], found: list[Row]) -> None:
+def _print(task: type[Task], all_scores: list[Score]) -> None:
     console = terminal.output()
-    settings = list(dict.fromkeys((row.level, row.noise, row.frames) for row in found))
+    settings = list(dict.fromkeys((score.level, score.noise, score.frames) for score in all_scores))
     for level, noise, frames in settings:
-        here = [row for row in found if (row.level, row.noise, row.frames) == (level, noise, frames)]
+        here = [s for s in all_scores if (s.level, s.noise, s.frames) == (level, noise, frames)]
         console.print(
             f"{task.question}  {task.knob.name} {level:g}, noise {noise:g}, {frames} frames: best of the past "
             f"{here[0].past:.4f}, best of all {here[0].whole:.4f}, chance 1",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
         table = terminal.table(
-            "mixer", "causal", "error", "above the past's best", "above the best", "solved", "verdict", "seeds",
+            "mixer", "causal", "error", "minus best of past", "minus best of all", "solved", "verdict", "seeds",
             "parameters", "CPU s",
         )  # fmt: skip
-        for row in here:
-            style = "red" if row.impossible else None
+        for score in here:
             table.add_row(
-                row.mixer, "yes" if row.causal else "no", str(row.error), str(row.above_past), str(row.above_whole),
-                f"{row.solved:.0%}", row.verdict, str(row.seeds), f"{row.parameters:,}", f"{row.processor_s:.0f}",
-                style=style,
+                score.mixer, terminal.yes_no(score.causal), str(score.error), str(score.above_past),
+                str(score.above_whole), f"{score.solved:.0%}", score.verdict, str(score.seeds),
+                f"{score.parameters:,}", f"{score.processor_s:.0f}", style="red" if score.impossible else None,
             )  # fmt: skip
         console.print(table)
     console.print("± is the 95 % interval over seeds, or over sequences when there is one seed.", highlight=False)
 
 
-def _plain(row: Row) -> dict[str, Any]:
-    return asdict(row) | {"solved": row.solved, "impossible": row.impossible, "verdict": row.verdict}
+def _plain(score: Score) -> dict[str, Any]:
+    return asdict(score) | {"solved": score.solved, "impossible": score.impossible, "verdict": score.verdict}

@@ -12,7 +12,7 @@ from diffusion.clip import Clip
 from diffusion.data import DataError
 from diffusion.data.config import DataConfig
 from diffusion.data.videos import Videos
-from diffusion.process.randomness import generator
+from diffusion.randomness import generator
 
 log = logging.getLogger("temporal_zoo.data")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffusion.evaluation.clips import ClipSet
-from diffusion.process.randomness import generator
+from diffusion.randomness import generator
 
 CHUNK = 32
 _GREY_LEVELS = 8

@@ -37,6 +37,16 @@ class Estimate:
     value: float
     margin: float | None = None
 
+    @property
+    def below_zero(self) -> bool:
+        """Whether the whole interval lies below zero; False without an interval."""
+        return self.margin is not None and self.value + self.margin < 0
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether the whole interval lies above zero; False without an interval."""
+        return self.margin is not None and self.value - self.margin > 0
+
     def __str__(self) -> str:
         """The half-width with two significant digits (an integer from 10 on), and the value with as many decimals."""
         if self.margin is None:

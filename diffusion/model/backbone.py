@@ -14,7 +14,7 @@ from diffusion.config import ModelConfig
 from diffusion.model.slots import Slots, assign
 from diffusion.model.temporal import TemporalBlock
 from diffusion.process.process import per_frame
-from diffusion.process.randomness import generator
+from diffusion.randomness import generator
 from temporal_zoo import build
 from temporal_zoo.registry import get
 from temporal_zoo.spec import MixerSpec

@@ -1,10 +1,10 @@
-"""Probes: small tasks whose best possible answer is known exactly, so that a mixer is understood in a minute.
+"""Probes: small tasks with an exactly known best answer, which show in a minute what a mixer can do.
 
-A probe asks for numbers that noise, time or an occluder hides.  The best answer of all is the mean of what is hidden,
-given what was shown: given what was shown so far for whoever sees the past alone, and given all of it for whoever sees
-the future too.  Both are computed exactly, on the very sequences that a mixer is tested on.
+A probe asks for values that noise, time or an occluder hides.  The best answer is the conditional mean of the hidden
+values: given the past and present for a causal mixer, given the whole sequence for a bidirectional one.  Both are
+computed exactly, on the same sequences that test the mixer.
 
-Importing this package imports no torch, so that `--help` stays light.
+Importing this package imports no torch, so that `--help` is fast.
 """
 
 __all__ = ["ProbeError"]
@@ -14,4 +14,4 @@ from temporal_zoo.errors import InvalidInput
 
 
 class ProbeError(InvalidInput):
-    """A probe that cannot be run as asked; the message says why and what would work."""
+    """A probe that cannot be run as requested; the message says why and what would work."""

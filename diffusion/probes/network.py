@@ -1,4 +1,4 @@
-"""The network around a mixer in a probe: as small as it can be and still use what the mixer tells it."""
+"""The small network around a mixer in a probe."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from temporal_zoo import MixerSpec, build, get
 
 
 class Answerer(nn.Module):
-    """Linear in, residual layers of mixer and pointwise MLP behind norms, linear out: (b, t, i) -> (b, t, o).
+    """Linear, residual layers of mixer and pointwise MLP after norms, linear: (b, t, i) -> (b, t, o).
 
-    Everything but the mixers works on each frame alone, so whatever it knows of other frames came through them.  Parts
-    around the mixers are drawn first: with one seed they begin alike for every mixer.
+    All parts except the mixers process each frame separately, so only the mixers pass information between frames.  The
+    other parts are initialised first: with one seed they have the same initial weights for every mixer.
     """
 
     def __init__(self, spec: MixerSpec, inputs: int, outputs: int, *, width: int, depth: int, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""What a probe found, as one picture and one page: the task as pictures, the results as curves with the bounds in."""
+"""The page of a probe: a figure with the task, the results as curves with the best possible errors, and a table."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffusion.probes.score import Score
 from diffusion.probes.task import Task
-from diffusion.probes.trial import Trial
-from diffusion.probes.verdict import Row
+from diffusion.probes.trial import ProbeTrial
 from temporal_zoo._support import html
 from temporal_zoo._support.files import write_text, written_whole
 from temporal_zoo._support.html import element
@@ -20,7 +20,7 @@ from temporal_zoo._support.html import element
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Results = Sequence[tuple[Trial, dict[str, Any]]]
+Results = Sequence[tuple[ProbeTrial, dict[str, Any]]]
 
 _PAST, _WHOLE = "best of the past", "best of all"
 _UNITS = (
@@ -29,26 +29,27 @@ _UNITS = (
 )
 
 
-def save_page(folder: Path, task: type[Task], rows: Sequence[Row], results: Results) -> None:
-    """Writes results.png and page.html, which holds the same picture and the table."""
-    picture = _picture(task, rows, results)
+def save_page(folder: Path, task: type[Task], scores: Sequence[Score], results: Results) -> None:
+    """Writes results.png, and page.html with the same figure and the table."""
+    picture = _picture(task, scores, results)
     with written_whole(folder / "results.png") as file:
         file.write(picture)
-    write_text(folder / "page.html", _page(task, rows, results[0][0], picture))
+    write_text(folder / "page.html", _page(task, scores, results[0][0], picture))
 
 
-def _page(task: type[Task], rows: Sequence[Row], trial: Trial, picture: bytes) -> str:
+def _page(task: type[Task], scores: Sequence[Score], trial: ProbeTrial, picture: bytes) -> str:
     columns = (
         "mixer", task.knob.name, "noise", "frames", "error", "best of the past", "above it", "best of all", "above it",
         "solved", "verdict", "seeds", "parameters", "CPU s",
     )  # fmt: skip
     cells = [
         (
-            row.mixer, f"{row.level:g}", f"{row.noise:g}", str(row.frames), str(row.error), f"{row.past:.4f}",
-            str(row.above_past), f"{row.whole:.4f}", str(row.above_whole), f"{row.solved:.0%}", row.verdict,
-            str(row.seeds), f"{row.parameters:,}", f"{row.processor_s:.0f}",
+            score.mixer, f"{score.level:g}", f"{score.noise:g}", str(score.frames), str(score.error),
+            f"{score.past:.4f}", str(score.above_past), f"{score.whole:.4f}", str(score.above_whole),
+            f"{score.solved:.0%}", score.verdict, str(score.seeds), f"{score.parameters:,}",
+            f"{score.processor_s:.0f}",
         )
-        for row in rows
+        for score in scores
     ]  # fmt: skip
     return html.page(
         f"zoo probe {trial.probe}",
@@ -56,28 +57,28 @@ def _page(task: type[Task], rows: Sequence[Row], trial: Trial, picture: bytes) -
         element("p", " ".join((task.__doc__ or "").split())),
         element("p", f"{trial.steps} training steps each, {trial.sequences:,} test sequences. {_UNITS}"),
         html.figure(html.picture(picture, "the task and the results")),
-        html.table(columns, cells, kinds=["failed" if row.impossible else "" for row in rows]),
+        html.table(columns, cells, kinds=["failed" if score.impossible else "" for score in scores]),
     )
 
 
-def _picture(task: type[Task], rows: Sequence[Row], results: Results) -> bytes:
+def _picture(task: type[Task], scores: Sequence[Score], results: Results) -> bytes:
     from matplotlib.figure import Figure
 
     trial = results[0][0]
-    # Mixers answer differently on one and the same sequence: that of the first seed and setting.
+    # The answers of all mixers on one sequence, of the first seed and setting.
     shown = {t.mixer: r for t, r in results if (t.level, t.noise, t.seed) == (trial.level, trial.noise, trial.seed)}
-    colours = {mixer: f"C{number % 10}" for number, mixer in enumerate(dict.fromkeys(row.mixer for row in rows))}
-    swept = [axis for axis in ("level", "noise", "frames") if len({getattr(row, axis) for row in rows}) > 1]
-    lines = 1 + math.ceil(len(swept) / 2)
-    figure = Figure(figsize=(13, 4.5 + 4.5 * lines), layout="constrained")
-    task_part, result_part = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, lines))[:, 0]
+    colours = {mixer: f"C{number % 10}" for number, mixer in enumerate(dict.fromkeys(score.mixer for score in scores))}
+    swept = [axis for axis in ("level", "noise", "frames") if len({getattr(score, axis) for score in scores}) > 1]
+    num_rows = 1 + math.ceil(len(swept) / 2)
+    figure = Figure(figsize=(13, 4.5 + 4.5 * num_rows), layout="constrained")
+    task_part, result_part = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, num_rows))[:, 0]
     task_part.suptitle(f"one sequence: {task.question}")
     _draw_task(task_part, trial, shown, colours)
-    panels = result_part.subplots(lines, 2, squeeze=False).ravel()
+    panels = result_part.subplots(num_rows, 2, squeeze=False).ravel()
     _draw_frames(panels[0], trial, shown, colours)
-    _draw_training(panels[1], trial, rows, shown, colours)
+    _draw_training(panels[1], trial, scores, shown, colours)
     for axes, axis in zip(panels[2:], swept, strict=False):
-        _draw_sweep(axes, axis, task, rows, colours)
+        _draw_sweep(axes, axis, task, scores, colours)
     for axes in panels[2 + len(swept) :]:
         axes.set_axis_off()
     with io.BytesIO() as file:
@@ -85,21 +86,21 @@ def _picture(task: type[Task], rows: Sequence[Row], results: Results) -> bytes:
         return file.getvalue()
 
 
-def _draw_task(part: Any, trial: Trial, shown: dict[str, Any], colours: dict[str, str]) -> None:
-    """What is shown, what is asked, the best answers, and those of every mixer."""
+def _draw_task(part: Any, trial: ProbeTrial, shown: dict[str, Any], colours: dict[str, str]) -> None:
+    """One sequence: inputs, targets, the best answers, and the answers of every mixer."""
     task = trial.task()
     sequences = task.draw(trial.seed, "probe/test", 0, 1, task.frames)
     best = task.answers(sequences)
     due = sequences.due[0].numpy()
     answers = {
-        "asked": sequences.targets[0].numpy(), _PAST: best.past[0].numpy(), _WHOLE: best.whole[0].numpy(),
+        "target": sequences.targets[0].numpy(), _PAST: best.past[0].numpy(), _WHOLE: best.whole[0].numpy(),
         **{mixer: np.array(result["example"]) for mixer, result in shown.items()},
     }  # fmt: skip
     masked = {name: np.where(due[:, None], values, np.nan) for name, values in answers.items()}
     if sequences.targets.shape[-1] > 1:
         for axes, (name, values) in zip(
             part.subplots(1, 1 + len(masked), sharey=True),
-            {"shown": sequences.inputs[0].numpy(), **masked}.items(), strict=True,
+            {"input": sequences.inputs[0].numpy(), **masked}.items(), strict=True,
         ):  # fmt: skip
             axes.imshow(values.T, aspect="auto", cmap="viridis", vmin=-0.5, vmax=1.5)
             axes.set_title(name, fontsize=8)
@@ -107,9 +108,9 @@ def _draw_task(part: Any, trial: Trial, shown: dict[str, Any], colours: dict[str
         return
     inputs, lines = part.subplots(2, 1, sharex=True, height_ratios=(1, 2))
     inputs.imshow(sequences.inputs[0].T.numpy(), aspect="auto", cmap="coolwarm", vmin=-2, vmax=2)
-    inputs.set_title("shown", loc="left", fontsize=9)
+    inputs.set_title("input", loc="left", fontsize=9)
     inputs.set(yticks=range(len(task.channels)), yticklabels=task.channels)
-    lines.plot(masked["asked"][:, 0], "k.-", label="asked")
+    lines.plot(masked["target"][:, 0], "k.-", label="target")
     lines.plot(masked[_PAST][:, 0], "k--", label=_PAST)
     lines.plot(masked[_WHOLE][:, 0], "k:", label=_WHOLE)
     for mixer in shown:
@@ -118,8 +119,8 @@ def _draw_task(part: Any, trial: Trial, shown: dict[str, Any], colours: dict[str
     lines.legend(frameon=False, fontsize=8, ncols=4)
 
 
-def _draw_frames(axes: Axes, trial: Trial, shown: dict[str, Any], colours: dict[str, str]) -> None:
-    """Error at each frame, beside the best there is at that frame, on the same sequences."""
+def _draw_frames(axes: Axes, trial: ProbeTrial, shown: dict[str, Any], colours: dict[str, str]) -> None:
+    """Error at each frame and the best possible errors there, on the same sequences."""
     for mixer, result in shown.items():
         by_frame = result["tests"][0]["by_frame"]
         at = np.flatnonzero(by_frame["due"])
@@ -133,36 +134,36 @@ def _draw_frames(axes: Axes, trial: Trial, shown: dict[str, Any], colours: dict[
 
 
 def _draw_training(
-    axes: Axes, trial: Trial, rows: Sequence[Row], shown: dict[str, Any], colours: dict[str, str]
+    axes: Axes, trial: ProbeTrial, scores: Sequence[Score], shown: dict[str, Any], colours: dict[str, str]
 ) -> None:
     """Error against training steps."""
     for mixer, result in shown.items():
         axes.plot(*zip(*result["curve"], strict=True), color=colours[mixer], marker=".", label=mixer)
-    axes.axhline(rows[0].past, color="k", linestyle="--", label=_PAST)
-    axes.axhline(rows[0].whole, color="k", linestyle=":", label=_WHOLE)
+    axes.axhline(scores[0].past, color="k", linestyle="--", label=_PAST)
+    axes.axhline(scores[0].whole, color="k", linestyle=":", label=_WHOLE)
     axes.set(xlabel="training steps", ylabel="error", title=f"learning, seed {trial.seed}", ylim=(0, 1.1))
     axes.grid(alpha=0.3)
 
 
-def _draw_sweep(axes: Axes, axis: str, task: type[Task], rows: Sequence[Row], colours: dict[str, str]) -> None:
-    """Error against difficulty, noise or length, everything else as usual, or as in the first row."""
-    usual = (task.knob.usual, task.noises.usual)
-    first = next((row for row in rows if (row.level, row.noise) == usual), rows[0])
+def _draw_sweep(axes: Axes, axis: str, task: type[Task], scores: Sequence[Score], colours: dict[str, str]) -> None:
+    """Error against difficulty, noise or length; other settings are the defaults, or those of the first score."""
+    default = (task.knob.default, task.noises.default)
+    first = next((score for score in scores if (score.level, score.noise) == default), scores[0])
     others = [name for name in ("level", "noise", "frames") if name != axis]
-    here = [row for row in rows if all(getattr(row, name) == getattr(first, name) for name in others)]
+    here = [score for score in scores if all(getattr(score, name) == getattr(first, name) for name in others)]
     for mixer, colour in colours.items():
-        line = sorted((row for row in here if row.mixer == mixer), key=lambda row: getattr(row, axis))
-        at = [getattr(row, axis) for row in line]
-        margins = [row.error.margin for row in line]
-        values = [row.error.value for row in line]
+        line = sorted((score for score in here if score.mixer == mixer), key=lambda score: getattr(score, axis))
+        at = [getattr(score, axis) for score in line]
+        margins = [score.error.margin or 0 for score in line]
+        values = [score.error.value for score in line]
         axes.errorbar(at, values, yerr=margins, color=colour, marker=".", capsize=3, label=mixer)
-    line = sorted((row for row in here if row.mixer == here[0].mixer), key=lambda row: getattr(row, axis))
-    at = [getattr(row, axis) for row in line]
-    axes.plot(at, [row.past for row in line], "k--", label=_PAST)
-    axes.plot(at, [row.whole for row in line], "k:", label=_WHOLE)
-    words = {"level": task.knob.name, "noise": "noise", "frames": "frames"}
-    fixed = ", ".join(f"{words[name]} {getattr(first, name):g}" for name in others)
-    axes.set(xlabel=words[axis], ylabel="error", title=f"error against {words[axis]} ({fixed})", ylim=(0, None))
+    line = sorted((score for score in here if score.mixer == here[0].mixer), key=lambda score: getattr(score, axis))
+    at = [getattr(score, axis) for score in line]
+    axes.plot(at, [score.past for score in line], "k--", label=_PAST)
+    axes.plot(at, [score.whole for score in line], "k:", label=_WHOLE)
+    labels = {"level": task.knob.name, "noise": "noise", "frames": "frames"}
+    fixed = ", ".join(f"{labels[name]} {getattr(first, name):g}" for name in others)
+    axes.set(xlabel=labels[axis], ylabel="error", title=f"error against {labels[axis]} ({fixed})", ylim=(0, None))
     if axis == "frames":
         axes.set_xscale("log", base=2)
     axes.grid(alpha=0.3)

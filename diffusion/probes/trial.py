@@ -1,7 +1,7 @@
-"""One trial: one mixer learns one probe from one seed, and is compared with the best possible answers.
+"""Trains one mixer on one probe with one seed, and compares it with the best possible answers.
 
-A trial is a function of its `Trial` alone.  Test sequences depend on the seed and never on the mixer, so all mixers of
-a seed meet the same ones, and the intervals over seeds cover the luck of the test as well as that of the training.
+The result is a function of the `ProbeTrial` only.  Test sequences depend on the seed and not on the mixer: all mixers
+of a seed have the same ones, and the intervals over seeds include the randomness of the test and of the training.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from temporal_zoo import MixerSpec
 _LR, _WARMUP, _CLIP = 3e-3, 20, 1.0
 _WIDTH, _DEPTH = 32, 2
 _BATCH = 64
-# Frames that go through a network at once when it is tested; bounds the memory of long sequences.
+# Frames per forward pass of a test; bounds the memory of long sequences.
 _TEST_FRAMES = 8192
 _CURVE_POINTS = 10
 _CURVE_SEQUENCES = 512
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What is tried: probe, level of difficulty and noise, mixer (its spec), seed, length of training and test."""
+class ProbeTrial:
+    """Probe, difficulty (`level`), noise, mixer (its spec), seed, training steps, and number of test sequences."""
 
     probe: str
     level: float
@@ -47,14 +47,14 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Finished steps and, at the very end, what came out as plain values."""
+class TrialProgress:
+    """The number of finished steps and, after the last one, the result as plain values."""
 
     step: int
     result: dict[str, Any] | None = None
 
 
-def run(trial: Trial) -> Iterator[Progress]:
+def run(trial: ProbeTrial) -> Iterator[TrialProgress]:
     """Trains and tests; yields after every step."""
     task, began = trial.task(), time.process_time()
     sample = task.draw(trial.seed, "probe/test", 0, min(trial.sequences, _CURVE_SEQUENCES), task.frames)
@@ -71,32 +71,32 @@ def run(trial: Trial) -> Iterator[Progress]:
         torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
         optimizer.step()
         if step % max(1, trial.steps // _CURVE_POINTS) == 0:
-            error = sample.errors(_answered(network, sample.inputs), task.variance).sum() / sample.due.sum()
+            error = sample.errors(_predict(network, sample.inputs), task.variance).sum() / sample.due.sum()
             curve.append([step, error.item()])
         if step < trial.steps:
-            yield Progress(step)
+            yield TrialProgress(step)
     mixer = network.mixers[0]
     result = {
         "causal": mixer.causal,
         "order_blind": mixer.order_blind,
         "parameters": sum(p.numel() for p in network.parameters()),
         "curve": curve,
-        "tests": [_tested(network, task, trial, frames) for frames in task.test_frames or (task.frames,)],
-        "example": _rounded(_answered(network, sample.inputs[:1])[0]),
+        "tests": [_test(network, task, trial, frames) for frames in task.test_frames or (task.frames,)],
+        "example": _round(_predict(network, sample.inputs[:1])[0]),
         "processor_s": time.process_time() - began,
     }
-    yield Progress(trial.steps, result)
+    yield TrialProgress(trial.steps, result)
 
 
-def _tested(network: Answerer, task: Task, trial: Trial, frames: int) -> dict[str, Any]:
-    """Errors of the network and of the best answers on the same sequences; longer ones are as much fewer."""
+def _test(network: Answerer, task: Task, trial: ProbeTrial, frames: int) -> dict[str, Any]:
+    """Errors of the network and of the best answers on the same sequences, with equally many frames for any length."""
     count = max(2, trial.sequences * task.frames // max(frames, task.frames))
     test = task.draw(trial.seed, "probe/test", 0, count, frames)
     best = task.answers(test)
     errors = {
         name: test.errors(answers, task.variance).double()
         for name, answers in (
-            ("mixer", _answered(network, test.inputs)), ("past", best.past), ("whole", best.whole),
+            ("mixer", _predict(network, test.inputs)), ("past", best.past), ("whole", best.whole),
         )
     }  # fmt: skip
     due = test.due.sum(0)
@@ -104,24 +104,24 @@ def _tested(network: Answerer, task: Task, trial: Trial, frames: int) -> dict[st
         "frames": frames,
         "sequences": count,
         "errors": {name: _estimate(error, test) for name, error in errors.items()},
-        # Differences from the best answers on the same sequences, in which the luck of the draw cancels out.
+        # Differences from the best answers on the same sequences, in which the randomness of the sequences cancels.
         "gaps": {name: _estimate(errors["mixer"] - errors[name], test) for name in ("past", "whole")},
-        "by_frame": {name: _rounded(error.sum(0) / due.clamp(min=1)) for name, error in errors.items()}
+        "by_frame": {name: _round(error.sum(0) / due.clamp(min=1)) for name, error in errors.items()}
         | {"due": due.tolist()},
     }
 
 
 def _estimate(errors: Tensor, test: Sequences) -> list[float]:
-    """Mean over all frames where an answer was due, and its standard error over sequences."""
+    """Mean over all frames with an answer due, and its standard error over sequences."""
     each = errors.sum(1) / test.due.sum(1).double().mean()
     return [each.mean().item(), (each.std() / math.sqrt(len(each))).item()]
 
 
 @torch.no_grad()
-def _answered(network: Answerer, inputs: Tensor) -> Tensor:
+def _predict(network: Answerer, inputs: Tensor) -> Tensor:
     rows = max(1, _TEST_FRAMES // inputs.shape[1])
     return torch.cat([network(part) for part in inputs.split(rows)])
 
 
-def _rounded(values: Tensor) -> Any:
+def _round(values: Tensor) -> Any:
     return torch.round(values.double(), decimals=5).tolist()

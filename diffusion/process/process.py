@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusion.config import ProcessConfig
-from diffusion.process.randomness import generator
+from diffusion.randomness import generator
 
 Prediction = Literal["epsilon", "x0", "v"]
 OFFSET = 0.008

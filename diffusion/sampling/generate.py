@@ -14,8 +14,8 @@ from diffusion.config import MOST_FRAMES, TrainConfig
 from diffusion.model.backbone import Backbone
 from diffusion.model.backbones import build_network
 from diffusion.process.process import Process, draw_noise
-from diffusion.process.randomness import generator
 from diffusion.process.samplers import ancestral, ddim, denoiser
+from diffusion.randomness import generator
 from diffusion.training import checkpoint
 from diffusion.training.step import DTYPES
 from temporal_zoo.errors import InvalidInput

@@ -57,7 +57,8 @@ def table(
         note: below the table.
     """
     rows = [tuple(row) for row in rows]
-    numeric = [_is_numeric(row[place] for row in rows if place < len(row)) for place in range(len(columns))]
+    full = [row for row in rows if len(row) == len(columns)]
+    numeric = [all(map(_NUMBER.fullmatch, column)) for column in zip(*full, strict=True)] or [False] * len(columns)
     head = joined(_cell("th", _lines(name), right) for name, right in zip(columns, numeric, strict=True))
     lines = [_row(row, numeric, kind) for row, kind in zip(rows, kinds or [""] * len(rows), strict=True)]
     caption = element("caption", title) if title else Html()
@@ -106,10 +107,6 @@ def _row(row: Sequence[str], numeric: Sequence[bool], kind: str) -> Html:
 
 def _cell(tag: str, content: str, right: bool) -> Html:
     return element(tag, content, class_="number" if right else "")
-
-
-def _is_numeric(cells: Iterable[str]) -> bool:
-    return all(_NUMBER.fullmatch(cell) for cell in cells)
 
 
 def _lines(text: str) -> Html:

@@ -25,10 +25,13 @@ def exit_code(number: int) -> int:
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
+def stoppable(*, interrupt: bool = False) -> Iterator[Stop]:
     """Stores the first signal in the result instead of ending the program; the next signal has its usual effect.
 
     Under `nohup` the program ignores SIGHUP as before.
+
+    Args:
+        interrupt: the first signal, whichever it is, also raises KeyboardInterrupt in the block.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -44,6 +47,8 @@ def stoppable() -> Iterator[Stop]:
     def store(number: int, _: object) -> None:
         stop.signal = number
         restore()
+        if interrupt:
+            raise KeyboardInterrupt
 
     for number in before:
         signal.signal(number, store)

@@ -28,7 +28,7 @@ DT_MIN, DT_MAX = 1e-3, 1e-1
 Pair = tuple[Tensor, Tensor]  # real and imaginary parts
 
 
-class Core(nn.Module):
+class DiagonalCore(nn.Module):
     """S4D (arXiv 2206.11893): per channel x' = A x + u, y = 2 Re(C x) + D u, with A diagonal, at steps of dt.
 
         zoh:       a = exp(dt A),                     b = (a - 1) / A
@@ -93,7 +93,7 @@ class Core(nn.Module):
         return C, log_dt, -log_A_real.exp(), A_imag
 
 
-def run(x: Tensor, cores: Sequence[Core], reverse: Sequence[bool], lengths: Tensor | None) -> Tensor:
+def run(x: Tensor, cores: Sequence[DiagonalCore], reverse: Sequence[bool], lengths: Tensor | None) -> Tensor:
     """The sum of the outputs of the cores over whole rows, (rows, frames, channels), each in its direction."""
     if _transforms.active() == _transforms.ONNX:
         return _run_in_reals(x, cores, reverse, lengths)
@@ -109,20 +109,22 @@ class DiagonalState(State):
     modes: Tensor  # (rows, c, n), complex
 
 
-def init_state(rows: int, core: Core, device: Any, dtype: torch.dtype | None) -> DiagonalState:
+def init_state(rows: int, core: DiagonalCore, device: Any, dtype: torch.dtype | None) -> DiagonalState:
     """Zeros, for frames of `dtype` on `device`; by default those of the weights."""
     wide = torch.promote_types(dtype or core.D.dtype, torch.float32).to_complex()
     return DiagonalState(torch.zeros(rows, *core.A_imag.shape, device=device or core.D.device, dtype=wide))
 
 
-def run_chunk(x: Tensor, core: Core, reverse: bool, state: DiagonalState | None) -> tuple[Tensor, DiagonalState]:
+def run_chunk(
+    x: Tensor, core: DiagonalCore, reverse: bool, state: DiagonalState | None
+) -> tuple[Tensor, DiagonalState]:
     """Evaluates one core over one chunk of frames."""
     initial = None if state is None else state.modes
     y, (modes,) = diagonal_ssm(x, [core.modes(reverse=reverse)], core.D, initial=(initial,), return_final=True)
     return y, DiagonalState(modes)
 
 
-def _run_in_reals(x: Tensor, cores: Sequence[Core], reverse: Sequence[bool], lengths: Tensor | None) -> Tensor:
+def _run_in_reals(x: Tensor, cores: Sequence[DiagonalCore], reverse: Sequence[bool], lengths: Tensor | None) -> Tensor:
     """The reference of `diagonal_ssm` as pairs of real numbers, because ONNX has no complex ones."""
     note(diagonal_ssm.name, REFERENCE)
     u = fill_padding(x.to(torch.promote_types(x.dtype, torch.float32)), lengths)

@@ -50,7 +50,7 @@ class Options(Mixer.Config):
         return math.ceil((self.inner(dim) if self.dt_rank == "inner" else dim) / 16)
 
 
-class Core(nn.Module):
+class SelectiveCore(nn.Module):
     """The selective state space model of one direction ("S6", arXiv:2312.00752, algorithm 2): u -> y.
 
         dt, B, C = split(x_proj u);  delta = softplus(dt_proj dt);  A = -exp(A_log)
@@ -92,7 +92,7 @@ class Core(nn.Module):
 class Way(NamedTuple):
     """One direction of time: a short convolution over `width` frames, then a core."""
 
-    core: Core
+    core: SelectiveCore
     conv: nn.Conv1d
     width: int
     reverse: bool = False
@@ -188,7 +188,7 @@ def scaled_weight(out_proj: nn.Linear, scale: float) -> Tensor:
 
 
 def init_state(
-    rows: int, core: Core, width: int, like: Tensor, device: Any, dtype: torch.dtype | None
+    rows: int, core: SelectiveCore, width: int, like: Tensor, device: Any, dtype: torch.dtype | None
 ) -> SelectiveState:
     """Zeros, for frames of `dtype` on `device`; by default those of `like`."""
     channels, state = core.A_log.shape

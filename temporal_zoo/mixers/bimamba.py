@@ -61,8 +61,10 @@ class BiMamba(StatefulMixer):
         self.in_proj = nn.Linear(dim, 2 * inner, bias=config.projection_bias)
         self.conv1d = _selective.short_conv(inner, config.conv)
         self.conv1d_b = _selective.short_conv(inner, config.conv)
-        self.core = _selective.Core(inner, config.state, config.rank(dim))
-        self.core_b = _selective.Core(inner, config.state, config.rank(dim), spread_dt=config.backward_dt == "spread")
+        self.core = _selective.SelectiveCore(inner, config.state, config.rank(dim))
+        self.core_b = _selective.SelectiveCore(
+            inner, config.state, config.rank(dim), spread_dt=config.backward_dt == "spread"
+        )
         self.out_proj = nn.Linear(inner, dim, bias=config.projection_bias)
 
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -51,7 +51,7 @@ class Mamba(StatefulMixer):
         inner = config.inner(dim)
         self.in_proj = nn.Linear(dim, 2 * inner, bias=config.projection_bias)
         self.conv1d = _selective.short_conv(inner, config.conv)
-        self.core = _selective.Core(inner, config.state, config.rank(dim))
+        self.core = _selective.SelectiveCore(inner, config.state, config.rank(dim))
         self.out_proj = nn.Linear(inner, dim, bias=config.projection_bias)
 
     def mix(self, x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -84,9 +84,11 @@ class S4D(StatefulMixer):
         # The MLP after the sum is not linear, so the outputs of two sweeps add up only without it.
         self.passes = (False,) if not both else () if config.mlp else (False, True)
         names = ("core", "core_b") if both else ("core",)
-        self.no_decay = tuple(f"{name}.{parameter}" for name in names for parameter in _diagonal.Core.PARAMETERS)
+        self.no_decay = tuple(
+            f"{name}.{parameter}" for name in names for parameter in _diagonal.DiagonalCore.PARAMETERS
+        )
         self.core, self.glu = self._direction()
-        self.core_b: _diagonal.Core | None = None
+        self.core_b: _diagonal.DiagonalCore | None = None
         self.glu_b: nn.Module | None = None
         if both:
             self.core_b, self.glu_b = self._direction()
@@ -120,14 +122,14 @@ class S4D(StatefulMixer):
         y, state = _diagonal.run_chunk(x, core, reverse, state)
         return self.mlp(self._gated(y, glu)), state
 
-    def _ways(self) -> list[tuple[_diagonal.Core, nn.Module | None, bool]]:
+    def _ways(self) -> list[tuple[_diagonal.DiagonalCore, nn.Module | None, bool]]:
         """Core, gated unit and, as a bool, reverse order, for every direction."""
         back = [] if self.core_b is None else [(self.core_b, self.glu_b, True)]
         return [(self.core, self.glu, False), *back]
 
-    def _direction(self) -> tuple[_diagonal.Core, nn.Module | None]:
+    def _direction(self) -> tuple[_diagonal.DiagonalCore, nn.Module | None]:
         config = self.config
-        core = _diagonal.Core(self.dim, config.state, config.init, config.discretisation)
+        core = _diagonal.DiagonalCore(self.dim, config.state, config.init, config.discretisation)
         return core, nn.Linear(self.dim, 2 * self.dim) if config.glu else None
 
     @staticmethod

@@ -146,8 +146,8 @@ def _is_private(path: Path) -> bool:
 def _remove_leftovers() -> None:
     """Removes what killed processes left behind: folders of runs and partly written libraries."""
     old = time.time() - _OLD_SECONDS
-    kept, run = _folders()[0], _run_folder()
-    for path in (*run.parent.glob(f"{_PREFIX}*-*"), *kept.glob("*.part")):
+    folder, run = _folders()[0], _run_folder()
+    for path in (*run.parent.glob(f"{_PREFIX}*-*"), *folder.glob("*.part")):
         try:
             if path.lstat().st_mtime > old or not _is_private(path):
                 continue

@@ -9,8 +9,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import islice
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +21,12 @@ from torch.library import CustomOpDef
 from temporal_zoo.ops._dispatch import BackendError
 
 Function = Callable[..., Any]
-_TENSOR = object()
+
+
+class _Place(NamedTuple):
+    """Stands for a tensor, or for a list of `length` tensors."""
+
+    length: int | None
 
 
 def register(
@@ -60,33 +66,31 @@ def register(
     saved = [key for key in wanted if key in names or key in outputs]
     constant = [key for key in outputs if key not in gradients.values()]
     optional = [key for key in differentiable if f"{key}_gradient" in wanted]
+    arriving = {key: outputs.index(output) for key, output in gradients.items()}
 
     def like_arguments(*args: Any) -> list[Tensor]:
         given = dict(zip(wanted, args, strict=True))
-        return [x.new_empty(x.shape) for x in _tensors(given[each] for each in differentiable)]
+        return [x.new_empty(x.shape) for x in _flat([given[each] for each in differentiable])]
 
     def save(ctx, inputs, output) -> None:
         values = dict(zip(names, inputs, strict=True))
         values |= zip(outputs, output if len(outputs) > 1 else [output], strict=True)
-        tensors: list[Tensor] = []
-        ctx.values = {key: _pack(values[key], tensors) for key in saved}
+        tensors, ctx.places = _pack([values[key] for key in saved])
         ctx.save_for_backward(*tensors)
-        ctx.mark_non_differentiable(*_tensors(values[key] for key in constant))
+        ctx.mark_non_differentiable(*_flat([values[key] for key in constant]))
         ctx.set_materialize_grads(complete is None)
 
     def differentiate(ctx, *grads):
-        _check_gradients(name, _tensors(grads))
-        tensors = iter(ctx.saved_tensors)
-        values = {key: _unpack(value, tensors) for key, value in ctx.values.items()}
-        arrived = dict(zip(outputs, grads, strict=True))
-        values |= {key: arrived[output] for key, output in gradients.items()}
+        _check_gradients(name, _flat(grads))
+        values = dict(zip(saved, _unpack(ctx.saved_tensors, ctx.places), strict=True))
+        values |= {key: grads[index] for key, index in arriving.items()}
         needed = {key: ctx.needs_input_grad[names.index(key)] for key in optional}
         values |= {f"{key}_gradient": need for key, need in needed.items()}
         if complete is not None:
             complete(values)
-        results = iter(backward_operator(*(values[key] for key in wanted)))
+        results = iter(backward_operator(*[values[key] for key in wanted]))
         computed = {key: _next_like(values[key], results) for key in differentiable}
-        return tuple(computed.get(key) if needed.get(key, True) else None for key in names)
+        return tuple([computed.get(key) if needed.get(key, True) else None for key in names])
 
     forward_operator = _operator(f"temporal_zoo::{name}", forward, fake)
     backward_operator = _operator(f"temporal_zoo::{name}_backward", backward, fake_backward or like_arguments)
@@ -103,7 +107,7 @@ def backend_module(folder: str, name: str) -> ModuleType:
 
 def _operator(name: str, function: Function, fake: Function) -> CustomOpDef:
     def without_autocast(*args: Any) -> Any:
-        with torch.autocast(_first_tensor(args).device.type, enabled=False):
+        with torch.autocast(_flat(args)[0].device.type, enabled=False):
             return function(*args)
 
     schema = torch.library.infer_schema(function, mutates_args=())
@@ -112,45 +116,47 @@ def _operator(name: str, function: Function, fake: Function) -> CustomOpDef:
     return operator
 
 
-def _first_tensor(args: Iterable[Any]) -> Tensor:
-    return next(each for each in _flat(args) if isinstance(each, Tensor))
-
-
-def _tensors(values: Iterable[Any]) -> list[Tensor]:
-    return [each for each in _flat(values) if isinstance(each, Tensor)]
-
-
-def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    """The values, lists replaced by their members."""
+def _flat(values: Sequence[Any]) -> list[Tensor]:
+    """The tensors among the values, and in lists among them."""
+    tensors: list[Tensor] = []
     for value in values:
-        if isinstance(value, list):
-            yield from value
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, list):
+            tensors += [each for each in value if isinstance(each, Tensor)]
+    return tensors
+
+
+def _pack(values: Sequence[Any]) -> tuple[list[Tensor], list[Any]]:
+    """All tensors of some arguments, and the arguments with a `_Place` instead of each tensor and list of tensors."""
+    tensors: list[Tensor] = []
+    places: list[Any] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+            places.append(_Place(None))
+        elif isinstance(value, list) and value and isinstance(value[0], Tensor):
+            tensors += value
+            places.append(_Place(len(value)))
         else:
-            yield value
+            places.append(value)
+    return tensors, places
 
 
-def _pack(value: Any, tensors: list[Tensor]) -> Any:
-    """The value with `_TENSOR` in place of its tensors, which are added to `tensors`."""
-    if isinstance(value, list):
-        return [_pack(each, tensors) for each in value]
-    if not isinstance(value, Tensor):
-        return value
-    tensors.append(value)
-    return _TENSOR
-
-
-def _unpack(value: Any, tensors: Iterator[Tensor]) -> Any:
+def _unpack(tensors: Sequence[Tensor], places: Sequence[Any]) -> list[Any]:
     """The inverse of `_pack`."""
-    if isinstance(value, list):
-        return [_unpack(each, tensors) for each in value]
-    return next(tensors) if value is _TENSOR else value
+    rest = iter(tensors)
+    return [
+        place if type(place) is not _Place else next(rest) if place.length is None else list(islice(rest, place.length))
+        for place in places
+    ]
 
 
 def _next_like(value: Tensor | list[Tensor] | None, results: Iterator[Tensor]) -> Any:
     """As many results as `value` has tensors, in its form."""
     if value is None:
         return None
-    return [next(results) for _ in value] if isinstance(value, list) else next(results)
+    return list(islice(results, len(value))) if isinstance(value, list) else next(results)
 
 
 def _refuse_twice(name: str, references: Iterable[str]) -> Function:

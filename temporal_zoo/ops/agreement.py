@@ -90,7 +90,7 @@ def _difference(computed: Tensor | None, truth: Tensor) -> float:
     return float((computed.to(wide) - truth.to(wide)).abs().max()) if truth.numel() else 0.0
 
 
-class Case(NamedTuple):
+class Setting(NamedTuple):
     """The size, dtype and device of an example; a padded one has `lengths` from 1 to all frames."""
 
     device: str
@@ -110,7 +110,7 @@ class Example(NamedTuple):
     leaves: list[Tensor]
 
 
-def example(name: str, case: Case, *, exact: bool = False) -> Example:
+def example(name: str, case: Setting, *, exact: bool = False) -> Example:
     """Arguments of a call of an op, at the size of `case`; `exact` gives the same (rounded) numbers in float64.
 
     Raises:
@@ -154,7 +154,7 @@ def call_of(name: str, backend: str) -> Call:
     return pinned
 
 
-def refusals(name: str, backend: str, case: Case) -> list[str]:
+def refusals(name: str, backend: str, case: Setting) -> list[str]:
     """Why a backend cannot run the example; empty when it can.  A composed function says so only when it is called."""
     if name not in ops():
         return []
@@ -162,7 +162,7 @@ def refusals(name: str, backend: str, case: Case) -> list[str]:
     return ops()[name].reasons(backend, *arguments, **keywords)
 
 
-def check(name: str, call: Call, case: Case) -> Comparison:
+def check(name: str, call: Call, case: Setting) -> Comparison:
     """Compares `call` on the example of that case with the float64 reference on the same (rounded) inputs.
 
     Raises:
@@ -194,7 +194,7 @@ def try_backend(name: str, backend: str, device: str) -> dict[str, Any]:
     }
     refused: list[str] = []
     for dtype, padded in itertools.product(_TRIED, (True, False)):
-        case = Case(device, dtype, padded)
+        case = Setting(device, dtype, padded)
         if not (reasons := refusals(name, backend, case)):
             result = check(name, call_of(name, backend), case)
             ran = {"dtype": str(dtype).removeprefix("torch."), "padded": padded, "reasons": []}
@@ -210,7 +210,7 @@ def _module(name: str) -> Any:
         raise InvalidInput(f"the op {name!r} has no example; add the file ops/{name}/example.py") from error
 
 
-def _lengths(case: Case) -> Tensor:
+def _lengths(case: Setting) -> Tensor:
     """All frames, one frame, and numbers between; one for each row."""
     between = [case.frames, 1, *(1 + 11 * row % case.frames for row in range(2, case.rows))]
     return torch.tensor(between[: case.rows], device=case.device)
@@ -218,12 +218,12 @@ def _lengths(case: Case) -> Tensor:
 
 # A few, because several backends are compared with each.
 @functools.lru_cache(maxsize=16)
-def _truth(name: str, case: Case) -> dict[str, Tensor]:
+def _truth(name: str, case: Setting) -> dict[str, Tensor]:
     reference = REFERENCE if name in ops() else ",".join(f"{part}={REFERENCE}" for part in parts(name))
     return _values_and_gradients(call_of(name, reference), example(name, case, exact=True), case)
 
 
-def _values_and_gradients(call: Call, example: Example, case: Case) -> dict[str, Tensor]:
+def _values_and_gradients(call: Call, example: Example, case: Setting) -> dict[str, Tensor]:
     result = call(*example.arguments, **example.keywords)
     outputs = [result] if isinstance(result, Tensor) else list(result)
     # Weights that differ from entry to entry: a plain sum would hide entries that changed places.

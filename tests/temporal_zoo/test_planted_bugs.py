@@ -370,7 +370,7 @@ BUGS = [
     ),
     Bug(
         what="the bias of the step sizes is added twice if their projection is called",
-        function="mixers._selective:Core.direction",
+        function="mixers._selective:SelectiveCore.direction",
         old="(layer(steps), None)",
         new="(layer(steps), layer.bias)",
         spec="mamba",

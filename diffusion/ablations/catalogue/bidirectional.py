@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from diffusion.ablations.ablation import Cell, Scale, crossed
+from diffusion.ablations.ablation import Cell, Contrast, Scale, crossed
 from diffusion.ablations.catalogue._paper import paper
 from diffusion.ablations.catalogue._toy import toy
-from diffusion.ablations.comparison import Contrast
 
-QUESTION = "Is a recurrence that reads the frames in both directions of time better than one that reads them in order?"
+QUESTION = "Is a recurrence over frames better in both directions of time than in one?"
 CONTRASTS = (Contrast("directions", "both", "one"),)
 REFERENCES = crossed({"mixer": {name: f"train.model.mixer={name}" for name in ("identity", "flash")}}, reference=True)
 
 
 def recurrences() -> dict[str, tuple[str, str]]:
-    """Every registered recurrence that exists both ways -> its mixer in one and in both directions."""
+    """Each registered recurrence that exists for one and for both directions -> its two mixers."""
     from temporal_zoo import MixerSpec, StatefulMixer, get, names
     from temporal_zoo.config import hints
 
     canonical = lambda text: str(MixerSpec.parse(text).canonical())
-    found = {}
+    mixers = {}
     for name in names():
         mixer = get(name).mixer
         if issubclass(mixer, StatefulMixer) and "bidirectional" in hints(mixer.Config):
-            found[name] = canonical(f"{name}:bidirectional=no"), canonical(f"{name}:bidirectional=yes")
+            mixers[name] = canonical(f"{name}:bidirectional=no"), canonical(f"{name}:bidirectional=yes")
         elif issubclass(mixer, StatefulMixer) and f"bi{name}" in names():
-            found[name] = name, f"bi{name}"
-    return found
+            mixers[name] = name, f"bi{name}"
+    return mixers
 
 
 def _cells() -> tuple[Cell, ...]:

@@ -1,19 +1,20 @@
-"""At equal memory, does a recurrence beat attention, fused or computed again? (the claim of arXiv 2403.07711)"""
+"""At equal memory, is a recurrence better than attention, fused or recomputed? (the claim of arXiv 2403.07711)"""
 
 from __future__ import annotations
 
-from diffusion.ablations.ablation import Budget, Cell, Recipe, Scale, crossed
+from diffusion.ablations.ablation import Cell, Contrast, Scale, crossed
+from diffusion.ablations.budget import Budget
 from diffusion.ablations.catalogue._paper import paper
 from diffusion.ablations.catalogue._toy import toy
-from diffusion.ablations.comparison import Contrast
+from diffusion.ablations.recipe import Recipe
 
-QUESTION = "When every network may store as many bytes for backward, is one with a recurrence better than attention?"
+QUESTION = "If every network stores equally many bytes for backward, is a recurrence better than attention?"
 CONTRASTS = tuple(Contrast("mixer", "bimamba", other) for other in ("attn", "flash", "attn checkpointed"))
 BUDGET = Budget("stored_bytes")
 
 
 def _cells(attention: str) -> tuple[Cell, ...]:
-    """The first is what the others are made equal to."""
+    """The budget makes the others equal to the first cell."""
     unfused, fused = (f"train.model.mixer={name}{attention}" for name in ("attn", "flash"))
     mixers = {
         "bimamba": "train.model.mixer=bimamba",

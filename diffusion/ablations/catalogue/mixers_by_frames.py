@@ -1,13 +1,12 @@
-"""What does each mixer give for its memory, at every length? (Tables 2 and 3 of arXiv 2403.07711)"""
+"""At each clip length, what quality does each mixer reach with its memory? (Tables 2, 3 of arXiv 2403.07711)"""
 
 from __future__ import annotations
 
-from diffusion.ablations.ablation import Cell, Scale, crossed
+from diffusion.ablations.ablation import Cell, Contrast, Scale, crossed
 from diffusion.ablations.catalogue._paper import paper
 from diffusion.ablations.catalogue._toy import toy
-from diffusion.ablations.comparison import Contrast
 
-QUESTION = "At each length, how good is each mixer, and what does it store?"
+QUESTION = "At each clip length, how good is each mixer, and how many bytes does it store?"
 CONTRASTS = (Contrast("mixer", "bimamba", "flash"), Contrast("mixer", "s4d", "flash"))
 APART = ("frames",)
 MIXERS = ("attn", "flash", "s4d", "mamba", "bimamba")
@@ -16,7 +15,7 @@ WIDTHS = (32, 64, 128, 256)
 
 
 def _toy() -> Scale:
-    # As many frames in a step, and in the test, whatever their length.
+    # A step has equally many frames at each clip length, and so has the test.
     frames = {
         "16": "train.data.frames=16 train.batch=4",
         "64": "train.data.frames=64 train.batch=1 train.test_clips=32",

@@ -1,13 +1,13 @@
-"""What should follow a bidirectional S4D: nothing, a GLU, an MLP, or both? (arXiv 2403.07711, first version)"""
+"""Which layer should follow a bidirectional S4D: none, a GLU, an MLP, or both? (arXiv 2403.07711, version 1)"""
 
 from __future__ import annotations
 
-from diffusion.ablations.ablation import Recipe, Scale, crossed
+from diffusion.ablations.ablation import Contrast, Scale, crossed
 from diffusion.ablations.catalogue._paper import paper
 from diffusion.ablations.catalogue._toy import toy
-from diffusion.ablations.comparison import Contrast
+from diffusion.ablations.recipe import Recipe
 
-QUESTION = "After a state space model in both directions of time, do channels need a gate, an MLP, or both?"
+QUESTION = "After a state space model in both directions of time, do the channels need a gate, an MLP, or both?"
 CONTRASTS = tuple(Contrast("after", better, "nothing") for better in ("GLU", "MLP", "GLU and MLP"))
 
 

@@ -1,22 +1,23 @@
-"""Is a parameter of a selective recurrence better spent on its state or on its inner width?"""
+"""Should a selective recurrence use its parameters for a larger state or for a larger inner width?"""
 
 from __future__ import annotations
 
-from diffusion.ablations.ablation import Budget, Recipe, Scale, crossed
+from diffusion.ablations.ablation import Contrast, Scale, crossed
+from diffusion.ablations.budget import Budget
 from diffusion.ablations.catalogue._paper import paper
 from diffusion.ablations.catalogue._toy import toy
-from diffusion.ablations.comparison import Contrast
+from diffusion.ablations.recipe import Recipe
 
-QUESTION = "At equal parameters, what do the state size and the expansion of a bidirectional Mamba bring?"
+QUESTION = "At equal parameters, what do the state size and the expansion of a bidirectional Mamba contribute?"
 CONTRASTS = (Contrast("state", "16", "4"), Contrast("state", "64", "16"), Contrast("expansion", "2", "1"))
-# Widths come in steps, and so do parameters.
+# Widths are multiples of a unit, so that parameters cannot match exactly.
 BUDGET = Budget("parameters", tolerance=0.12)
 
 
 def _scale(base: Recipe) -> Scale:
     specs = {(state, expand): f"bimamba:state={state}:expand={expand}" for expand in (2, 1) for state in (16, 4, 64)}
     control = crossed({"state": {"identity": "train.model.mixer=identity"}}, reference=True)
-    # The published layer comes first: all others get as many parameters as it has.
+    # The published layer comes first: the budget gives all others equally many parameters.
     cells = tuple(
         cell
         for (state, expand), spec in specs.items()

@@ -1,13 +1,13 @@
-"""Which target should the network predict, and which sampler draws better clips with it?"""
+"""Which target should the network predict, and which sampler gives better clips with it?"""
 
 from __future__ import annotations
 
-from diffusion.ablations.ablation import Recipe, Scale, crossed
+from diffusion.ablations.ablation import Contrast, Scale, crossed
 from diffusion.ablations.catalogue._paper import paper
 from diffusion.ablations.catalogue._toy import toy
-from diffusion.ablations.comparison import Contrast
+from diffusion.ablations.recipe import Recipe
 
-QUESTION = "Noise, clean clip or v: what should be predicted, and should clips be drawn by DDIM or by ancestral steps?"
+QUESTION = "Should the network predict noise, clean clip or v, and should the sampler be DDIM or ancestral?"
 CONTRASTS = (
     Contrast("target", "v", "epsilon"),
     Contrast("target", "v", "x0"),
@@ -20,7 +20,7 @@ def _scale(base: Recipe) -> Scale:
         "target": {name: f"train.process.prediction={name}" for name in ("epsilon", "x0", "v")},
         "sampler": {name: f"drawing.sampler={name}" for name in ("ddim", "ancestral")},
     })  # fmt: skip
-    # Losses of different targets have different units; the error of v can be computed for all of them.
+    # Losses of different targets have different units; the error of v exists for all targets.
     return Scale(base=base, cells=cells, held_out="v")
 
 

@@ -1,4 +1,4 @@
-"""Jobs of a SLURM cluster, through submitit; partition and time limit are those of $SBATCH_PARTITION and the like."""
+"""Runs jobs on a SLURM cluster through submitit; $SBATCH_PARTITION and $SBATCH_TIMELIMIT set partition and time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.ablations.job import Job
-from diffusion.ablations.launch import Watch
-from diffusion.ablations.trial import attempt
+from diffusion.ablations.launch import ReportJob
+from diffusion.ablations.run_job import run_job
 
 
-def launch(jobs: list[Job], workers: int, watch: Watch) -> Iterator[tuple[Job, str | None]]:
+def launch(jobs: list[Job], workers: int, report: ReportJob) -> Iterator[tuple[Job, str | None]]:
     """Submits all jobs as one array; yields them in order."""
     import submitit
 
@@ -22,22 +22,22 @@ def launch(jobs: list[Job], workers: int, watch: Watch) -> Iterator[tuple[Job, s
         gpus_per_node=int(jobs[0].device != "cpu"),
         slurm_array_parallelism=workers,
     )
-    tasks = executor.map_array(_Attempt(), jobs)
+    tasks = executor.map_array(_RunJob(), jobs)
     for job, task in zip(jobs, tasks, strict=True):
         try:
             yield job, task.result()
-        except Exception as error:  # of a node or of the scheduler, which `attempt` could not see
+        except Exception as error:  # of a node or of the scheduler; `run_job` does not see it
             yield job, f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-class _Attempt:
-    """Does a job; one that SLURM stops is queued again, and goes on from the run's last checkpoint."""
+class _RunJob:
+    """Runs a job; when SLURM stops it, submitit queues it again, and it resumes from the run's newest checkpoint."""
 
     def __call__(self, job: Job) -> str | None:
-        return attempt(job)
+        return run_job(job)
 
     def checkpoint(self, job: Job) -> Any:
-        """What submitit asks for when time is up."""
+        """Called by submitit at the time limit."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, job)

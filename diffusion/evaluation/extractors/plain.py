@@ -13,7 +13,7 @@ from torch.nn import functional
 from diffusion.evaluation import EvaluationError
 from diffusion.evaluation.pixels import quantised_values, resized
 from diffusion.evaluation.protocol import EvaluationProtocol
-from diffusion.process.randomness import generator
+from diffusion.randomness import generator
 
 SIZE = 32
 _WIDTHS = (3, 16, 32, 64)

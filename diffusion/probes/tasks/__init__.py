@@ -1,14 +1,12 @@
-"""One file per probe, whose name is the file's: a class `Probe`, a `Task`.  Underscore files are shared parts."""
+"""One file per probe, named after it, with a `Task` named `Probe`.  Files that begin with _ are shared parts."""
 
 from __future__ import annotations
 
-import ast
-import pkgutil
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusion.probes import ProbeError
+from temporal_zoo._support import submodules
 from temporal_zoo.config import nearest
 
 if TYPE_CHECKING:
@@ -16,19 +14,17 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """The probes there are; imports none of them."""
-    found = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
-    return sorted(name for name in found if not name.startswith("_"))
+    """The names of all probes; imports none of them."""
+    return submodules.names(__name__)
 
 
 def summary(name: str) -> str:
-    """The first line of a probe's docstring, read without importing it."""
-    text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    """The first line of a probe's docstring, read without an import."""
+    return submodules.summary(__name__, name)
 
 
 def get(name: str) -> type[Task]:
-    """The class of a probe.  Raises: ProbeError for an unknown name, with the nearest one and the full list."""
+    """The class of a probe.  Raises: ProbeError for an unknown name; the message has the nearest one and the list."""
     if name not in names():
-        raise ProbeError(f"there is no probe {name!r}{nearest(name, names())}; there are {', '.join(names())}")
+        raise ProbeError(f"unknown probe {name!r}{nearest(name, names())}; choose from {', '.join(names())}")
     return import_module(f"{__name__}.{name}").Probe

@@ -1,10 +1,11 @@
-"""A scalar that wanders around zero, seen through noise in some frames, and the best estimates of it.
+"""A random walk of a scalar around zero, observed with noise in some frames, and its best estimates.
 
     x[0] ~ N(0, 1),  x[t] = rho x[t-1] + sqrt(1 - rho^2) e[t]        Ornstein-Uhlenbeck, sampled; variance 1 throughout
-    y[t] = x[t] + s n[t]  where shown                                e, n ~ N(0, 1), independent
+    y[t] = x[t] + s n[t]  where observed                             e, n ~ N(0, 1), independent
 
-Everything is Gaussian, so the best estimate is the conditional mean and its error the conditional variance, which does
-not depend on y.  Given y up to t: Kalman filter.  Given all y: Rauch-Tung-Striebel smoother (AIAA J. 3, 1965).
+All variables are Gaussian, so the best estimate is the conditional mean and its error is the conditional variance,
+which does not depend on y.  Given y up to t: Kalman filter.  Given all y:
+Rauch-Tung-Striebel smoother (AIAA J. 3, 1965).
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from diffusion.probes.task import Best
 
 @dataclass(frozen=True)
 class Walk:
-    """rho: correlation of neighbouring frames.  noise: s.  shown: (t,) bool, the frames in which y is seen."""
+    """rho: correlation of neighbouring frames.  noise: s.  shown: (t,) bool, the frames in which y is observed."""
 
     rho: float
     noise: float
     shown: Tensor
 
-    def made(self, normals: Tensor) -> tuple[Tensor, Tensor]:
-        """x and y, (b, t) each, from standard normal numbers (b, 2 t); y is 0 where it is not shown."""
+    def sample(self, normals: Tensor) -> tuple[Tensor, Tensor]:
+        """x and y, (b, t) each, from standard normal numbers (b, 2 t); y is 0 where it is not observed."""
         steps, noise = normals.chunk(2, dim=1)
         x = [steps[:, 0]]
         for step in steps[:, 1:].unbind(1):
             x.append(self.rho * x[-1] + math.sqrt(1 - self.rho**2) * step)
-        wandering = torch.stack(x, 1)
-        return wandering, (wandering + self.noise * noise) * self.shown
+        walk = torch.stack(x, 1)
+        return walk, (walk + self.noise * noise) * self.shown
 
     def variances(self) -> Best:
         """Conditional variance of x[t], (t,) float64 each."""
@@ -59,7 +60,7 @@ class Walk:
         return Best(torch.stack(means, 1), torch.stack(smoothed, 1))
 
     def _gains(self) -> tuple[list[float], list[float], list[float]]:
-        """Kalman gain, variance after seeing y[t], and variance before, for every frame."""
+        """Kalman gain, variance given y[t], and variance before y[t], for every frame."""
         gains, after, before = [], [], []
         variance = 1.0
         for shown in self.shown.tolist():

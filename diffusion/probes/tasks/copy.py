@@ -1,4 +1,4 @@
-"""Can it pick out and hold?  A few marked values among distractors, to be repeated at the end, in order."""
+"""Can the mixer select and remember?  It repeats a few marked values at the end, in order."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from diffusion.probes.task import Best, Knob, Sequences, Task
 
 
 class Probe(Task):
-    """Values pass, some of them marked; in the last frames, the marked ones are asked for, in their order.
+    """The frames show values, and some of them have a mark; the last frames ask for the marked values in their order.
 
-    The selective copying of Mamba (arXiv 2312.00752, section 3.1), with real values behind noise: the best answer is
-    y / (1 + s^2), whose error is s^2 / (1 + s^2), and all of it is in the past.  Inputs are the value (0 where it is
-    asked), the mark, and the request.
+    This is the selective copying of Mamba (arXiv 2312.00752, section 3.1) with real values and noise.  The best answer
+    is y / (1 + s^2) with error s^2 / (1 + s^2), and it depends only on the past.  Inputs are the value (0 in the last
+    frames), the mark, and the request.
     """
 
     question = "what were the marked values, in their order?"
@@ -28,11 +28,11 @@ class Probe(Task):
     def num_normals(self, frames: int) -> int:
         return 3 * (frames - int(self.level))
 
-    def made(self, normals: Tensor, frames: int) -> Sequences:
+    def make_sequences(self, normals: Tensor, frames: int) -> Sequences:
         items = int(self.level)
-        values, noise, lots = normals.chunk(3, dim=1)
-        # The frames with the largest of independent numbers are a random choice of frames.
-        marked = lots.topk(items, dim=1).indices.sort(dim=1).values
+        values, noise, order = normals.chunk(3, dim=1)
+        # The frames with the largest independent random numbers are a random choice of frames.
+        marked = order.topk(items, dim=1).indices.sort(dim=1).values
         b = len(values)
         marks = torch.zeros_like(values).scatter(1, marked, 1.0)
         nothing, request = torch.zeros(b, items, dtype=values.dtype), torch.ones(b, items, dtype=values.dtype)
@@ -47,7 +47,7 @@ class Probe(Task):
     def answers(self, sequences: Sequences) -> Best:
         items = int(self.level)
         seen, marks = sequences.inputs[..., 0].double(), sequences.inputs[..., 1]
-        # Sorting marks is stable, so that marked frames come first and keep their order.
+        # A stable sort of the marks puts marked frames first and keeps their order.
         marked = marks.sort(dim=1, descending=True, stable=True).indices[:, :items]
         answers = torch.zeros_like(seen)
         answers[:, -items:] = seen.gather(1, marked) / (1 + self.noise**2)

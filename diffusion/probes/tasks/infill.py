@@ -1,4 +1,4 @@
-"""Does it bind both ends?  A walk is shown at its start and its end, and asked in between."""
+"""Does the mixer use both ends?  It sees the start and the end of a walk, and estimates the walk between."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from diffusion.probes.tasks._walk import Walk
 
 
 class Probe(Task):
-    """A slow Ornstein-Uhlenbeck walk is shown in its first and last frames, and asked in the gap between.
+    """The first and last frames show a slow Ornstein-Uhlenbeck walk; the probe asks for the walk in the gap.
 
-    Who sees the past alone can only let the last sighting fade; who sees both ends can build a bridge between them.
-    Inputs are what is seen, 0 in the gap, and a flag that says whether the frame is shown.
+    Given the past only, the best estimate decays from the last observation towards zero; given both ends, it
+    interpolates between them.  Inputs are the observation, 0 in the gap, and a flag for observed frames.
     """
 
     question = "where was the walk between its two ends?"
@@ -27,9 +27,9 @@ class Probe(Task):
     def num_normals(self, frames: int) -> int:
         return 2 * frames
 
-    def made(self, normals: Tensor, frames: int) -> Sequences:
+    def make_sequences(self, normals: Tensor, frames: int) -> Sequences:
         walk = self._walk(frames)
-        x, y = walk.made(normals)
+        x, y = walk.sample(normals)
         inputs = torch.stack([y, walk.shown.expand_as(y)], 2)
         return Sequences(inputs.float(), x[..., None].float(), ~walk.shown.expand_as(y))
 

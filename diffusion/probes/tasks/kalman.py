@@ -1,4 +1,4 @@
-"""What does seeing the future buy?  A wandering scalar behind noise: best causal filter, best smoother."""
+"""Does the mixer use the future?  It estimates a noisy random walk, against the best causal filter and smoother."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from diffusion.probes.tasks._walk import Walk
 
 
 class Probe(Task):
-    """An Ornstein-Uhlenbeck walk is seen through noise in every frame; asked is where it really was.
+    """Every frame shows an Ornstein-Uhlenbeck walk with noise; the probe asks for the walk without noise.
 
-    The present alone leaves s^2 / (1 + s^2), the past as well what the Kalman filter leaves, the future too what the
-    smoother leaves.  No causal layer can be better than the filter; one that sees the future has no excuse above it.
+    The best error is s^2 / (1 + s^2) given the present frame only, the error of the Kalman filter given the past, and
+    the error of the smoother given all frames.  A causal layer cannot be better than the filter; a bidirectional layer
+    should reach an error below it.
     """
 
-    question = "where was the walk, seen through noise?"
+    question = "where was the walk, given noisy observations?"
     knob = Knob("correlation", (0.5, 0.9, 0.97), 0.9)
     noises = Knob("noise", (0.5, 1.0, 2.0), 1.0)
 
@@ -27,8 +28,8 @@ class Probe(Task):
     def num_normals(self, frames: int) -> int:
         return 2 * frames
 
-    def made(self, normals: Tensor, frames: int) -> Sequences:
-        x, y = self._walk(frames).made(normals)
+    def make_sequences(self, normals: Tensor, frames: int) -> Sequences:
+        x, y = self._walk(frames).sample(normals)
         return Sequences(y[..., None].float(), x[..., None].float(), torch.ones_like(x, dtype=torch.bool))
 
     def answers(self, sequences: Sequences) -> Best:

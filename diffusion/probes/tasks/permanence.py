@@ -1,4 +1,4 @@
-"""Is what is hidden still there?  A ball passes behind an occluder; asked is where it is while it cannot be seen."""
+"""Does the mixer track a hidden object?  It estimates the position of a ball behind an occluder."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from torch import Tensor
 from diffusion.probes.task import Best, Knob, Sequences, Task, uniform
 
 _CELLS = 16
-_TURN = 0.05  # chance of turning round at a step
+_TURN = 0.05  # probability of a turn at each step
 
 
 class Probe(Task):
-    """A ball on a line of 16 cells moves one cell a frame, turns at the ends and now and then by chance.
+    """A ball on a line of 16 cells moves one cell per frame, and turns at the ends and sometimes at random.
 
-    The cells in the middle are hidden.  Frames are pictures of the line, with noise in every pixel; while the ball is
-    hidden, its place is asked for, as a picture without noise.  It is a hidden Markov chain over (cell, direction), so
-    the best answers are the probabilities of the hidden cells, given that the ball is behind them: by the forward
-    algorithm from the past, by forward and backward from all frames, which know where it came out again.
+    An occluder hides the cells in the middle.  Frames are images of the line with noise in every pixel; while the ball
+    is hidden, the probe asks for its position, as an image without noise.  The ball is a hidden Markov chain over
+    (cell, direction), so the best answers are the probabilities of the hidden cells, given that the ball is hidden:
+    from the forward algorithm given the past, from the forward-backward algorithm given all frames.
     """
 
-    question = "where is the ball while nobody sees it?"
+    question = "where is the ball while it is hidden?"
     knob = Knob("hidden cells", (4, 8, 12), 8)
     noises = Knob("noise", (0.1, 0.3, 0.6), 0.1)
     steps = 800
 
     @property
     def variance(self) -> float:
-        # Of a picture that is 1 in one of n cells, about its mean, 1 / n everywhere.
+        # The variance of an image that is 1 in one of n cells, around its mean of 1 / n in each cell.
         return 1 - 1 / self.level
 
     def num_normals(self, frames: int) -> int:
         return frames * (1 + _CELLS) + 1
 
-    def made(self, normals: Tensor, frames: int) -> Sequences:
+    def make_sequences(self, normals: Tensor, frames: int) -> Sequences:
         turns, start, noise = normals.split([frames, 1, frames * _CELLS], dim=1)
         moves = _moves()
         state = (uniform(start[:, 0]) * 2 * _CELLS).long()
@@ -42,28 +42,28 @@ class Probe(Task):
             states.append(state)
             state = torch.where(chance < _TURN, moves[1][state], moves[0][state])
         cell = torch.stack(states, 1) % _CELLS
-        picture = torch.nn.functional.one_hot(cell, _CELLS).double()
+        image = torch.nn.functional.one_hot(cell, _CELLS).double()
         hidden = self._hidden()
-        shown = picture * ~hidden + self.noise * noise.unflatten(1, (frames, _CELLS))
-        return Sequences(shown.float(), picture.float(), hidden[cell])
+        shown = image * ~hidden + self.noise * noise.unflatten(1, (frames, _CELLS))
+        return Sequences(shown.float(), image.float(), hidden[cell])
 
     def answers(self, sequences: Sequences) -> Best:
         evidence = self._evidence(sequences.inputs.double())
-        stay = torch.zeros(2 * _CELLS, 2 * _CELLS, dtype=torch.float64)
+        transition = torch.zeros(2 * _CELLS, 2 * _CELLS, dtype=torch.float64)
         for target, chance in zip(_moves(), (1 - _TURN, _TURN), strict=True):
-            stay[torch.arange(2 * _CELLS), target] += chance
+            transition[torch.arange(2 * _CELLS), target] += chance
         forward = [evidence[:, 0].softmax(1)]
         for now in evidence[:, 1:].unbind(1):
-            forward.append((forward[-1] @ stay).log().add(now).softmax(1))
+            forward.append((forward[-1] @ transition).log().add(now).softmax(1))
         backward = [torch.ones_like(forward[-1])]
         for later in evidence[:, 1:].flip(1).unbind(1):
-            message = (later.softmax(1) * backward[-1]) @ stay.T
+            message = (later.softmax(1) * backward[-1]) @ transition.T
             backward.append(message / message.sum(1, keepdim=True))
         past = torch.stack(forward, 1)
         return Best(self._behind(past), self._behind(past * torch.stack(backward[::-1], 1)))
 
     def _evidence(self, shown: Tensor) -> Tensor:
-        """Log-likelihood of every state, up to a constant: (b, t, states); a hidden ball leaves no trace."""
+        """Log-likelihood of every state, up to a constant: (b, t, states); hidden cells show noise only."""
         seen = (shown - 0.5) / self.noise**2 * ~self._hidden()
         return torch.cat([seen, seen], 2)
 
@@ -79,7 +79,7 @@ class Probe(Task):
 
 
 def _moves() -> tuple[Tensor, Tensor]:
-    """The next state of every state, going on and turning round; a state is cell + 16 x (1 if leftwards)."""
+    """The next state of every state, without and with a turn; a state is cell + 16 x (1 if it moves left)."""
     cell = torch.arange(_CELLS)
     right, left = cell + 1, cell - 1
     going_right = torch.where(right < _CELLS, right, left + _CELLS)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from temporal_zoo.ops.agreement import Case, Draw
+from temporal_zoo.ops.agreement import Draw, Setting
 
 
-def example(draw: Draw, case: Case) -> tuple[tuple, dict[str, Any]]:
+def example(draw: Draw, case: Setting) -> tuple[tuple, dict[str, Any]]:
     """Positional and keyword arguments, without `lengths`."""
     return tuple(draw(case.rows, case.frames, 2, case.channels // 2) for _ in range(3)), {}

@@ -18,7 +18,7 @@ import triton.language as tl
 from temporal_zoo.ops._triton_kernels import load, real_frames, sigmoid
 
 
-class Filter(NamedTuple):
+class FilterArguments(NamedTuple):
     """Inputs of one filter, and y or the gradient of y; contiguous, weight (width, d) in float32."""
 
     weight: Any
@@ -29,8 +29,8 @@ class Filter(NamedTuple):
     reverse: Any
 
 
-class Gradients(NamedTuple):
-    """Gradients of one filter; the first axis of weight and bias is a partial sum per group of rows."""
+class FilterGradientArguments(NamedTuple):
+    """FilterGradientArguments of one filter; the first axis of weight and bias is a partial sum per group of rows."""
 
     weight: Any
     bias: Any

@@ -61,7 +61,7 @@ def backward(dys, x, weights, biases, initials, lengths, reverse, silu) -> list[
         return x.new_empty((groups, *shape), dtype=torch.float32)
 
     gradients = tuple(
-        kernels.Gradients(
+        kernels.FilterGradientArguments(
             weight=partial_sums(weight.shape[1], channels),
             bias=partial_sums(channels) if biases else None,
             initial=initials[place].new_empty(initials[place].shape) if initials else None,
@@ -89,7 +89,7 @@ def _filters(kernels: ModuleType, weights, biases, initials, ys, reverse) -> tup
     from triton.language import constexpr
 
     return tuple(
-        kernels.Filter(
+        kernels.FilterArguments(
             weight=weight.mT.float().contiguous(),
             bias=biases[place].contiguous() if biases else None,
             initial=initials[place].contiguous() if initials else None,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from temporal_zoo.ops.agreement import Case, Draw
+from temporal_zoo.ops.agreement import Draw, Setting
 from temporal_zoo.ops.diagonal_ssm import Modes
 
 
-def example(draw: Draw, case: Case) -> tuple[tuple, dict[str, Any]]:
+def example(draw: Draw, case: Setting) -> tuple[tuple, dict[str, Any]]:
     """Positional and keyword arguments, without `lengths`."""
     shape = case.channels, case.state
     modes = [

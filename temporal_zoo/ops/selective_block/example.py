@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from temporal_zoo.ops.agreement import Case, Draw
+from temporal_zoo.ops.agreement import Draw, Setting
 from temporal_zoo.ops.selective_block import Affine, Branch
 
 # The ops whose backends it runs.
 PARTS = ("causal_conv", "selective_scan")
 
 
-def example(draw: Draw, case: Case) -> tuple[tuple, dict[str, Any]]:
+def example(draw: Draw, case: Setting) -> tuple[tuple, dict[str, Any]]:
     """Positional and keyword arguments, without `lengths`."""
     inner, rank, wide = case.channels, max(1, case.channels // 16), case.channels**-0.5
     x = draw(case.rows, case.frames, inner // 2)

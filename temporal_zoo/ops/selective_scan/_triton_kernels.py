@@ -37,7 +37,7 @@ CHUNK = 64
 _LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
-class Sweep(NamedTuple):
+class SweepArguments(NamedTuple):
     """Inputs of one direction, and its final state; contiguous, A and states (..., n, d) in float32."""
 
     u: Any
@@ -54,8 +54,8 @@ class Sweep(NamedTuple):
     reverse: Any
 
 
-class Gradients(NamedTuple):
-    """Gradients of one direction.
+class GradientArguments(NamedTuple):
+    """GradientArguments of one direction.
 
     The first axis of A, skip and dt_bias is a partial sum per group of rows; that of B and C one per block of channels.
     `rest` is scratch, float32 (rows, frames, d), and may be dt; `ends` float32 (rows, chunks - 1, n + 1, d): the state

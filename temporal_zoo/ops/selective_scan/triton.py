@@ -115,7 +115,7 @@ def _sweeps(kernels: ModuleType, directions: Sequence[Filled], initial: list[Ten
     from triton.language import constexpr
 
     return tuple(
-        kernels.Sweep(
+        kernels.SweepArguments(
             *map(_triton.contiguous, (each.u, each.dt, _states_first(each.A), each.B, each.C, each.skip, each.dt_bias)),
             initial=_states_first(initial[index]) if initial else None,
             final=finals[index] if finals else None,
@@ -140,7 +140,7 @@ def _gradients(kernels: ModuleType, direction: Filled, lengths: Tensor | None, g
         partial = x.new_empty(1, *x.shape) if blocks == 1 else scratch(blocks, *x.shape)
         return partial if lengths is None else partial.zero_()
 
-    return kernels.Gradients(
+    return kernels.GradientArguments(
         u=_triton.empty(u, lengths),
         dt=grad_dt,
         A=scratch(groups, state, channels),

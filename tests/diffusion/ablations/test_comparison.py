@@ -1,4 +1,4 @@
-"""Comparisons of made-up results, against intervals worked out by hand."""
+"""Comparisons of invented results, against intervals computed by hand."""
 
 import io
 import math
@@ -7,9 +7,11 @@ import pytest
 from rich.console import Console
 
 from diffusion.ablations import AblationError
-from diffusion.ablations.comparison import Contrast, cells, difference, effect, floor_of, grouped, pairs
+from diffusion.ablations.ablation import Contrast
+from diffusion.ablations.comparison import cells, control_of, difference, effect, grouped, pairs
 from diffusion.ablations.result import Result
-from diffusion.ablations.words import bytes_text, cells_sheet, percent, rich_table, sentence
+from diffusion.ablations.tables import cells_table, rich_table
+from diffusion.ablations.text import percent_text, verdict
 from diffusion.evaluation.uncertainty import Estimate
 
 
@@ -18,14 +20,14 @@ def result(cell, seed, loss, reference=False, **costs):
     return Result(dict(cell), seed, reference, measures, [(0, 1.0), (10, loss)], costs, None)
 
 
-def test_results_come_back_from_their_file(tmp_path):
-    kept = Result({"mixer": "s4d"}, 3, True, {"held_out": 0.5, "fvd": 200.0}, [(0, 1.0)], {"step_s": 0.1}, "a/b.png")
-    kept.save(tmp_path / "deep" / "result.json")
-    assert Result.load(tmp_path / "deep" / "result.json") == kept
+def test_a_file_holds_the_whole_result(tmp_path):
+    saved = Result({"mixer": "s4d"}, 3, True, {"held_out": 0.5, "fvd": 200.0}, [(0, 1.0)], {"step_s": 0.1}, "a/b.png")
+    saved.save(tmp_path / "deep" / "result.json")
+    assert Result.load(tmp_path / "deep" / "result.json") == saved
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_what_is_not_finite_is_refused(number):
+def test_a_number_that_is_not_finite_is_refused(number):
     with pytest.raises(AblationError, match="s4d, frames 16, seed 2: not finite: held_out, held-out loss at step 10"):
         result({"mixer": "s4d", "frames": "16"}, 2, number)
     with pytest.raises(AblationError, match="step_s"):
@@ -58,7 +60,7 @@ def test_differences_are_paired_by_seed():
     assert gap.seeds == (0, 1, 2)
 
 
-def test_seeds_that_one_of_them_lacks_do_not_count():
+def test_a_seed_that_one_cell_lacks_does_not_count():
     one, other, absent = cells(
         [*over_seeds({"mixer": "a"}, [1.0, 2.0, 9.0]), *over_seeds({"mixer": "b"}, [2.0, 4.0]),
          result({"mixer": "c"}, 7, 1.0)]
@@ -70,7 +72,7 @@ def test_seeds_that_one_of_them_lacks_do_not_count():
     assert difference(one, absent, "held_out") is None
 
 
-def test_there_is_no_part_of_what_is_not_above_zero():
+def test_a_value_that_is_not_above_zero_has_no_relative_difference():
     one, other = cells(over_seeds({"mixer": "a"}, [1.0, 2.0]) + over_seeds({"mixer": "b"}, [0.5, -0.5]))
     gap = difference(one, other, "held_out")
     assert gap.relative is None
@@ -83,14 +85,14 @@ def test_one_seed_gives_no_interval_and_shows_nothing():
     assert gap.absolute.margin is None
     assert not gap.lower
     assert one.measure("held_out").margin is None
-    said = sentence(effect([one, other], Contrast("mixer", "a", "b"), "held_out"))
-    assert said == (
+    sentence = verdict(effect([one, other], Contrast("mixer", "a", "b"), "held_out"))
+    assert sentence == (
         "mixer a against mixer b: -50.0 % in the held-out loss (1 seed x 1 pair of cells). "
         "One seed gives no interval, so nothing is shown."
     )
 
 
-def test_a_trial_that_came_twice_is_refused():
+def test_two_results_of_one_trial_are_refused():
     with pytest.raises(AblationError, match="s4d, seed 0 has two results"):
         cells([result({"mixer": "s4d", "x": "y"} if twice else {"mixer": "s4d"}, 0, 0.5) for twice in (0, 1, 0)])
 
@@ -110,50 +112,48 @@ DIRECTIONS = Contrast("directions", "both", "one")
 
 
 def test_an_effect_averages_pairs_within_a_seed_and_has_its_interval_over_seeds():
-    found = effect(crossed([0.9, 0.8, 0.7], [1.0] * 3, [1.8, 1.8, 1.8], [2.0] * 3), DIRECTIONS, "held_out")
-    assert [(gap.first, gap.second) for gap in found.parts] == [
+    compared = effect(crossed([0.9, 0.8, 0.7], [1.0] * 3, [1.8, 1.8, 1.8], [2.0] * 3), DIRECTIONS, "held_out")
+    assert [(gap.first, gap.second) for gap in compared.parts] == [
         ("s4d, both", "s4d, one"),
         ("mamba, both", "mamba, one"),
     ]
     # Seeds: (-0.1 - 0.1) / 2, (-0.2 - 0.1) / 2, (-0.3 - 0.1) / 2.
-    assert found.overall.relative.value == pytest.approx(-0.15)
-    assert found.overall.relative.margin == pytest.approx(4.3027 * 0.05 / math.sqrt(3), abs=1e-4)
-    assert sentence(found) == (
+    assert compared.overall.relative.value == pytest.approx(-0.15)
+    assert compared.overall.relative.margin == pytest.approx(4.3027 * 0.05 / math.sqrt(3), abs=1e-4)
+    assert verdict(compared) == (
         "directions both lowers the held-out loss by 15.0 % (2.6 to 27.4) against directions one "
         "(95 % interval, 3 seeds x 2 pairs of cells)."
     )
 
 
-def test_pairs_that_disagree_alike_at_every_seed_are_no_noise():
-    """s4d gains and mamba loses as much: the mean over both is zero at every seed, and known to be."""
+def test_pairs_with_opposite_effects_give_an_exact_zero():
+    """s4d gains as much as mamba loses: the mean over both is zero at every seed, without uncertainty."""
     overall = effect(crossed([0.9] * 3, [1.0] * 3, [2.2] * 3, [2.0] * 3), DIRECTIONS, "held_out").overall
     assert overall.relative.value == pytest.approx(0)
     assert overall.relative.margin == pytest.approx(0, abs=1e-12)
 
 
 def test_seeds_that_lack_a_pair_are_left_out_of_the_effect():
-    found = effect(crossed([0.9, 0.9, 0.1], [1.0] * 3, [1.8, 1.8], [2.0] * 3), DIRECTIONS, "held_out")
-    assert found.overall.seeds == (0, 1)
-    assert found.overall.relative.value == pytest.approx(-0.1)
-    assert found.parts[0].seeds == (0, 1, 2)
+    compared = effect(crossed([0.9, 0.9, 0.1], [1.0] * 3, [1.8, 1.8], [2.0] * 3), DIRECTIONS, "held_out")
+    assert compared.overall.seeds == (0, 1)
+    assert compared.overall.relative.value == pytest.approx(-0.1)
+    assert compared.parts[0].seeds == (0, 1, 2)
 
 
 def test_verdicts_follow_the_interval_even_against_the_claim():
     worse = crossed([1.10, 1.11, 1.12], [1.0] * 3, [2.2] * 3, [2.0] * 3)
-    assert "raises the held-out loss by" in sentence(effect(worse, DIRECTIONS, "held_out"))
-    assert sentence(effect(worse, DIRECTIONS, "held_out")).endswith("The claim was that it would lower it.")
+    assert "raises the held-out loss by" in verdict(effect(worse, DIRECTIONS, "held_out"))
+    assert verdict(effect(worse, DIRECTIONS, "held_out")).endswith("The claim was that it lowers it.")
     unclear = crossed([0.9, 1.0, 1.05], [1.0] * 3, [2.0] * 3, [2.0] * 3)
-    assert "no difference in the held-out loss that these seeds can show: -0.8 % (-" in sentence(
-        effect(unclear, DIRECTIONS, "held_out")
-    )
-    none = sentence(effect(worse, DIRECTIONS, "fvd"))
+    assert "no difference shown in the held-out loss: -0.8 % (-" in verdict(effect(unclear, DIRECTIONS, "held_out"))
+    none = verdict(effect(worse, DIRECTIONS, "fvd"))
     assert (
         none
-        == "directions both against directions one: nothing can be said of the FVD yet, for no seed has all its pairs."
+        == "directions both against directions one: no verdict on the FVD yet, because no seed has all pairs of cells."
     )
 
 
-def test_each_difference_is_told_once_and_none_across_tasks():
+def test_each_difference_is_listed_once_and_none_across_tasks():
     groups = grouped(crossed([0.9] * 3, [1.0] * 3, [1.8] * 3, [2.0] * 3), [DIRECTIONS], "held_out")
     assert [gap.first for gap in groups["declared contrasts"]] == ["directions both", "s4d, both", "mamba, both"]
     assert [gap.second for gap in groups["against identity"]] == ["identity"] * 4
@@ -167,37 +167,31 @@ def test_each_difference_is_told_once_and_none_across_tasks():
     }  # fmt: skip
 
 
-def test_the_floor_is_that_of_the_same_task():
-    found = cells([result({"mixer": m, "frames": n}, 0, 1.0) for m in ("identity", "a") for n in ("16", "64")])
-    assert [cell.name for cell in found] == [
+def test_the_control_has_the_same_task():
+    compared = cells([result({"mixer": m, "frames": n}, 0, 1.0) for m in ("identity", "a") for n in ("16", "64")])
+    assert [cell.name for cell in compared] == [
         "a, frames 16",
         "a, frames 64",
         "identity, frames 16",
         "identity, frames 64",
     ]
-    assert floor_of(found[1], found).name == "identity, frames 64"
-    assert floor_of(found[3], found) is None
+    assert control_of(compared[1], compared).name == "identity, frames 64"
+    assert control_of(compared[3], compared) is None
 
 
 def test_percentages_have_as_many_digits_as_their_interval():
-    assert percent(Estimate(-0.0312, 0.011)) == "-3.1 % (-4.2 to -2.0)"
-    assert percent(Estimate(0.0312, 0.0003)) == "+3.12 % (+3.09 to +3.15)"
-    assert percent(Estimate(0.0)) == "+0.0 %"
-
-
-def test_bytes_have_their_unit():
-    assert [bytes_text(count) for count in (0, 999, 2048, 3.5 * 2**20, 1023 * 2**20)] == [
-        "0 bytes", "999 bytes", "2 KiB", "3.5 MiB", "0.999 GiB",
-    ]  # fmt: skip
+    assert percent_text(Estimate(-0.0312, 0.011)) == "-3.1 % (-4.2 to -2.0)"
+    assert percent_text(Estimate(0.0312, 0.0003)) == "+3.12 % (+3.09 to +3.15)"
+    assert percent_text(Estimate(0.0)) == "+0.0 %"
 
 
 def test_failures_are_rows_and_the_terminal_shows_every_cell():
-    found = crossed([0.9] * 3, [1.0] * 3, [1.8] * 3, [2.0] * 2)
-    sheet = cells_sheet(found, {"mamba, one, seed 2": "out of memory"})
-    assert sheet.rows[-1] == ("mamba, one, seed 2", "failed", "out of memory")
-    assert [row[1] for row in sheet.rows[:-1]] == ["3", "3", "3", "2", "3"]
+    compared = crossed([0.9] * 3, [1.0] * 3, [1.8] * 3, [2.0] * 2)
+    table = cells_table(compared, {"mamba, one, seed 2": "out of memory"})
+    assert table.rows[-1] == ("mamba, one, seed 2", "failed", "out of memory")
+    assert [row[1] for row in table.rows[:-1]] == ["3", "3", "3", "2", "3"]
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(rich_table(sheet))
+    console.print(rich_table(table))
     text = console.export_text()
-    for told in (*(cell.name for cell in found), "out of memory", "held-out loss against identity", "-77.5 %"):
-        assert told in text
+    for words in (*(cell.name for cell in compared), "out of memory", "held-out loss against identity", "-77.5 %"):
+        assert words in text

@@ -1,4 +1,4 @@
-"""The page of an ablation, from made-up results."""
+"""The page of an ablation, from invented results."""
 
 import base64
 import io
@@ -9,15 +9,16 @@ import pytest
 from PIL import Image
 
 from diffusion.ablations import figures
-from diffusion.ablations.comparison import Contrast, cells
-from diffusion.ablations.page import write
+from diffusion.ablations.ablation import Contrast
+from diffusion.ablations.comparison import cells
+from diffusion.ablations.page import write_page
 from diffusion.ablations.result import Result
 
 MIXERS = {"bimamba": 0.5, "attn": 0.6, "flash": 0.55, "identity": 1.0}
 CONTRAST = Contrast("mixer", "bimamba", "flash")
 
 
-def made_up(seeds=3):
+def invented(seeds=3):
     """Four mixers at two lengths."""
     return [
         Result(
@@ -36,8 +37,9 @@ def made_up(seeds=3):
 
 
 def written(folder, results, failures=None, contrasts=(CONTRAST,)):
-    path = write(
-        folder, name="made-up", question="Is <this> a question?", scale="toy", command="zoo ablate made-up --scale toy",
+    path = write_page(
+        folder, name="invented", question="Is <this> a question?", scale="toy",
+        command="zoo ablate invented --scale toy",
         environment={"id": "e5f6"}, results=results, failures=failures or {}, contrasts=contrasts,
         settings={"steps": 20}, apart=["frames"],
     )  # fmt: skip
@@ -51,7 +53,7 @@ def pictures(page):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablation")
-    for result in made_up(1):
+    for result in invented(1):
         if result.contact_sheet:
             Image.new("RGB", (8, 8), (200, 0, 0)).save(folder / result.contact_sheet)
     return folder
@@ -59,7 +61,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(folder):
-    return written(folder, made_up(), {"attn, frames 256, seed 0": "out of <memory>"})
+    return written(folder, invented(), {"attn, frames 256, seed 0": "out of <memory>"})
 
 
 def test_every_cell_and_failure_is_there(page):
@@ -78,9 +80,9 @@ def test_the_verdict_with_its_interval_comes_before_any_table(page):
     assert "mixer bimamba lowers the FVD by" in page
 
 
-def test_it_loads_nothing_and_says_how_to_repeat_it(page):
+def test_the_page_loads_no_file_and_has_the_command(page):
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
-    assert "zoo ablate made-up --scale toy" in page
+    assert "zoo ablate invented --scale toy" in page
     assert "&quot;steps&quot;: 20" in page
     assert "e5f6" in page
 
@@ -94,14 +96,14 @@ def test_figures_and_contact_sheets_are_inside_and_figures_beside_it(page, folde
     assert all(Image.open(io.BytesIO(picture)).size[0] > 500 for picture in beside)
 
 
-def test_one_seed_has_no_interval_and_a_contact_sheet_that_is_gone_is_said_to_be(tmp_path):
-    page = written(tmp_path, made_up(1))
+def test_one_seed_has_no_interval_and_a_missing_contact_sheet_is_reported(tmp_path):
+    page = written(tmp_path, invented(1))
     assert "One seed gives no interval, so nothing is shown." in page
     assert "±" not in page.split("<tbody>")[1].split("</tbody>")[0]
     assert "bimamba-16.png is missing" in page
 
 
-def test_no_result_at_all_makes_a_page_that_says_so(tmp_path):
+def test_the_page_says_that_there_is_no_result(tmp_path):
     page = written(tmp_path, [], {"attn, seed 0": "out of memory"})
     assert "There is no result yet." in page
     assert "<td>attn, seed 0</td>" in page
@@ -109,7 +111,7 @@ def test_no_result_at_all_makes_a_page_that_says_so(tmp_path):
 
 
 def test_quality_is_drawn_against_bytes_with_fused_and_unfused_attention_marked():
-    figure = figures.quality(cells(made_up()))
+    figure = figures.quality(cells(invented()))
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert labels == {"bimamba", "attn (unfused attention)", "flash (fused attention)", "identity (no mixing)"}
     axes = next(axes for axes in figure.axes if axes.get_ylabel() == "held-out loss")
@@ -125,18 +127,18 @@ def test_quality_is_drawn_against_bytes_with_fused_and_unfused_attention_marked(
 
 @pytest.mark.parametrize("seconds", [0.03, 0.047, 0.1])
 def test_an_axis_of_one_cost_has_a_width(seconds):
-    """As of cells that share a training; warnings, which are errors here, depended on the number."""
-    found = cells([replace(result, costs={"step_s": seconds}) for result in made_up(1)])
-    figure = figures.quality(found)
+    """Cells that share a training have one cost; some values raised a warning, which is an error here."""
+    all_cells = cells([replace(result, costs={"step_s": seconds}) for result in invented(1)])
+    figure = figures.quality(all_cells)
     figures.png(figure)
     low, high = figure.axes[-1].get_xlim()
     assert low < 0.9 * seconds
     assert high > 1.1 * seconds
 
 
-def test_a_forest_has_a_mark_for_every_difference_at_its_place():
-    found = cells(made_up())
-    figure = figures.forest(found, [CONTRAST], ["frames"])
+def test_a_forest_has_a_mark_for_every_difference_at_its_value():
+    all_cells = cells(invented())
+    figure = figures.forest(all_cells, [CONTRAST], ["frames"])
     declared = figure.axes[0]
     assert [text.get_text() for text in declared.get_yticklabels()] == [
         "mixer bimamba  −  mixer flash", "bimamba, frames 16  −  flash, frames 16",
@@ -147,7 +149,7 @@ def test_a_forest_has_a_mark_for_every_difference_at_its_place():
 
 
 def test_curves_have_a_column_for_each_task():
-    figure = figures.curves(cells(made_up()), ["frames"])
+    figure = figures.curves(cells(invented()), ["frames"])
     assert [axes.get_title() for axes in figure.axes[:2]] == ["frames 16", "frames 64"]
     below = next(line for line in figure.axes[2].lines if line.get_label() == "bimamba")
     assert list(below.get_xdata()) == [0, 10, 20]
@@ -155,8 +157,8 @@ def test_curves_have_a_column_for_each_task():
     assert list(below.get_ydata()) == pytest.approx([0, 0, expected])
 
 
-def test_results_of_different_versions_are_told(tmp_path):
-    results = made_up(1)
-    assert "source files (" not in written(tmp_path, results)
+def test_results_of_different_versions_have_a_warning(tmp_path):
+    results = invented(1)
+    assert "Different versions" not in written(tmp_path, results)
     results[0] = replace(results[0], sources="0123abcd")
     assert f"({len(results) - 1} by unknown, 1 by 0123abcd)" in written(tmp_path, results)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.ablations import keys
-from diffusion.ablations.ablation import Ablation, Drawing, Recipe, Scale, crossed
-from diffusion.ablations.grid import laid_out
+from diffusion.ablations import cache_key
+from diffusion.ablations.ablation import Ablation, Scale, crossed
+from diffusion.ablations.grid import build_grid
+from diffusion.ablations.recipe import Drawing, Recipe
 from diffusion.config import ModelConfig, OptimizerConfig, ProcessConfig, TrainConfig
 from diffusion.data.config import DataConfig
 from diffusion.model import mixer_text
-from diffusion.probes.sweep import recorded
+from diffusion.probes.experiment import recorded
 from diffusion.sampling.generate import load_network, sample_clips
 from diffusion.training import checkpoint
 from diffusion.training.history import history
@@ -126,7 +127,7 @@ def grid(folder, *changes):
     cells = crossed({"mixer": {spec: f"train.model.mixer={spec}" for spec in specs}})
     cells += crossed({"mixer": {"identity": ""}}, reference=True)
     scale = Scale(base=Recipe(train=train, drawing=Drawing(count=0)), cells=cells)
-    return laid_out(
+    return build_grid(
         Ablation("micro", "Does it run?", (), (), "toy", scale), folder, seeds=1, changes=changes, weights=None,
         device="cpu",
     )  # fmt: skip
@@ -154,7 +155,7 @@ def test_a_new_field_with_a_default_does_not_change_keys_of_old_results(tmp_path
     plain = ModelConfig.to_dict
     monkeypatch.setattr(ModelConfig, "to_dict", lambda config: plain(config) | {"newer": "as before"})
     assert not any(map(grid(tmp_path / "ablation").is_done, grid(tmp_path / "ablation").trials))
-    monkeypatch.setitem(keys.YOUNGER, "model.newer", "as before")
+    monkeypatch.setitem(cache_key.ADDED_FIELDS, "model.newer", "as before")
     found = grid(tmp_path / "ablation")
     assert all(map(found.is_done, found.trials))
 

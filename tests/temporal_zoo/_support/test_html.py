@@ -21,7 +21,8 @@ def test_columns_of_numbers_are_aligned_to_the_right():
 
 
 def test_the_last_cell_of_a_short_row_spans_the_columns_that_are_left():
-    markup = table(("a", "b", "c"), [("x", "y", "z"), ("x", "out of <memory>")], kinds=("", "failed"))
+    markup = table(("a", "b", "c"), [("x", "1", "2"), ("x", "out of <memory>")], kinds=("", "failed"))
+    assert markup.count('class="number"') == 4  # names and numbers of two columns
     assert '<tr class="failed"><td>x</td><td colspan="2">out of &lt;memory&gt;</td></tr>' in markup
 
 

@@ -50,7 +50,7 @@ def test_missing_tensors_and_other_shapes_disagree():
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("name", sorted(agreement.examples()))
 def test_every_backend_agrees_with_the_float64_reference(name, padded, dtype):
-    case = agreement.Case("cpu", dtype, padded, frames=37)
+    case = agreement.Setting("cpu", dtype, padded, frames=37)
     parts = agreement.parts(name)
     backends = {backend for part in parts for backend in ops()[part].backends}
     ran = 0
@@ -69,11 +69,11 @@ def test_a_gradient_that_is_wrong_disagrees(monkeypatch):
 
     backward = backend.backward
     monkeypatch.setattr(backend, "backward", lambda *args: (2 * backward(*args)[0], *backward(*args)[1:]))
-    case = agreement.Case("cpu", torch.float32, False)
+    case = agreement.Setting("cpu", torch.float32, False)
     result = agreement.check("attention", agreement.call_of("attention", "blocked"), case)
     assert (result.agrees, result.worst) == (False, "gradient of input 0")
 
 
 def test_a_function_without_an_example_is_named():
     with pytest.raises(InvalidInput, match="'unknown' has no example"):
-        agreement.example("unknown", agreement.Case("cpu", torch.float32, False))
+        agreement.example("unknown", agreement.Setting("cpu", torch.float32, False))

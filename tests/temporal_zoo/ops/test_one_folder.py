@@ -190,7 +190,7 @@ from temporal_zoo.ops import Planned, agreement, ops, planning
 from temporal_zoo.ops.scaling import scaling
 from bench.quarter import compare, kernels, selection
 assert "scaling" in ops() and "scaling" in agreement.examples()
-case = agreement.Case("cpu", torch.float32, True)
+case = agreement.Setting("cpu", torch.float32, True)
 print([agreement.check("scaling", agreement.call_of("scaling", name), case).agrees for name in scaling.backends])
 with planning(Planned("cuda")):
     print(scaling.choose(torch.empty(2, 3, 4, device="meta"), torch.empty(4, device="meta")))

@@ -1,4 +1,4 @@
-"""Parameters of a network and the bytes that it stores, counted on the meta device: no data, no GPU, no time."""
+"""Parameters and stored bytes of a network, counted on the meta device: needs no data and no GPU."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from temporal_zoo.ops import Planned, planning
 
 
 @dataclass(frozen=True)
-class Counted:
-    """parameters: of the network.  stored_bytes: kept from forward to backward for one clip."""
+class NetworkCost:
+    """parameters: of the network.  stored_bytes: what one clip stores for backward."""
 
     parameters: int
     stored_bytes: int
 
 
 @cache
-def counted(train: TrainConfig, device: str) -> Counted:
-    """What a run's network has and stores, with the backends that ops take on `device` ("cpu", "cuda" or "cuda:1")."""
+def network_cost(train: TrainConfig, device: str) -> NetworkCost:
+    """Counts the network of a run, with the backends that ops select on `device` ("cpu", "cuda" or "cuda:1")."""
     model, frames = train.model, train.data.frames
     with torch.device("meta"):
         network = build_network(model)
         clip = torch.empty(1, frames, model.channels, model.size, model.size)
-        drawn = TrainingBatch(clip, clip, torch.zeros(1, dtype=torch.int64), None)
+        batch = TrainingBatch(clip, clip, torch.zeros(1, dtype=torch.int64), None)
     process = Process.from_config(train.process)
     step = TrainingStep(network, process, train.optimizer, dtype=DTYPES[train.precision], updates=False)
     with planning(Planned(device.partition(":")[0])):
-        stored = stored_bytes(lambda: step.losses(drawn).mean(), network)
-    return Counted(sum(parameter.numel() for parameter in network.parameters()), stored)
+        stored = stored_bytes(lambda: step.losses(batch).mean(), network)
+    return NetworkCost(sum(parameter.numel() for parameter in network.parameters()), stored)

@@ -1,4 +1,4 @@
-"""What trials say: means over seeds with intervals, and whether a mixer did what no mixer of its kind can do."""
+"""Scores of mixers: means over seeds with intervals, the best possible errors, and a verdict."""
 
 from __future__ import annotations
 
@@ -8,35 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.evaluation.uncertainty import mean_over_seeds
+from diffusion.evaluation.uncertainty import Estimate, mean_over_seeds
 from diffusion.probes.tasks import get
-from diffusion.probes.trial import Trial
+from diffusion.probes.trial import ProbeTrial
 
 _NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A number and the half-width of its 95 % interval."""
+class Score:
+    """The score of one mixer at one difficulty, noise and length.
 
-    value: float
-    margin: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ± {self.margin:.4f}"
-
-    @property
-    def below_zero(self) -> bool:
-        """Whether the whole interval lies below zero."""
-        return self.value + self.margin < 0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One mixer at one difficulty, noise and length.
-
-    error: of the mixer.  past, whole: the best errors there are for those who see the past, and for those who see
-    everything.  above_past, above_whole: the mixer's error less the best one, on the same sequences.
+    error: of the mixer.  past, whole: the best possible errors given the past, and given the whole sequence.
+    above_past, above_whole: error of the mixer minus these best errors, on the same sequences.
     """
 
     mixer: str
@@ -56,18 +40,18 @@ class Row:
 
     @property
     def solved(self) -> float:
-        """Share of the way from chance to the best that a mixer of this kind can do: 1 is perfect."""
+        """Fraction of the distance from chance to the best possible error of such a mixer: 1 is perfect."""
         best = self.past if self.causal else self.whole
         return (1 - self.error.value) / (1 - best)
 
     @property
     def impossible(self) -> bool:
-        """Whether this cannot be: a causal mixer below the best of the past, or any below the best there is."""
+        """Whether the error lies below the best possible one: of the past for a causal mixer, of all for any mixer."""
         return (self.causal and self.above_past.below_zero) or self.above_whole.below_zero
 
     @property
     def verdict(self) -> str:
-        """The outcome in words."""
+        """The conclusion as a few words."""
         if self.impossible:
             return f"IMPOSSIBLE: below the best of {'the past' if self.causal else 'all'}"
         if self.control:
@@ -79,22 +63,22 @@ class Row:
         return "uses the future" if self.above_past.below_zero else "not seen to use the future"
 
 
-def rows(probe: str, results: Sequence[tuple[Trial, dict[str, Any]]]) -> list[Row]:
-    """One row for each mixer, difficulty, noise and length, in the order of the trials."""
+def scores(probe: str, results: Sequence[tuple[ProbeTrial, dict[str, Any]]]) -> list[Score]:
+    """One score for each mixer, difficulty, noise and length, in the order of the trials."""
     groups: dict[tuple[float, float, int, str], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
     for trial, result in results:
         for test in result["tests"]:
             groups.setdefault((trial.level, trial.noise, test["frames"], trial.mixer), []).append((result, test))
-    return [_row(probe, *key, group) for key, group in groups.items()]
+    return [_score(probe, *key, group) for key, group in groups.items()]
 
 
-def _row(
+def _score(
     probe: str, level: float, noise: float, frames: int, mixer: str, group: list[tuple[dict[str, Any], dict[str, Any]]]
-) -> Row:
+) -> Score:
     result, tests = group[0][0], [test for _, test in group]
     measured = (float(np.mean([test["errors"][name][0] for test in tests])) for name in ("past", "whole"))
     past, whole = get(probe)(level, noise).bounds(frames) or measured
-    return Row(
+    return Score(
         mixer=mixer,
         level=level,
         noise=noise,
@@ -115,9 +99,9 @@ def _row(
 def over_seeds(estimates: Sequence[Sequence[float]]) -> Estimate:
     """Mean of (value, standard error) pairs of independent seeds, with its 95 % interval.
 
-    The spread over seeds gives the interval (Student's t); a single seed has only the spread over its sequences.
+    The spread over seeds gives the interval (Student's t); a single seed uses the spread over its sequences.
     """
     mean = mean_over_seeds([value for value, _ in estimates])
     if mean.margin is None:
         return Estimate(mean.value, _NORMAL_95 * estimates[0][1])
-    return Estimate(mean.value, mean.margin)
+    return mean
