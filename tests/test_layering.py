@@ -246,7 +246,7 @@ def circles(edges):
 
 
 def room(module):
-    """The folder of a module below its package.  The numbers of the paper import nothing and are a room of their own."""
+    """The folder of a module in its package; the numbers of the paper, which import nothing, are a separate room."""
     return module if module == "bench.paper.facts" else ".".join(module.split(".")[:2])
 
 

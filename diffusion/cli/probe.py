@@ -44,8 +44,7 @@ def probe(name, as_list, mixers, seeds, difficulty, noise, steps, sequences, out
     """Trains mixers on a small task whose best possible error is known, and compares their errors with it.
 
     Takes less than a minute for each mixer and seed on one core.  Run the command again to resume.  The folder contains
-    a page with figures of the task and the results (page.html, results.png), and a record of every training.  The exit
-    code is 1 when a mixer has an error below the best possible one: then the mixer or the probe is wrong.
+    a page with figures of the task and the results (page.html, results.png), and a record of every training.
     """
     if as_list:
         return _list(as_json)
