@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 
 from temporal_zoo.contract import _building, _function, _inputs, _streaming, _tools, _training
-from temporal_zoo.contract._probe import Check, ContractError, Make
+from temporal_zoo.contract._common import Check, ContractError, Make
 
 __all__ = ["CHECKS", "ContractError", "outcomes"]
 

@@ -8,7 +8,7 @@ import json
 import torch
 
 from temporal_zoo.config import ConfigError, hints
-from temporal_zoo.contract._probe import ContractError, Make, require, require_same, with_nonzero_weights
+from temporal_zoo.contract._common import ContractError, Make, require, require_same, with_nonzero_weights
 
 
 def check_meta(make: Make) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from temporal_zoo.contract._probe import (
+from temporal_zoo.contract._common import (
     MIN_EFFECT,
     TOLERANCE,
     Make,

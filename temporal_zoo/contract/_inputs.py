@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from temporal_zoo.config import ConfigError, hints
-from temporal_zoo.contract._probe import ContractError, Make, require, with_nonzero_weights
+from temporal_zoo.contract._common import ContractError, Make, require, with_nonzero_weights
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.interface import StatefulMixer
 from temporal_zoo.streaming import over_chunks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from temporal_zoo.contract._probe import (
+from temporal_zoo.contract._common import (
     Make,
     in_chunks,
     require,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
 
-from temporal_zoo.contract._probe import (
+from temporal_zoo.contract._common import (
     TOLERANCE,
     ContractError,
     Make,

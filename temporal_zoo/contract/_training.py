@@ -8,7 +8,7 @@ from contextlib import suppress
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from temporal_zoo.contract._probe import (
+from temporal_zoo.contract._common import (
     ContractError,
     Make,
     in_chunks,

@@ -1,4 +1,4 @@
-"""Tools of the checks: mixers, clips, training steps, and comparisons with error messages."""
+"""What the checks share: mixers, clips, training steps, and comparisons with error messages."""
 
 from __future__ import annotations
 
