@@ -73,7 +73,7 @@ def _print_report(report: dict[str, Any]) -> None:
     console.print(
         "error: largest difference from the float64 reference in values and gradients, relative to its maximum."
     )
-    console.print("confirmed by: torch (an operator of torch), our tests on CPUs, or a record of a GPU.")
+    console.print("confirmed by: torch (it runs operators of torch only), our tests on CPUs, or a record of a GPU.")
     console.print("auto: the backend that runs by default.  A backend without confirmation is the default only if the")
     console.print("reference is the only confirmed backend that can run.")
     for line in report["not_tried"]:
