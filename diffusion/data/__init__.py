@@ -37,8 +37,9 @@ def open_clips(config: DataConfig, *, split: Split) -> ClipSource:
         DataError: the source is missing, empty or unreadable, or has no video that is long enough.
     """
     from diffusion.data.clips import ClipSource
+    from diffusion.data.source import open_videos
 
-    return ClipSource(open_source(config.source).videos(config, split), config, split=split)
+    return ClipSource(open_videos(config, split), config, split=split)
 
 
 def open_source(text: str) -> Source:

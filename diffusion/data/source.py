@@ -55,6 +55,11 @@ def open_source(text: str) -> Source:
     return RenderedMazes() if builtin(text) == "mazes" else FileSource(files_of(text))
 
 
+def open_videos(config: DataConfig, split: Split, *, without: Collection[str] = ()) -> Videos:
+    """The videos of one split of `config.source`; see `Source.videos`."""
+    return open_source(config.source).videos(config, split, without=without)
+
+
 class RenderedMazes:
     """The source "builtin:mazes"."""
 
