@@ -1,4 +1,4 @@
-"""The common parts of `attn` and `flash`: options, projections, rotary embedding, relative position bias.
+"""The common parts of `attn`, `flash` and `mesa`: options, projections, rotary embedding, relative position bias.
 
 Axes: r rows, t frames, i frames of queries, j frames of keys, k heads, c features, p pairs of features.
 """
@@ -25,21 +25,27 @@ _BUCKETS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadsConfig(Mixer.Config):
-    """Options of softmax attention over frames."""
-
-    examples = ("rotary=no", "heads=2:features=16:relative_bias=yes", "heads=3:features=8:rotary=no:relative_bias=yes")
+class ProjectionConfig(Mixer.Config):
+    """Options of the linear maps around attention."""
 
     heads: int = option(8, "number of heads", least=1)
     features: int = option(64, "features of a head", least=2)
     rotary: bool = option(True, "rotary embedding of time in queries and keys (arXiv 2104.09864)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsConfig(ProjectionConfig):
+    """Options of softmax attention over frames."""
+
+    examples = ("rotary=no", "heads=2:features=16:relative_bias=yes", "heads=3:features=8:rotary=no:relative_bias=yes")
+
     relative_bias: bool = option(False, "add a learned bias per distance in time (arXiv 1910.10683), shared over depth")
 
 
 class Heads(nn.Module):
     """The linear maps around attention, without biases: from frames to queries, keys and values, and back to frames."""
 
-    def __init__(self, dim: int, config: HeadsConfig) -> None:
+    def __init__(self, dim: int, config: ProjectionConfig) -> None:
         super().__init__()
         self.config = config
         inner = config.heads * config.features
