@@ -22,6 +22,7 @@ SILENT = {
     "flash": {"heads": "8", "features": "64", "rotary": "yes", "relative_bias": "no"},
     "identity": {},
     "mamba": {"state": "16", "conv": "4", "expand": "2", "dt_rank": "inner", "projection_bias": "yes"},
+    "mesa": {"heads": "8", "features": "64", "rotary": "yes"},
     "s4d": {
         "state": "16", "init": "lin", "discretisation": "zoh", "bidirectional": "yes", "glu": "yes", "merge": "sum",
         "mlp": "0", "mlp_gelu": "no",

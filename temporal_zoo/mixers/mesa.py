@@ -15,13 +15,13 @@ from temporal_zoo.mixers._heads import Heads, ProjectionConfig
 from temporal_zoo.ops.ridge_attention import ridge_attention
 from temporal_zoo.registry import register
 
-# The least ridge of a key feature, and its initial value (arXiv 2506.05233, appendix).
+# The least ridge of a key feature, and its initial value (`fla/layers/mesa_net.py` of fla-org/flash-linear-attention).
 LEAST, START = 0.25, 1.0
 
 
 @register(
     "mesa",
-    summary="ridge regression from keys to values in both directions of time, solved exactly",
+    summary="ridge regression from the keys to the values of all frames, solved exactly",
     paper="arXiv:2506.05233; over all frames, without decay",
     time="T",
     memory="T",

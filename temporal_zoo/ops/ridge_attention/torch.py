@@ -1,4 +1,4 @@
-"""Products of matrices and one Cholesky factorisation per row and head, some rows at a time; any device.
+"""Products of matrices and one Cholesky inverse per row and head, some rows at a time; any device.
 
 With A = sum_j beta[j] k[j] k[j]^T + diag(ridge), W = A^-1 sum_j beta[j] k[j] v[j]^T and out = q W, the gradients are
 
@@ -6,8 +6,8 @@ With A = sum_j beta[j] k[j] k[j]^T + diag(ridge), W = A^-1 sum_j beta[j] k[j] v[
     dq = dout W^T                dk[j] = beta[j] (M e[j] - W u[j])
     dv[j] = beta[j] u[j]         dbeta[j] = u[j] . e[j]       dridge = -sum over features of v (M * W)
 
-Backward computes A and W again.  With fewer frames than features the factorised matrix has the size of the frames
-(`_Solver`).
+Backward computes A and W again.  The inverted matrix has the size of the features or, if these are more, of the
+frames.
 
 Axes: (rows, heads, frames, features) inside of this module.
 """
@@ -43,7 +43,7 @@ def forward(q, k, v, beta, ridge, lengths) -> Tensor:
     out = q.new_empty(q.shape)
     for rows in _blocks(q):
         q_, k_, v_, beta_ = _heads_first(rows, lengths, q, k, v, beta)
-        solver = _Solver(k_ * inverse_length(k_), beta_, ridge)
+        solver = _solver(k_ * inverse_length(k_), beta_, ridge)
         out[rows] = (q_ * inverse_length(q_) @ solver.fit(v_)).transpose(1, 2)
     return out
 
@@ -56,7 +56,7 @@ def backward(grad, q, k, v, beta, ridge, lengths) -> list[Tensor]:
         dout, q_, k_, v_, beta_ = _heads_first(rows, lengths, grad, q, k, v, beta)
         per_q, per_k = inverse_length(q_), inverse_length(k_)
         q_, k_ = q_ * per_q, k_ * per_k
-        solver = _Solver(k_, beta_, ridge)
+        solver = _solver(k_, beta_, ridge)
         w = solver.fit(v_)
         m = solver.solve(q_.mT @ dout)
         e, u = v_ - k_ @ w, k_ @ m
@@ -69,28 +69,58 @@ def backward(grad, q, k, v, beta, ridge, lengths) -> list[Tensor]:
     return [dq, dk, dv, dbeta, dridge.to(ridge.dtype)]
 
 
-class _Solver:
-    """Solves systems with A = k^T diag(beta) k + diag(ridge), per row and head."""
+class _InFeatures:
+    """Solves systems with A = k^T diag(beta) k + diag(ridge), per row and head, by the inverse of A."""
 
     def __init__(self, k: Tensor, beta: Tensor, ridge: Tensor) -> None:
         self._weighted = beta * k
-        matrix = self._weighted.mT @ k
-        matrix.diagonal(dim1=-2, dim2=-1).add_(ridge)
-        self._factor = torch.linalg.cholesky_ex(matrix).L
+        self._inverse = _inverse(self._weighted.mT @ k, ridge)
 
     def fit(self, v: Tensor) -> Tensor:
         """A^-1 k^T diag(beta) v."""
-        return self.solve(self._weighted.mT @ v)
+        return self._inverse @ (self._weighted.mT @ v)
 
     def solve(self, right: Tensor) -> Tensor:
         """A^-1 right."""
-        return torch.cholesky_solve(right, self._factor)
+        return self._inverse @ right
+
+
+class _InFrames:
+    """The same by the inverse of I + b diag(ridge)^-1 b^T with b = sqrt(beta) k: frames x frames (Woodbury)."""
+
+    def __init__(self, k: Tensor, beta: Tensor, ridge: Tensor) -> None:
+        self._root, self._ridge = beta.sqrt(), ridge[..., None]
+        weighted = self._root * k
+        self._scaled = weighted / self._ridge.mT
+        self._inverse = _inverse(self._scaled @ weighted.mT, torch.ones_like(beta[0, 0, :, 0]))
+
+    def fit(self, v: Tensor) -> Tensor:
+        """A^-1 k^T diag(beta) v."""
+        return self._scaled.mT @ (self._inverse @ (self._root * v))
+
+    def solve(self, right: Tensor) -> Tensor:
+        """A^-1 right."""
+        return right / self._ridge - self._scaled.mT @ (self._inverse @ (self._scaled @ right))
+
+
+def _solver(k: Tensor, beta: Tensor, ridge: Tensor) -> _InFeatures | _InFrames:
+    """The one with the smaller matrix."""
+    frames, features = k.shape[-2:]
+    return (_InFrames if frames < features else _InFeatures)(k, beta, ridge.to(k.dtype))
+
+
+def _inverse(matrix: Tensor, diagonal: Tensor) -> Tensor:
+    """The inverse of matrix + diag(diagonal), which must be positive definite; overwrites `matrix`."""
+    matrix.diagonal(dim1=-2, dim2=-1).add_(diagonal)
+    # An explicit inverse, because torch solves batches on a CPU four times slower.  The condition
+    # number is at most (max(ridge) + sum(beta)) / min(ridge), because no key is longer than 1.
+    return torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix).L)
 
 
 def _heads_first(rows: slice, lengths: Tensor | None, *tensors: Tensor) -> list[Tensor]:
     """A block of rows of each tensor: zero at padded frames, heads before frames, beta with one feature."""
     real = None if lengths is None else lengths[rows]
-    filled = (fill_padding(x[rows], real).to(_wide(x)).transpose(1, 2) for x in tensors)
+    filled = (fill_padding(x[rows], real).transpose(1, 2).to(_wide(x)).contiguous() for x in tensors)
     return [x if x.ndim == 4 else x[..., None] for x in filled]
 
 
