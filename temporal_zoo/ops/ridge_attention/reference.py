@@ -16,6 +16,7 @@ from temporal_zoo.ops._lengths import fill_padding
 
 NEEDS = None
 CONFIRMED = "torch"
+LOOPS = True
 # Added to the square of a length before its root, so that a zero vector has a gradient.
 EPSILON = 1e-6
 
