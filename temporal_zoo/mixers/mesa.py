@@ -34,7 +34,8 @@ class Mesa(Mixer):
     q, k, v = W x, with a rotary embedding of time in q and k, which are divided by their lengths; beta = sigmoid(W' x +
     b) per head; Lambda = 0.25 + softplus(ridge) is diagonal, per head and feature, and starts at 1.  The mesa layer of
     arXiv 2506.05233 solves such a system per frame, for the past frames; here one solution per row serves all frames.
-    The shell is that of `attn`: no short convolution and no norm of o.
+    The shell is that of `attn`: no short convolution and no norm of o.  A clip that starts later gets the same output
+    if the two features of each rotated pair have one ridge, as at the start of training.
     """
 
     @dataclass(frozen=True, kw_only=True)

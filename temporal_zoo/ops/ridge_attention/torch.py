@@ -29,7 +29,7 @@ CONFIRMED = "torch"
 run = partial(_operator.run, "torch")
 
 # Elements of the matrices of a block: on a CPU they fit in its caches, elsewhere they are enough to keep a GPU busy.
-_BLOCK_ON_CPU = 1 << 18
+_BLOCK_ON_CPU = 1 << 17
 _BLOCK = 1 << 25
 
 

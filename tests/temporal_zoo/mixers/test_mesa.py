@@ -62,6 +62,16 @@ def test_without_rotary_time_reversal_reverses_the_output():
     assert not build("mesa", 12).order_blind
 
 
+def test_a_later_start_changes_nothing_while_the_ridge_is_one_number():
+    mixer = build("mesa:heads=2:features=8", 12).double()
+    x = torch.randn(2, 9, 12, dtype=torch.float64)
+    # Frames of zeros have keys of zeros, which add nothing to the fit.
+    later = torch.cat([torch.zeros(2, 5, 12), x], dim=1)
+    torch.testing.assert_close(mixer(later)[:, 5:], mixer(x), rtol=1e-10, atol=1e-12)
+    torch.nn.init.normal_(mixer.ridge)
+    assert not torch.allclose(mixer(later)[:, 5:], mixer(x), rtol=1e-4)
+
+
 def test_stored_numbers_are_linear_in_frames():
     def stored(frames):
         mixer = build("mesa:heads=2:features=16:rotary=no", 12)
