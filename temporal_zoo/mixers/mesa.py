@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from temporal_zoo.interface import Mixer
-from temporal_zoo.mixers._heads import Heads, ProjectionConfig
+from temporal_zoo.mixers._heads import Heads, HeadsConfig
 from temporal_zoo.ops.ridge_attention import ridge_attention
 from temporal_zoo.registry import register
 
@@ -39,7 +39,7 @@ class Mesa(Mixer):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(ProjectionConfig):
+    class Config(HeadsConfig):
         """Options of `mesa`."""
 
         examples: ClassVar[tuple[str, ...]] = ("rotary=no", "heads=2:features=16", "heads=3:features=5:rotary=no")
