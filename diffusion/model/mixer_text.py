@@ -19,9 +19,12 @@ SILENT = {
         "state": "16", "conv": "4", "expand": "2", "dt_rank": "inner", "projection_bias": "yes", "merge": "sum",
         "backward_dt": "spread",
     },
+    "conv": {"width": "7"},
     "flash": {"heads": "8", "features": "64", "rotary": "yes", "relative_bias": "no"},
     "identity": {},
     "mamba": {"state": "16", "conv": "4", "expand": "2", "dt_rank": "inner", "projection_bias": "yes"},
+    "mean": {},
+    "mesa": {"heads": "8", "features": "64", "rotary": "yes"},
     "s4d": {
         "state": "16", "init": "lin", "discretisation": "zoh", "bidirectional": "yes", "glu": "yes", "merge": "sum",
         "mlp": "0", "mlp_gelu": "no",

@@ -18,6 +18,13 @@ def made(name, agreed=frozenset(), sizes=FULL):
     return found.cases(agreed)
 
 
+def first_turn_s(name):
+    """Estimated seconds of a group's first turn, which its `most_s` limits."""
+    (found,) = [group for group in groups(BACKENDS, FULL) if group.name == name]
+    estimate = sum(case.estimate_s for case in found.cases(frozenset()))
+    return estimate if found.most_s is None else min(estimate, found.most_s)
+
+
 def test_the_most_valuable_groups_come_first():
     names = ["agreement", "kernels", "control", "long clips", "sampling", "compiled"]
     assert [group.name for group in groups(BACKENDS, FULL)] == names
@@ -44,8 +51,8 @@ def test_cases_differ_and_are_plain_values(sizes):
 
 
 def test_the_first_groups_fit_into_eight_minutes_and_the_next_groups_into_a_second_call():
-    assert sum(case.estimate_s for name in ("agreement", "kernels", "control") for case in made(name)) < 7 * 60
-    assert sum(case.estimate_s for name in ("long clips", "sampling") for case in made(name)) < 6 * 60
+    assert sum(map(first_turn_s, ("agreement", "kernels", "control"))) < 7 * 60
+    assert sum(map(first_turn_s, ("long clips", "sampling"))) < 6 * 60
 
 
 def test_the_control_has_every_column_at_every_length_and_dtype():
