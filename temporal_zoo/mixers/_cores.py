@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -58,8 +59,10 @@ def run(inputs: Sequence[Input], gate: Tensor | None, lengths: Tensor | None) ->
     selective = [core.direction(u, reverse=reverse) for core, u, reverse in inputs if isinstance(core, SelectiveCore)]
     if selective:
         return selective_scan(selective, gate, lengths=lengths)
-    diagonal = [(core, u, reverse) for core, u, reverse in inputs if isinstance(core, DiagonalCore)]
-    return _gated(sum(_diagonal.run(u, [core], [reverse], lengths) for core, u, reverse in diagonal), gate)
+    outputs = [
+        _diagonal.run(u, [core], [reverse], lengths) for core, u, reverse in inputs if isinstance(core, DiagonalCore)
+    ]
+    return _gated(functools.reduce(torch.add, outputs), gate)
 
 
 def run_chunk(each: Input, gate: Tensor | None, memory: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -73,7 +76,7 @@ def run_chunk(each: Input, gate: Tensor | None, memory: Tensor | None) -> tuple[
 
 
 def empty_memory(core: Core, rows: int, device: Any, dtype: torch.dtype) -> Tensor:
-    """The memory before the first frame, zeros: (rows, channels, state) for S6, complex with half the states for S4D."""
+    """The memory before the first frame, zeros: (rows, channels, state), for S4D complex and half of it."""
     wide = torch.promote_types(dtype, torch.float32)
     if isinstance(core, DiagonalCore):
         return torch.zeros(rows, *core.A_imag.shape, device=device, dtype=wide.to_complex())
