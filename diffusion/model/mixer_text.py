@@ -17,11 +17,15 @@ SILENT = {
     "attn": {"heads": "8", "features": "64", "rotary": "yes", "relative_bias": "no"},
     "bimamba": {
         "state": "16", "conv": "4", "expand": "2", "dt_rank": "inner", "projection_bias": "yes", "merge": "sum",
-        "backward_dt": "spread",
+        "backward_dt": "spread", "core": "s6",
     },
+    "bigs": {"core": "s4d", "state": "16", "width": "0"},
     "flash": {"heads": "8", "features": "64", "rotary": "yes", "relative_bias": "no"},
+    "gss": {"core": "s4d", "state": "16", "width": "0"},
     "identity": {},
-    "mamba": {"state": "16", "conv": "4", "expand": "2", "dt_rank": "inner", "projection_bias": "yes"},
+    "mamba": {
+        "state": "16", "conv": "4", "expand": "2", "dt_rank": "inner", "projection_bias": "yes", "core": "s6",
+    },
     "s4d": {
         "state": "16", "init": "lin", "discretisation": "zoh", "bidirectional": "yes", "glu": "yes", "merge": "sum",
         "mlp": "0", "mlp_gelu": "no",
