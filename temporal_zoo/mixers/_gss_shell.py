@@ -18,7 +18,7 @@ from temporal_zoo.mixers import _cores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Mixer.Config):
+class GssConfig(Mixer.Config):
     """The options that `gss` and `bigs` share; the defaults are those of the S4D layers in arXiv:2403.07711's code."""
 
     core: _cores.Name = option("s4d", "state space model: S4D, or the selective S6 of Mamba")
@@ -36,7 +36,7 @@ class Options(Mixer.Config):
 class CoreBranch(nn.Module):
     """One direction: x -> after core(gelu(before x)), all of width dim."""
 
-    def __init__(self, dim: int, config: Options) -> None:
+    def __init__(self, dim: int, config: GssConfig) -> None:
         super().__init__()
         self.before = nn.Linear(dim, dim)
         self.core = _cores.new(config.core, dim, config.state, math.ceil(dim / 16))
@@ -58,9 +58,9 @@ class CoreBranch(nn.Module):
 class GssShell(Mixer):
     """Two gates that are multiplied: out( gelu(shortcut x) * gelu(up f) ), with f from one or two `CoreBranch`."""
 
-    config: Options
+    config: GssConfig
 
-    def __init__(self, dim: int, config: Options, shared: nn.Module | None = None) -> None:
+    def __init__(self, dim: int, config: GssConfig, shared: nn.Module | None = None) -> None:
         super().__init__(dim, config, shared)
         width = config.width or 3 * dim
         self.branch = CoreBranch(dim, config)

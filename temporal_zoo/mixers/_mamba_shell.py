@@ -28,7 +28,7 @@ from temporal_zoo.streaming import State, register_state
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Mixer.Config):
+class MambaConfig(Mixer.Config):
     """The options that `mamba` and `bimamba` share; the defaults are those of arXiv:2403.07711 and its code."""
 
     state: int = option(16, "size of the state per channel", least=1)

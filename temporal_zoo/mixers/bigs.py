@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from temporal_zoo.mixers import _cores
-from temporal_zoo.mixers._gss_shell import CoreBranch, GssShell, Options
+from temporal_zoo.mixers._gss_shell import CoreBranch, GssConfig, GssShell
 from temporal_zoo.registry import register
 
 
@@ -30,7 +30,7 @@ class Bigs(GssShell):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Options):
+    class Config(GssConfig):
         """Options of `bigs`."""
 
     config: Config

@@ -37,7 +37,7 @@ class BiMamba(StatefulMixer):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(_mamba_shell.Options):
+    class Config(_mamba_shell.MambaConfig):
         """Options of `bimamba`."""
 
         merge: Literal["sum", "mean"] = option("sum", "sum or mean of the two directions (Vim: mean)")

@@ -11,7 +11,7 @@ from torch import Tensor
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.interface import StatefulMixer
 from temporal_zoo.mixers import _cores
-from temporal_zoo.mixers._gss_shell import GssShell, Options
+from temporal_zoo.mixers._gss_shell import GssConfig, GssShell
 from temporal_zoo.registry import register
 from temporal_zoo.streaming import State, register_state
 
@@ -41,7 +41,7 @@ class Gss(GssShell, StatefulMixer):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Options):
+    class Config(GssConfig):
         """Options of `gss`."""
 
     config: Config

@@ -32,7 +32,7 @@ class Mamba(StatefulMixer):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(_mamba_shell.Options):
+    class Config(_mamba_shell.MambaConfig):
         """Options of `mamba`."""
 
         flavours: ClassVar[dict[str, str]] = {
