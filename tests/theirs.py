@@ -64,24 +64,56 @@ def causal(conv, x):
     return conv(x.mT)[..., : x.shape[1]].mT
 
 
-class OfficialMamba(nn.Module):
-    """Version 20 of the paper's code, on S6."""
+def official_core(core, dim, state):
+    """A core of the paper's code without a GLU, where S4D has `state` modes."""
+    return S4DCore(dim, state, glu=False) if core == "s4d" else S6Core(dim, state, math.ceil(dim / 16))
 
-    def __init__(self, both, dim=DIM, state=3):
+
+class OfficialMamba(nn.Module):
+    """Version 20 of the paper's code, on S6 or S4D."""
+
+    def __init__(self, both, dim=DIM, state=3, core="s6"):
         super().__init__()
         self.dim, self.both, inner = dim, both, 2 * dim
         conv = lambda: nn.Conv1d(inner, inner, 4, groups=inner, padding=3)
-        self.s6, self.conv = S6Core(inner, state, math.ceil(inner / 16)), conv()
+        self.cores = [core, f"{core}_rev"][: 1 + both]
+        for name in self.cores:
+            self.add_module(name, official_core(core, inner, state))
+        self.conv = conv()
         if both:
-            self.s6_rev, self.conv_rev = S6Core(inner, state, math.ceil(inner / 16)), conv()
+            self.conv_rev = conv()
         self.fc_init, self.fc_out = nn.Linear(dim, 2 * inner), nn.Linear(inner, dim)
 
     def forward(self, x):
         a, z = self.fc_init(x).chunk(2, -1)
-        y = self.s6(F.silu(causal(self.conv, a)))
+        cores = [getattr(self, name) for name in self.cores]
+        y = cores[0](F.silu(causal(self.conv, a)))
         if self.both:
-            y = y + self.s6_rev(F.silu(causal(self.conv_rev, a.flip(1)))).flip(1)
+            y = y + cores[1](F.silu(causal(self.conv_rev, a.flip(1)))).flip(1)
         return self.fc_out(y * F.silu(z))
+
+
+class OfficialGSS(nn.Module):
+    """Version 10 of the paper's code: GSS, or BiGS in both directions, on S6 or S4D."""
+
+    def __init__(self, both, core, width, dim=DIM, state=3):
+        super().__init__()
+        self.dim, self.both = dim, both
+        self.cores = [core, f"{core}_rev"][: 1 + both]
+        for name in self.cores:
+            self.add_module(name, official_core(core, dim, state))
+        square = lambda: nn.Linear(dim, dim)
+        self.fc_shortcut, self.fc1, self.fc2 = nn.Linear(dim, width), square(), square()
+        if both:
+            self.fc_rev1, self.fc_rev2 = square(), square()
+        self.fc3, self.fc_out = nn.Linear(dim, width), nn.Linear(width, dim)
+
+    def forward(self, x):
+        cores = [getattr(self, name) for name in self.cores]
+        y = self.fc2(cores[0](F.gelu(self.fc1(x))))
+        if self.both:
+            y = y * self.fc_rev2(cores[1](F.gelu(self.fc_rev1(x.flip(1))))).flip(1)
+        return self.fc_out(F.gelu(self.fc_shortcut(x)) * F.gelu(self.fc3(y)))
 
 
 class OfficialS4D(nn.Module):

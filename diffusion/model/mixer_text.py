@@ -17,12 +17,16 @@ SILENT = {
     "attn": {"heads": "8", "features": "64", "rotary": "yes", "relative_bias": "no"},
     "bimamba": {
         "state": "16", "conv": "4", "expand": "2", "dt_rank": "inner", "projection_bias": "yes", "merge": "sum",
-        "backward_dt": "spread",
+        "backward_dt": "spread", "core": "s6",
     },
+    "bigs": {"core": "s4d", "state": "16", "width": "0"},
     "conv": {"width": "7"},
     "flash": {"heads": "8", "features": "64", "rotary": "yes", "relative_bias": "no"},
+    "gss": {"core": "s4d", "state": "16", "width": "0"},
     "identity": {},
-    "mamba": {"state": "16", "conv": "4", "expand": "2", "dt_rank": "inner", "projection_bias": "yes"},
+    "mamba": {
+        "state": "16", "conv": "4", "expand": "2", "dt_rank": "inner", "projection_bias": "yes", "core": "s6",
+    },
     "mean": {},
     "mesa": {"heads": "8", "features": "64", "rotary": "yes"},
     "s4d": {

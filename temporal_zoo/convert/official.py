@@ -11,7 +11,15 @@ from typing import Any
 
 from torch import Tensor
 
-from temporal_zoo.convert._converted import ConversionError, Converted, converted, layer_of, multiple, rank_option
+from temporal_zoo.convert._converted import (
+    ConversionError,
+    Converted,
+    converted,
+    layer_of,
+    multiple,
+    rank_option,
+    renamed,
+)
 from temporal_zoo.convert.lucidrains import from_lucidrains
 from temporal_zoo.convert.s4 import direction
 
@@ -21,7 +29,7 @@ _SOURCE = "a temporal layer of the code of arXiv 2403.07711"
 def from_official(
     state: Mapping[str, Any], *, heads: int | None = None, relative_bias: Tensor | None = None, prefix: str = ""
 ) -> Converted:
-    """Converts a temporal layer to `attn`, `s4d`, `mamba` or `bimamba`.
+    """Converts a temporal layer to `attn`, `s4d`, `gss`, `bigs`, `mamba` or `bimamba`.
 
     Args:
         state: the state dict of the layer, or one that holds it.
@@ -44,60 +52,80 @@ def from_official(
     layer, dropped = layer_of(state, prefix, source=_SOURCE, needs=(first,))
     both = any(name.startswith(f"{core}_rev.") for name in layer)
     if "fc_shortcut.weight" in layer:
-        kind = "BiGS" if both else "GSS"
-        raise ConversionError(f"this is a {kind} layer (version 10 on {core}), which is no registered mixer yet")
+        return _gss(layer, core, both, dropped)
     if "fc_init.weight" in layer:
-        if core == "s4d":
-            raise ConversionError(
-                "this is a Mamba block around S4D (version 20 on s4d), which is no registered mixer yet"
-            )
-        return _mamba(layer, both, dropped)
+        return _mamba(layer, core, both, dropped)
     if core == "s6":
         raise ConversionError("this is S6 with an MLP or GLU (version 1 or 2 on s6), which is no registered mixer yet")
     return _s4d(layer, both, dropped)
 
 
-def _mamba(layer: Mapping[str, Tensor], both: bool, dropped: list[str]) -> Converted:
-    """Version 20 on S6: `mamba`, or `bimamba` with the sum of the directions."""
+def _gss(layer: Mapping[str, Tensor], core: str, both: bool, dropped: list[str]) -> Converted:
+    """Version 10: `gss`, or `bigs` in both directions."""
+    width, dim = layer["fc_shortcut.weight"].shape
+    options: dict[str, Any] = {"core": core, "state": _state(layer, core)}
+    # In that code the width is 3 dim on S4D, and on S6 a constant of the network.
+    options["width"] = 0 if core == "s4d" and width == 3 * dim else width
+    places = {
+        "fc_shortcut.": "shortcut.", "fc1.": "branch.before.", "fc2.": "branch.after.", "fc_rev1.": "branch_b.before.",
+        "fc_rev2.": "branch_b.after.", "fc3.": "up.", "fc_out.": "out.",
+    }  # fmt: skip
+    inside = {"core.": "branch.core.", "core_b.": "branch_b.core."}
+    state_dict = renamed(_ours(layer, places), lambda name: _placed(name, inside))
+    return converted("bigs" if both else "gss", options, dim, state_dict, source=_SOURCE, dropped=dropped)
+
+
+def _mamba(layer: Mapping[str, Tensor], core: str, both: bool, dropped: list[str]) -> Converted:
+    """Version 20: `mamba`, or `bimamba` with the sum of the directions."""
     doubled, dim = layer["fc_init.weight"].shape
-    inner, state = layer["s6.A_log"].shape
+    inner = layer[f"{core}.D"].shape[0]
     multiple(doubled, 2 * inner, "rows of fc_init and twice the channels of the core")
     options = {
-        "state": state,
+        "core": core,
+        "state": _state(layer, core),
         "conv": layer["conv.weight"].shape[-1],
         "expand": multiple(inner, dim, "channels of the core and columns of fc_init"),
-        "dt_rank": rank_option(layer["s6.dt_proj.weight"].shape[1], inner, dim),
         "projection_bias": "fc_init.bias" in layer,
     }
+    if core == "s6":
+        options["dt_rank"] = rank_option(layer["s6.dt_proj.weight"].shape[1], inner, dim)
     if both:
-        options |= {"merge": "sum"}
-    prefixes = {
-        "fc_init.": "in_proj.", "fc_out.": "out_proj.", "conv.": "conv1d.", "conv_rev.": "conv1d_b.", "s6.": "core.",
-        "s6_rev.": "core_b.",
-    }  # fmt: skip
-
-    def ours(name: str) -> str:
-        return next((new + name.removeprefix(old) for old, new in prefixes.items() if name.startswith(old)), name)
-
-    state_dict = {ours(name): tensor for name, tensor in layer.items()}
-    return converted("bimamba" if both else "mamba", options, dim, state_dict, source=_SOURCE, dropped=dropped)
+        options["merge"] = "sum"
+    places = {"fc_init.": "in_proj.", "fc_out.": "out_proj.", "conv.": "conv1d.", "conv_rev.": "conv1d_b."}
+    name = "bimamba" if both else "mamba"
+    return converted(name, options, dim, _ours(layer, places), source=_SOURCE, dropped=dropped)
 
 
 def _s4d(layer: Mapping[str, Tensor], both: bool, dropped: list[str]) -> Converted:
     """Versions 1 and 2 on S4D: an MLP on the concatenated directions, or a GLU for each."""
     mlp = layer["fc1.weight"].shape[0] if "fc1.weight" in layer else 0
     options: dict[str, Any] = {
-        "state": 2 * layer["s4d.kernel.C"].shape[1],
+        "state": _state(layer, "s4d"),
         "discretisation": "zoh",  # the only one of that code
         "bidirectional": both,
         "glu": "s4d.output_linear.0.weight" in layer,
     }
     if mlp:
         options |= {"mlp": mlp, "mlp_gelu": True, "merge": "concat" if both else "sum"}
-    ours = direction(layer, "s4d.") | direction(layer, "s4d_rev.", "_b")
-    places = {"fc1.": "mlp.1.", "fc2.": "mlp.3."}
-    for name, tensor in layer.items():
-        if not name.startswith(("s4d.", "s4d_rev.")):
-            place = next((old for old in places if name.startswith(old)), None)
-            ours[name if place is None else places[place] + name.removeprefix(place)] = tensor
+    ours = _ours(layer, {"fc1.": "mlp.1.", "fc2.": "mlp.3."})
     return converted("s4d", options, layer["s4d.D"].shape[0], ours, source=_SOURCE, dropped=dropped)
+
+
+def _state(layer: Mapping[str, Tensor], core: str) -> int:
+    """The size of the state per channel; S4D has half as many modes."""
+    return layer["s6.A_log"].shape[1] if core == "s6" else 2 * layer["s4d.kernel.C"].shape[1]
+
+
+def _ours(layer: Mapping[str, Tensor], places: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors under our names: the cores as `core` and `core_b`, other modules as `places` says."""
+    diagonal = ("s4d.", "s4d_rev.")
+    places = {**places, "s6.": "core.", "s6_rev.": "core_b."}
+    others = {name: tensor for name, tensor in layer.items() if not name.startswith(diagonal)}
+    cores = direction(layer, diagonal[0]) | direction(layer, diagonal[1], "_b")
+    return cores | renamed(others, lambda name: _placed(name, places))
+
+
+def _placed(name: str, places: Mapping[str, str]) -> str:
+    """The name with its first part replaced; names that `places` lacks stay."""
+    old = next((old for old in places if name.startswith(old)), "")
+    return places.get(old, "") + name.removeprefix(old)

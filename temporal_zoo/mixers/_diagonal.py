@@ -1,4 +1,4 @@
-"""The diagonal state space model of one direction: the core of `s4d`.
+"""The diagonal state space model of one direction: the core of `s4d`, and of other mixers with `core=s4d`.
 
 Letters: c channels, n modes (half of the state size: each mode also represents its conjugate).
 """
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from temporal_zoo.config import ConfigError
 from temporal_zoo.ops import _transforms
 from temporal_zoo.ops._dispatch import REFERENCE, note
 from temporal_zoo.ops._lengths import fill_padding
@@ -26,6 +27,12 @@ Discretisation = Literal["zoh", "bilinear"]
 DT_MIN, DT_MAX = 1e-3, 1e-1
 
 Pair = tuple[Tensor, Tensor]  # real and imaginary parts
+
+
+def check_state(state: int) -> None:
+    """Raises: ConfigError when a diagonal core cannot have a state of this size."""
+    if state % 2:
+        raise ConfigError(f"Config.state is {state}; it must be even, as modes come in conjugate pairs")
 
 
 class DiagonalCore(nn.Module):
@@ -44,7 +51,7 @@ class DiagonalCore(nn.Module):
         discretisation: of the differential equation.
     """
 
-    PARAMETERS = ("C", "log_dt", "log_A_real", "A_imag", "D")
+    NO_DECAY = ("C", "log_dt", "log_A_real", "A_imag", "D")
 
     def __init__(self, channels: int, state: int, init: Init, discretisation: Discretisation) -> None:
         super().__init__()

@@ -63,8 +63,7 @@ class S4D(StatefulMixer):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.state % 2:
-                raise ConfigError(f"Config.state is {self.state}; it must be even, as modes come in conjugate pairs")
+            _diagonal.check_state(self.state)
             if not self.mlp and self.merge == "concat":
                 raise ConfigError(
                     "Config.merge is concat, which needs an MLP to return to width dim; set mlp, for example 512"
@@ -84,9 +83,7 @@ class S4D(StatefulMixer):
         # The MLP after the sum is not linear, so the outputs of two sweeps add up only without it.
         self.passes = (False,) if not both else () if config.mlp else (False, True)
         names = ("core", "core_b") if both else ("core",)
-        self.no_decay = tuple(
-            f"{name}.{parameter}" for name in names for parameter in _diagonal.DiagonalCore.PARAMETERS
-        )
+        self.no_decay = tuple(f"{name}.{parameter}" for name in names for parameter in _diagonal.DiagonalCore.NO_DECAY)
         self.core, self.glu = self._direction()
         self.core_b: _diagonal.DiagonalCore | None = None
         self.glu_b: nn.Module | None = None

@@ -18,6 +18,8 @@ published = module_from_spec(_SPEC)
 _SPEC.loader.exec_module(published)
 HEADS, FRAMES, SIZE = 2, 3, 8
 LAYERS = {
+    "bigs": lambda dim: published.OfficialGSS(True, "s6", 24, dim),
+    "gss": lambda dim: published.OfficialGSS(False, "s4d", 3 * dim, dim),
     "attn": lambda dim: published.TheirAttention(HEADS, 40, torch.zeros(32, HEADS), dim),
     "bimamba": lambda dim: published.OfficialMamba(True, dim),
     "mamba": lambda dim: published.OfficialMamba(False, dim),

@@ -34,11 +34,22 @@ def agree(converted, theirs):
     torch.testing.assert_close(converted.mixer()(x), theirs(x), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("core", ["s6", "s4d"])
 @pytest.mark.parametrize("both", [False, True])
-def test_the_official_mamba_layers(both):
-    theirs = published.OfficialMamba(both)
+def test_the_official_mamba_layers(both, core):
+    theirs = published.OfficialMamba(both, core=core)
     converted = from_official(theirs.state_dict())
     assert converted.spec.name == ("bimamba" if both else "mamba")
+    agree(converted, theirs)
+
+
+@pytest.mark.parametrize(("core", "width", "option"), [("s4d", 3 * DIM, 0), ("s4d", 20, 20), ("s6", 3 * DIM, 3 * DIM)])
+@pytest.mark.parametrize("both", [False, True])
+def test_the_official_gss_layers(both, core, width, option):
+    theirs = published.OfficialGSS(both, core, width)
+    converted = from_official(theirs.state_dict())
+    assert converted.spec.name == ("bigs" if both else "gss")
+    assert converted.spec.config().width == option
     agree(converted, theirs)
 
 
@@ -116,8 +127,8 @@ def without(state, *names):
         (lambda: from_official(published.TheirAttention(2, 8).state_dict()), "give its number of heads"),
         (lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=3), "16 is not a multiple of 3"),
         (
-            lambda: from_official(published.OfficialS4D(True, 0).state_dict() | {"fc_shortcut.weight": torch.zeros(1)}),
-            "BiGS layer",
+            lambda: from_official(without(published.OfficialGSS(True, "s4d", 24).state_dict(), "fc_rev1.bias")),
+            r"cannot become bigs:state=6: it lacks branch_b\.before\.bias",
         ),
         (lambda: from_official({}), r"there is no s4d\.kernel\.C"),
         (lambda: from_s4({"kernel.inv_dt": torch.zeros(1)}, discretisation="zoh"), "full S4 block"),

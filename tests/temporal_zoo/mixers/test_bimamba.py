@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from temporal_zoo import MixerSpec, build
+from temporal_zoo.config import ConfigError
 from temporal_zoo.convert.vim import from_vim, to_vim
 
 
@@ -48,6 +49,8 @@ class Vim(nn.Module):
         ("bimamba", 64, 43_072),
         ("bimamba", 256, 516_352),
         ("bimamba", 512, 1_950_208),
+        ("bimamba:core=s4d", 64, 34_880),
+        ("bimamba:core=s4d", 512, 1_655_296),
         ("bimamba:flavour=paper", 64, 43_072),
         ("bimamba:flavour=vim", 64, 40_704),
     ],
@@ -56,7 +59,9 @@ def test_parameter_counts_are_the_published_ones(spec, dim, expected):
     assert sum(p.numel() for p in build(spec, dim).parameters()) == expected
 
 
-@pytest.mark.parametrize("spec", ["bimamba", "bimamba:flavour=vim", "bimamba:state=3:conv=1:expand=1"])
+@pytest.mark.parametrize(
+    "spec", ["bimamba", "bimamba:flavour=vim", "bimamba:state=3:conv=1:expand=1", "bimamba:core=s4d:state=4"]
+)
 def test_two_sweeps_of_single_steps_equal_the_scan(spec):
     mixer, x = build(spec, 8).double(), torch.randn(3, 13, 8, dtype=torch.float64)
     total = torch.zeros_like(x)
@@ -68,9 +73,10 @@ def test_two_sweeps_of_single_steps_equal_the_scan(spec):
     torch.testing.assert_close(total, mixer(x), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("spec", ["bimamba", "bimamba:core=s4d"])
 @pytest.mark.parametrize("lengths", [None, [11, 1, 6]])
-def test_reversed_time_with_swapped_directions_reverses_the_output(lengths):
-    mixer, swapped = build("bimamba", 8).double(), build("bimamba", 8).double()
+def test_reversed_time_with_swapped_directions_reverses_the_output(lengths, spec):
+    mixer, swapped = build(spec, 8).double(), build(spec, 8).double()
     for one, other in (("core", "core_b"), ("conv1d", "conv1d_b")):
         swapped.get_submodule(one).load_state_dict(mixer.get_submodule(other).state_dict())
         swapped.get_submodule(other).load_state_dict(mixer.get_submodule(one).state_dict())
@@ -118,3 +124,9 @@ def test_a_flavour_is_printed_as_its_options():
     explicit = "bimamba:dt_rank=dim:projection_bias=no:merge=mean:backward_dt=generic"
     assert str(MixerSpec.parse("bimamba:flavour=vim").canonical()) == explicit
     assert str(MixerSpec.parse("bimamba:flavour=paper").canonical()) == "bimamba"
+
+
+@pytest.mark.parametrize(("option", "name"), [("dt_rank=dim", "dt_rank"), ("backward_dt=generic", "backward_dt")])
+def test_s4d_refuses_options_of_s6(option, name):
+    with pytest.raises(ConfigError, match=rf"Config\.{name} is .* with core=s4d.* choose core=s6"):
+        build(f"bimamba:core=s4d:{option}", 8)

@@ -43,6 +43,8 @@ class Published(nn.Module):
     [
         ("mamba", 64, 33_984),
         ("mamba", 512, 1_762_816),
+        ("mamba:core=s4d", 64, 29_888),
+        ("mamba:core=s4d", 512, 1_615_360),
         ("mamba:flavour=paper", 64, 33_984),
         ("mamba:flavour=literal", 64, 32_640),
     ],
