@@ -20,7 +20,9 @@ SILENT = {
         "backward_dt": "spread",
     },
     "flash": {"heads": "8", "features": "64", "rotary": "yes", "relative_bias": "no"},
+    "gatedlin": {"heads": "8", "features": "64", "rotary": "yes", "numerator": "relu"},
     "identity": {},
+    "linattn": {"heads": "8", "features": "64", "rotary": "yes"},
     "mamba": {"state": "16", "conv": "4", "expand": "2", "dt_rank": "inner", "projection_bias": "yes"},
     "s4d": {
         "state": "16", "init": "lin", "discretisation": "zoh", "bidirectional": "yes", "glu": "yes", "merge": "sum",

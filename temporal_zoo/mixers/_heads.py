@@ -1,4 +1,4 @@
-"""The common parts of `attn` and `flash`: options, projections, rotary embedding, relative position bias.
+"""The common parts of attention mixers: options, projections, rotary embedding, relative position bias.
 
 Axes: r rows, t frames, i frames of queries, j frames of keys, k heads, c features, p pairs of features.
 """
@@ -26,13 +26,24 @@ _BUCKETS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsConfig(Mixer.Config):
-    """Options of softmax attention over frames."""
-
-    examples = ("rotary=no", "heads=2:features=16:relative_bias=yes", "heads=3:features=8:rotary=no:relative_bias=yes")
+    """Options of attention over frames."""
 
     heads: int = option(8, "number of heads", least=1)
     features: int = option(64, "features of a head", least=2)
     rotary: bool = option(True, "rotary embedding of time in queries and keys (arXiv 2104.09864)")
+
+    @property
+    def inner(self) -> int:
+        """The width of all heads together."""
+        return self.heads * self.features
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxConfig(HeadsConfig):
+    """Options of softmax attention over frames."""
+
+    examples = ("rotary=no", "heads=2:features=16:relative_bias=yes", "heads=3:features=8:rotary=no:relative_bias=yes")
+
     relative_bias: bool = option(False, "add a learned bias per distance in time (arXiv 1910.10683), shared over depth")
 
 
@@ -42,14 +53,13 @@ class Heads(nn.Module):
     def __init__(self, dim: int, config: HeadsConfig) -> None:
         super().__init__()
         self.config = config
-        inner = config.heads * config.features
-        self.qkv = nn.Linear(dim, 3 * inner, bias=False)
-        self.out = nn.Linear(inner, dim, bias=False)
+        self.qkv = nn.Linear(dim, 3 * config.inner, bias=False)
+        self.out = nn.Linear(config.inner, dim, bias=False)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, frames, dim) -> q, k, v, each (rows, frames, heads, features), q and k with their rotary embedding."""
         heads = (self.config.heads, self.config.features)
-        inner = self.config.heads * self.config.features
+        inner = self.config.inner
         if plain(self.qkv) and self.qkv.bias is None:
             # Two products and not one: attention stores v for its gradient.  If v were a slice of a common product, it
             # would also keep q and k before their rotation in memory.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from temporal_zoo.interface import Mixer
-from temporal_zoo.mixers._heads import Heads, HeadsConfig, RelativeBias
+from temporal_zoo.mixers._heads import Heads, RelativeBias, SoftmaxConfig
 from temporal_zoo.ops import _transforms
 from temporal_zoo.ops.attention import attention
 from temporal_zoo.registry import register
@@ -38,7 +38,7 @@ class Attn(Mixer):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(HeadsConfig):
+    class Config(SoftmaxConfig):
         """Options of softmax attention over frames."""
 
     config: Config

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from temporal_zoo.interface import Mixer
-from temporal_zoo.mixers._heads import Heads, HeadsConfig, RelativeBias
+from temporal_zoo.mixers._heads import Heads, RelativeBias, SoftmaxConfig
 from temporal_zoo.ops.attention import attention
 from temporal_zoo.registry import register
 
@@ -28,7 +28,7 @@ class Flash(Mixer):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(HeadsConfig):
+    class Config(SoftmaxConfig):
         """Options of softmax attention over frames."""
 
     causal = False
