@@ -326,8 +326,11 @@ def test_a_cell_is_true(name, spec):
         assert happened in refusals()
 
 
-@pytest.mark.parametrize("spec", ["flash", "s4d", "mamba", "bimamba"])
+@pytest.mark.parametrize("spec", ["flash", "s4d", "mamba", "bimamba", "linattn", "gatedlin"])
 def test_pinned_references_do_what_the_refusal_promises(spec):
-    pins = {"flash": ["attention"], "s4d": ["diagonal_ssm"]}.get(spec, ["causal_conv", "selective_scan"])
+    linear = ["linear_attention"]
+    pins = {"flash": ["attention"], "s4d": ["diagonal_ssm"], "linattn": linear, "gatedlin": linear}.get(
+        spec, ["causal_conv", "selective_scan"]
+    )
     with use_backend(**dict.fromkeys(pins, "reference")):
         assert outcome("second derivatives (`create_graph=True`)", spec) == "yes"

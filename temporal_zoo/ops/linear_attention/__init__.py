@@ -1,4 +1,4 @@
-"""Linear attention between the frames of a row: products of features in place of softmax, every frame with every other."""
+"""Linear attention between the frames of a row: every frame with every other, without softmax."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ NEEDS = None
 CONFIRMED = "torch"
 run = partial(_operator.run, "torch")
 
-# Numbers of an input in a block: on a CPU its temporaries stay in the second-level cache, elsewhere it keeps a GPU busy.
+# Numbers of q in a block: on a CPU its temporaries stay in the second-level cache, elsewhere it keeps a GPU busy.
 _BLOCK_ON_CPU = 1 << 16
 _BLOCK = 1 << 25
 
@@ -33,7 +33,7 @@ def refuses(*args, **kwargs) -> list[str]:
     return []
 
 
-def forward(q, k, v, weights, norm_q, norm_k, eps, lengths) -> Tensor:
+def forward(q, k, v, weights, norm_q, norm_k, eps, lengths):
     """See `_operator` for what a backend takes and returns."""
     y = q.new_empty(v.shape)
     for rows in _blocks(q):
@@ -45,7 +45,7 @@ def forward(q, k, v, weights, norm_q, norm_k, eps, lengths) -> Tensor:
     return y
 
 
-def backward(dy, q, k, v, weights, norm_q, norm_k, eps, lengths, y) -> list[Tensor | None]:
+def backward(dy, q, k, v, weights, norm_q, norm_k, eps, lengths, y):
     """See `_operator` for what a backend takes and returns."""
     inputs = (q, k, v, weights, norm_q, norm_k)
     grads = [None if x is None else x.new_empty(x.shape) for x in inputs]
