@@ -421,8 +421,8 @@ BUGS = [
         caught_by=("padding_values", "padding_gradients"),
     ),
 ]
-# Bugs that the layers around an op hide: the comparison of `zoo doctor` catches them.  `spec` is the op, and `caught_by`
-# its backends that differ from the reference.
+# Bugs that the layers around an op hide; the comparison of `zoo doctor` catches them.
+# `spec` is the op; `caught_by` lists its backends that differ from the reference.
 BUGS_OF_OPS = [
     Bug(
         what="padding enters the sums of linear attention",

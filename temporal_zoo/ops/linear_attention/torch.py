@@ -82,7 +82,8 @@ def _by_head(rows: slice, lengths: Tensor | None, *tensors: Tensor | None) -> li
 
     def prepared(x: Tensor) -> Tensor:
         x = fill_padding(x[rows], real).to(torch.promote_types(x.dtype, torch.float32))
-        return (x if x.ndim == 4 else x.unsqueeze(-1)).transpose(1, 2)
+        # Matrix products would copy other layouts, once for each product.
+        return (x if x.ndim == 4 else x.unsqueeze(-1)).transpose(1, 2).contiguous()
 
     return [None if x is None else prepared(x) for x in tensors]
 
