@@ -378,10 +378,10 @@ BUGS = [
         caught_by=("replaced_layers", "hooks"),
     ),
     Bug(
-        what="the weight of a frame is forgotten in the gradient of its key",
+        what="the weight of a frame is forgotten in the gradient of its value",
         function="ops.linear_attention.torch:backward",
-        old="_scaled(pull, bw)",
-        new="pull",
+        old="_scaled(du, bw)",
+        new="du",
         spec="gatedlin",
         caught_by=("backends",),
         pinned={"linear_attention": "torch"},
@@ -398,8 +398,8 @@ BUGS = [
     Bug(
         what="the state of linear attention is transposed: keys and values changed places",
         function="ops.linear_attention.torch:_mixed",
-        old="x @ (y.mT @ z)",
-        new="x @ (z.mT @ y)",
+        old="q @ (k.mT @ u)",
+        new="q @ (u.mT @ k)",
         spec="linattn:features=2",
         caught_by=("backends",),
         pinned={"linear_attention": "torch"},
@@ -426,7 +426,7 @@ BUGS = [
 BUGS_OF_OPS = [
     Bug(
         what="padding enters the sums of linear attention",
-        function="ops.linear_attention.torch:_by_head",
+        function="ops.linear_attention.torch:_real",
         old="fill_padding(x[rows], real)",
         new="x[rows]",
         spec="linear_attention",
@@ -435,15 +435,15 @@ BUGS_OF_OPS = [
     Bug(
         what="padded keys of the denominator get a gradient",
         function="ops.linear_attention.torch:backward",
-        old="fill_padding(grads[-1], lengths)",
-        new="grads[-1]",
+        old="fill_padding(dnk, lengths)",
+        new="dnk",
         spec="linear_attention",
         caught_by=("torch",),
     ),
     Bug(
         what="the denominator of linear attention does not sum over keys",
         function="ops.linear_attention.torch:_denominator",
-        old="norm_k.sum(2, keepdim=True)",
+        old="norm_k.sum(1, keepdim=True)",
         new="norm_k",
         spec="linear_attention",
         caught_by=("torch",),
