@@ -1,7 +1,7 @@
-"""What is done with this project, each in an environment of its own: `nox -s demo`, `nox -s tests`, ...
+"""The tasks of this repository, each in its own environment: `nox -s demo`, `nox -s tests`, ...
 
-Everything but the matrix is installed in the versions of constraints.txt.  Words behind `--` are handed on:
-`nox -s tests -- -k scan`.
+All sessions except the matrix install the versions of constraints.txt.  A session passes the arguments after `--` to
+its program: `nox -s tests -- -k scan`.
 """
 
 import json
@@ -17,38 +17,38 @@ nox.options.sessions = ["lint", "types", "tests"]
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
 SPEED = "runs/speed"  # saved runs of the speed tests
 PACKAGES = {"temporal_zoo", "diffusion", "bench"}
-# Not all pairs, but each Python and the versions of torch that people have; each torch brings its own Triton.
+# Every supported Python, and common versions of torch; each torch installs its own Triton.
 MATRIX = [("3.13", "2.8"), ("3.12", "2.11"), ("3.11", "2.13"), ("3.12", "newest")]
-# The table of the matrix: a head, and one row for each run.
-ENDED = [["python", "torch", "triton", "numpy", "tests", "failures", "errors", "skipped"]]
+# The table of the matrix: a header, and one row for each run.
+RESULTS = [["python", "torch", "triton", "numpy", "tests", "failures", "errors", "skipped"]]
 
 
-def install(session: nox.Session, *wanted: str) -> None:
-    """Installs in the versions that constraints.txt names."""
-    session.install("-c", "constraints.txt", *wanted)
+def install(session: nox.Session, *packages: str) -> None:
+    """Installs packages in the versions of constraints.txt."""
+    session.install("-c", "constraints.txt", *packages)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Goes on training a shipped model on recorded walks, draws clips, measures two mixers: pictures in out/demo."""
+    """Fine-tunes a shipped model on recorded walks, samples clips, measures two mixers; writes pictures to out/demo."""
     install(session, ".[all]")
-    # -P: what was installed runs, and not the folder of the same name here.
+    # -P: Python imports the installed package, and not the folder of the same name here.
     session.run("python", "-P", "-m", "diffusion.demo", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests that need no GPU, two at a time."""
+    """All tests that need no GPU, in two processes."""
     install(session, ".[test]")
     session.run("pytest", "--numprocesses=2", "--dist=worksteal", *session.posargs)
 
 
 @nox.session
 def sanitize(session: nox.Session) -> None:
-    """The C++ backends under the address and undefined-behaviour sanitizers: lengths, padding, 10,000 random shapes."""
+    """The C++ backends with the address and undefined-behaviour sanitizers: lengths, padding, 10,000 random shapes."""
     install(session, ".[test]")
     folder = Path(session.create_tmp()).absolute()
-    # A compiler of its own, so that the package needs no setting for it.  Its options come last and win.
+    # A script that acts as the compiler, so that the package needs no setting.  Its options come last and override.
     compiler = folder / "sanitizing-g++"
     compiler.write_text(
         "#!/bin/sh\nunset LD_PRELOAD\n"
@@ -57,47 +57,48 @@ def sanitize(session: nox.Session) -> None:
     compiler.chmod(0o700)
     runtimes = [
         session.run("g++", f"-print-file-name={library}", external=True, silent=True).strip()
-        for library in ("libasan.so", "libstdc++.so")  # the first wraps what the second throws
+        for library in ("libasan.so", "libstdc++.so")  # the first intercepts exceptions of the second
     ]
     env = {
         "CXX": str(compiler),
         "ZOO_CACHE": str(folder / "cache"),
-        # The program is Python, which is built without it; Python and torch keep memory until the end.
+        # Python was built without the sanitizer.  Python and torch do not free all memory at exit.
         "LD_PRELOAD": " ".join(runtimes),
         "ASAN_OPTIONS": "detect_leaks=0",
         "OMP_NUM_THREADS": "1",
     }
-    words = ("pytest", "-x", "--capture=sys", "--durations=5")
+    command = ("pytest", "-x", "--capture=sys", "--durations=5")
     padding = "(lengths or padding or zero_rows) and not triton and not planted"
     tests = ("tests/temporal_zoo/test_contract.py", "tests/temporal_zoo/ops")
-    session.run(*words, "-k", padding, *tests, *session.posargs, env=env)
-    session.run(*words, "-m", "sanitize", "tests/temporal_zoo/ops/test_random_shapes.py", *session.posargs, env=env)
+    session.run(*command, "-k", padding, *tests, *session.posargs, env=env)
+    session.run(*command, "-m", "sanitize", "tests/temporal_zoo/ops/test_random_shapes.py", *session.posargs, env=env)
 
 
 @nox.session
 @nox.parametrize(("python", "torch"), MATRIX, ids=[f"torch-{torch}" for _, torch in MATRIX])
 def matrix(session: nox.Session, torch: str) -> None:
-    """The library's tests with other versions of Python, torch and its Triton: a few GB each, no GPU.
+    """The tests of the library with other versions of Python, torch and Triton: a few GB each, no GPU.
 
-    One of them: `nox -s "matrix(torch-2.11)"`.  Each installs what pip finds today, without constraints.txt.
+    `nox -s "matrix(torch-2.11)"` runs one of them.  Installs the newest versions that pip finds, without
+    constraints.txt.
     """
     session.install(".[test]", "torch" if torch == "newest" else f"torch=={torch}.*")
     software = "from temporal_zoo._support import environment as e; import json; print(json.dumps(e.environment()))"
     facts = json.loads(session.run("python", "-P", "-c", software, silent=True).splitlines()[-1])["software"]
     report = Path(session.create_tmp()) / "report.xml"
     try:
-        wanted = session.posargs or ["tests/temporal_zoo"]
-        session.run("pytest", "--numprocesses=2", "--dist=worksteal", f"--junitxml={report}", *wanted)
+        tests = session.posargs or ["tests/temporal_zoo"]
+        session.run("pytest", "--numprocesses=2", "--dist=worksteal", f"--junitxml={report}", *tests)
     finally:
         counts = ElementTree.parse(report).getroot()[0].attrib if report.exists() else {}
-        ENDED.append([str(facts.get(name) or counts.get(name, "-")) for name in ENDED[0]])
-        lines = ["  ".join(f"{cell:12}" for cell in row).rstrip() for row in ENDED]
-        session.log("\n".join(["versions, and how their tests ended:", *lines]))
+        RESULTS.append([str(facts.get(name) or counts.get(name, "-")) for name in RESULTS[0]])
+        lines = ["  ".join(f"{cell:12}" for cell in row).rstrip() for row in RESULTS]
+        session.log("\n".join(["versions and test results:", *lines]))
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Rules and format of the code."""
+    """Checks the rules and the format of the code."""
     install(session, "ruff")
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
@@ -105,7 +106,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of the three packages, and of the public names as a user of `temporal_zoo` sees them."""
+    """Checks the types of the three packages, and of the public names of `temporal_zoo` as its users see them."""
     install(session, ".[test]")
     session.run("mypy", *session.posargs)
     session.run("mypy", "--strict", "--follow-imports=silent", "tests/typing/public_api.py")
@@ -113,31 +114,31 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def speed(session: nox.Session) -> None:
-    """Speed of every mixer on small shapes, on an otherwise idle machine, as ratios to a saved run.
+    """Speed of every mixer on small shapes, as ratios to a saved run; needs an idle machine.
 
-    `-- --benchmark-save=baseline` saves the one that later runs are compared with; without one, it is the last.
+    `-- --benchmark-save=baseline` saves a baseline for later runs; without a baseline, the last run is compared.
     """
     install(session, ".[test]")
-    named = any(word.startswith("--benchmark-save") for word in session.posargs)
-    keep = [f"--benchmark-storage=file://./{SPEED}", *([] if named else ["--benchmark-autosave"])]
+    has_name = any(word.startswith("--benchmark-save") for word in session.posargs)
+    keep = [f"--benchmark-storage=file://./{SPEED}", *([] if has_name else ["--benchmark-autosave"])]
     session.run("pytest", "-m", "speed", *keep, *session.posargs)
     session.run("python", "-P", "-m", "bench.kernels.baselines", SPEED)
 
 
 @nox.session
 def kernels(session: nox.Session) -> None:
-    """Every backend of every op against its peers, on an otherwise idle machine; `-- --out docs/results` keeps them."""
+    """Times every backend of every op and its peers; needs an idle machine; `-- --out docs/results` sets the folder."""
     install(session, ".[bench]", "mambapy", "transformers")
     session.run("zoo", "bench", "--suite", "kernels", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def gpu(session: nox.Session) -> None:
-    """What only a GPU can tell, with the torch and the kernels of the active environment: `-- --minutes 8`.
+    """Tests and benchmarks on a GPU, with the packages of the active environment: `-- --minutes 8`.
 
-    Run it again to continue; `-- --rehearse --device cpu` needs no GPU.
+    Run it again to resume; `-- --rehearse --device cpu` needs no GPU.
     """
-    # Exit code 3: its minutes are over, and there is more to do.
+    # Exit code 3: the time limit was reached, and work is left.
     session.run("python", "-m", "bench.gpu", "quarter", *session.posargs, success_codes=[0, 3])
 
 
@@ -148,8 +149,8 @@ def docs(session: nox.Session) -> None:
     session.run("mkdocs", "build", "--strict", *session.posargs)
 
 
-# Run in an environment without a compiler: every C++ backend of the wheel agrees with the reference.
-PROOF = """
+# Checks without a compiler that every C++ backend of a wheel agrees with the reference.
+CHECK_WITHOUT_COMPILER = """
 import os, shutil, sys
 os.environ["PATH"] = ""
 assert shutil.which("c++") is None
@@ -173,10 +174,10 @@ print(level, "from", _compiler.SHIPPED)
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Two wheels in dist/: a pure one, and one with compiled libraries for Linux on this kind of processor.
+    """Builds two wheels in dist/: a pure one, and one with compiled libraries for Linux on this type of processor.
 
-    Checks what is in them, that the commands of the pure one answer without torch, and that the other computes where
-    there is no compiler, with each instruction set of this processor.
+    Checks the folders in both, the help of every command of the pure one without torch, and the results of the other
+    without a compiler, with each instruction set of this processor.
     """
     for kind in ("pure", "native"):
         session.run("python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", "dist", ".", env={"ZOO_WHEEL": kind})
@@ -184,9 +185,9 @@ def wheel(session: nox.Session) -> None:
     for path in built:
         with zipfile.ZipFile(path) as archive:
             tops = {name.partition("/")[0] for name in archive.namelist()}
-        strays = {top for top in tops - PACKAGES if not top.endswith(".dist-info")}
-        if strays or not tops >= PACKAGES:
-            session.error(f"{path} holds {', '.join(sorted(tops))}; it should hold {', '.join(sorted(PACKAGES))}")
+        unexpected = {top for top in tops - PACKAGES if not top.endswith(".dist-info")}
+        if unexpected or not tops >= PACKAGES:
+            session.error(f"{path} contains {', '.join(sorted(tops))}; expected {', '.join(sorted(PACKAGES))}")
         session.log(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
     pure, native = built
     install(session, "click", "rich")
@@ -201,5 +202,5 @@ def wheel(session: nox.Session) -> None:
     install(session, "torch", "einops", "numpy")
     session.install("--no-deps", "--force-reinstall", str(portable))
     for capability in ("default", "avx2", "avx512"):
-        session.run("python", "-P", "-c", PROOF, env={"ATEN_CPU_CAPABILITY": capability})
-    session.log(f"{portable} computes without a compiler")
+        session.run("python", "-P", "-c", CHECK_WITHOUT_COMPILER, env={"ATEN_CPU_CAPABILITY": capability})
+    session.log(f"{portable} works without a compiler")

@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from diffusion.model.backbones import build_network
 from diffusion.presets import PAPER, PRESETS, preset
 from diffusion.probes import tasks as probe_files
 from diffusion.probes.task import Knob
+from temporal_zoo._support import markdown
 from temporal_zoo.cli import catalogue
 from temporal_zoo.cli.main import zoo
 from temporal_zoo.contract import CHECKS
@@ -233,11 +234,9 @@ def count(model) -> int:
         return sum(parameter.numel() for parameter in build_network(model).parameters())
 
 
-def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
-    """A table in Markdown."""
-    header = list(header)
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+def table(header: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown, with a line break at its end."""
+    return markdown.table([*header], rows) + "\n"
 
 
 def filled(text: str) -> str:

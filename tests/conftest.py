@@ -1,9 +1,9 @@
-"""What all tests share: one thread and one seed, so that a test means the same alone and beside others."""
+"""One thread and one seed for all tests, so that a test gives the same result alone and with others."""
 
 import gc
 import os
 
-# Read by the processes that tests start, and by torch when it is imported below.
+# Subprocesses of tests read this, and so does torch when it is imported below.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -15,7 +15,7 @@ def pytest_configure():
 
 
 def pytest_collection_finish():
-    """What was imported stays until the end: without it, a collection of garbage takes a tenth of the time."""
+    """Excludes imported modules from garbage collection, which then takes a tenth of the time."""
     gc.collect()
     gc.freeze()
 
@@ -31,5 +31,5 @@ def _seed():
 
 @pytest.fixture
 def rng():
-    """A generator of its own for tests that draw many numbers."""
+    """A generator for tests that draw many numbers."""
     return torch.Generator().manual_seed(0)

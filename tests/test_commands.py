@@ -1,7 +1,7 @@
-"""Every command of `zoo` where standard output is full or closed, files cannot be written, and there is no home folder.
+"""Every command of `zoo` with a full or closed standard output, without writable files, and without a home folder.
 
-The commands are found by their entry points, and run with tiny inputs in processes that are forked from two servers,
-which have imported torch and the rest once: one as usual, and one without a home folder and on an ASCII terminal.
+The commands run with tiny inputs.  Two servers import torch and the packages once and fork a process for each command:
+one server has the usual environment, the other has no home folder and an ASCII terminal.
 """
 
 import importlib.metadata
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from temporal_zoo import build
 from temporal_zoo.cli.main import GROUP
 
 pytest.importorskip("av")
@@ -27,7 +28,7 @@ SETTINGS = [word for setting in SMALL.split() for word in ("--set", setting)]
 
 
 class Case:
-    """A command: its words, the exit code that it usually has, what it writes, and whether it needs a home folder."""
+    """A command: its words, its usual exit code, what it writes, and whether it needs a home folder."""
 
     def __init__(self, words, *more, code=0, writes=None, home=False):
         self.words, self.code, self.writes, self.home = [*words.split(), *more], code, writes, home
@@ -41,6 +42,7 @@ CASES = [
     Case("check identity"),
     Case("doctor --help"),
     Case("train --preset tiny --steps 1 --data {videos} --mixer identity", *SETTINGS, writes="runs"),
+    Case("convert {layer} --from mamba_ssm --out converted/mixer.pt", writes="converted"),
     Case("sample builtin:doom --count 1 --steps 1 --frames 1", writes="clips"),
     Case("data inspect {videos}"),
     Case("data build {videos} --size 8 --out decoded", writes="decoded"),
@@ -76,7 +78,7 @@ import temporal_zoo.contract, bench.sweep.run_case, bench.sweep.machine, bench.s
 import bench.sweep.machine_load
 from temporal_zoo.cli.main import zoo
 
-# What would start processes that import all of this again runs here.
+# Subprocesses would import all of this again, so their work runs here.
 def examine(cases, expected=None):
     found = bench.sweep.machine.examine(cases, expected)
     return found.environment, found.devices
@@ -85,7 +87,7 @@ bench.sweep.subprocess.Workers.measure = lambda self, case, **_: bench.sweep.run
 bench.plan.pool.planners = lambda: concurrent.futures.ThreadPoolExecutor(1)
 bench.sweep.machine_load._SAMPLE_S = 0.001
 
-# What takes seconds when it is done for the first time.
+# The first call of each takes seconds.
 temporal_zoo.cli.catalogue.mixer("bimamba")
 gpu, setup = bench.plan.devices.device("a100-40gb"), bench.plan.plan.Setup(mixer="identity", preset="tiny", size=8)
 plans = bench.plan.plan.plans_of(gpu, [2], setup)
@@ -95,7 +97,7 @@ network, config, fps = diffusion.sampling.generate.load_network(doom, torch.devi
 diffusion.sampling.generate.sample_clips(network, config, 1, fps=fps, num_steps=1, frames=1)
 
 def drop_capabilities():
-    # Root may write everywhere; without its capabilities it obeys the permissions of its own files.
+    # Root can write everywhere; without its capabilities the permissions of files apply to it.
     ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
 
 def child(condition, words, out, err):
@@ -103,8 +105,8 @@ def child(condition, words, out, err):
     if condition == "full output":
         out = os.open("/dev/full", os.O_WRONLY)
     elif condition == "closed pipe":
-        gone, out = os.pipe()
-        os.close(gone)
+        reading, out = os.pipe()
+        os.close(reading)
     elif condition == "tiny terminal":
         os.environ |= {"TERM": "dumb", "COLUMNS": "1", "LINES": "1"}
     elif condition == "full disk":
@@ -122,7 +124,7 @@ def child(condition, words, out, err):
     except BaseException:
         traceback.print_exc()
         code = 1
-    # As Python ends, without the second that it takes to forget torch.
+    # Ends like Python, but does not spend a second on freeing torch.
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -135,7 +137,7 @@ def drained(descriptor, into):
     try:
         while part := os.read(descriptor, 1 << 16):
             into.append(part)
-    except OSError:  # the other end of a terminal is closed
+    except OSError:  # the process closed its end of the terminal
         pass
 
 gc.freeze()
@@ -145,21 +147,21 @@ for number, (condition, words) in enumerate(cases):
     os.environ["ZOO_CACHE"] = os.path.join(here, "cache")
     if "no home" in conditions:
         del os.environ["ZOO_CACHE"]
-    (reading, out), (telling, err) = os.pipe() if condition != "tiny terminal" else pty.openpty(), os.pipe()
+    (out_reader, out), (err_reader, err) = os.pipe() if condition != "tiny terminal" else pty.openpty(), os.pipe()
     sys.stdout.flush()
     if not (pid := os.fork()):
         os.chdir(here)
         child(condition, words, out, err)
     os.close(out)
     os.close(err)
-    said, told = [], []
-    threads = [threading.Thread(target=drained, args=pair) for pair in ((reading, said), (telling, told))]
+    output, messages = [], []
+    threads = [threading.Thread(target=drained, args=pair) for pair in ((out_reader, output), (err_reader, messages))]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    answers.append([code, b"".join(said).decode("latin1"), b"".join(told).decode("utf-8", "replace")])
-    os.close(reading)
-    os.close(telling)
+    answers.append([code, b"".join(output).decode("latin1"), b"".join(messages).decode("utf-8", "replace")])
+    os.close(out_reader)
+    os.close(err_reader)
 sys.stdout.write(json.dumps(answers))
 sys.stdout.flush()
 """
@@ -172,9 +174,10 @@ BARE = "no home, ASCII"
 def answers(tmp_path_factory):
     """(condition, number of the case) -> exit code, standard output and standard error."""
     room = tmp_path_factory.mktemp("room")
-    places = {"room": str(room), "videos": str(_videos(room / "videos")), "record": str(_record(room / "record"))}
-    words = [[word.format(**places) for word in case.words] for case in CASES]
-    _decoded(places)
+    paths = {"room": str(room), "videos": str(_videos(room / "videos")), "record": str(_record(room / "record"))}
+    paths["layer"] = str(_layer(room / "layer.pt"))
+    words = [[word.format(**paths) for word in case.words] for case in CASES]
+    _decode(paths)
     jobs = {
         "usual": [(condition, number) for condition in USUAL for number in range(len(CASES))],
         BARE: [(BARE, number) for number in range(len(CASES))],
@@ -185,18 +188,18 @@ def answers(tmp_path_factory):
     bare |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     running = {}
     for name, environment in (("usual", known), (BARE, bare)):
-        asked = [(condition, words[number]) for condition, number in jobs[name]]
-        argument = json.dumps([str(room), "no home" if name == BARE else "", asked])
+        commands = [(condition, words[number]) for condition, number in jobs[name]]
+        argument = json.dumps([str(room), "no home" if name == BARE else "", commands])
         command = [sys.executable, "-c", SERVER, argument]
         running[name] = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=room
         )
-    found = {}
+    results = {}
     for name, process in running.items():
-        said, told = process.communicate(timeout=900)
-        assert process.returncode == 0, told.decode(errors="replace")[-2000:]
-        found |= dict(zip(jobs[name], json.loads(said), strict=True))
-    return found
+        output, messages = process.communicate(timeout=900)
+        assert process.returncode == 0, messages.decode(errors="replace")[-2000:]
+        results |= dict(zip(jobs[name], json.loads(output), strict=True))
+    return results
 
 
 def _videos(folder):
@@ -209,10 +212,17 @@ def _videos(folder):
     return folder
 
 
-def _decoded(places):
+def _layer(path):
+    from temporal_zoo.convert.mamba_ssm import to_mamba_ssm
+
+    torch.save(to_mamba_ssm(build("mamba:flavour=literal", 8).state_dict()), path)
+    return path
+
+
+def _decode(paths):
     from diffusion.data.build import build
 
-    list(build(Path(places["videos"]), Path(places["room"]) / "decoded", size=8))
+    list(build(Path(paths["videos"]), Path(paths["room"]) / "decoded", size=8))
 
 
 def _record(folder):
@@ -228,8 +238,8 @@ def _record(folder):
     return folder
 
 
-def walked(condition, answers):
-    """Every case under a condition: the case, what it usually says, and code, output and message here."""
+def cases_in(condition, answers):
+    """Every case with its usual output, and its exit code, output and messages in a condition."""
     for number, case in enumerate(CASES):
         yield case, answers["usual", number][1], answers[condition, number]
 
@@ -241,47 +251,51 @@ def no_traceback(message):
 def as_usual(case, code):
     """Whether the exit code is the usual one.
 
-    `zoo check` tries torch.compile, which may fail without temporary files, and in an ASCII locale, in which torch
-    cannot read files of its own; then that check has failed.
+    `zoo check` runs torch.compile, which may fail without temporary files, and in an ASCII locale, in which torch
+    cannot read some of its own files.  Then a check fails, and the exit code is 1.
     """
     return code == case.code or (case.words[0] == "check" and code == 1)
 
 
-def one_message(told):
-    return told.count("Error: ") == 1 and no_traceback(told)
+def one_message(messages):
+    return messages.count("Error: ") == 1 and no_traceback(messages)
 
 
-def test_every_command_is_walked():
+def test_every_command_has_a_case():
     ours = {point.name for point in importlib.metadata.entry_points(group=GROUP)
             if point.module.partition(".")[0] in ("temporal_zoo", "diffusion", "bench")}  # fmt: skip
     assert ours - {case.words[0] for case in CASES} == set()
 
 
 def check(condition, answers, fault):
-    """Fails with everything that is wrong, not only the first."""
+    """Fails with a list of all cases that are wrong."""
     wrong = []
-    for case, usual, (code, said, told) in walked(condition, answers):
-        if why := (None if no_traceback(told) else "a traceback") or fault(case, usual, code, said, told):
-            wrong.append(f"zoo {' '.join(case.words)[:60]}: {why}; exit code {code}\n{said[-300:]}\n{told[-600:]}")
+    for case, usual, (code, output, messages) in cases_in(condition, answers):
+        if why := (None if no_traceback(messages) else "a traceback") or fault(case, usual, code, output, messages):
+            wrong.append(
+                f"zoo {' '.join(case.words)[:60]}: {why}; exit code {code}\n{output[-300:]}\n{messages[-600:]}"
+            )
     assert not wrong, "\n".join(wrong)
 
 
-def test_as_usual(answers):
+def test_a_command_has_its_usual_exit_code(answers):
     check("usual", answers, lambda case, _, code, *__: code != case.code and f"expected {case.code}")
 
 
-def test_a_full_standard_output_is_named(answers):
-    def fault(case, usual, code, said, told):
+def test_a_full_standard_output_is_an_error(answers):
+    def fault(case, usual, code, output, messages):
         if not usual:
-            return code != case.code and "it writes nothing there"
-        return not (code == 2 and one_message(told) and "standard output: No space left" in told) and "not named"
+            return code != case.code and "it writes nothing to standard output"
+        return (
+            not (code == 2 and one_message(messages) and "standard output: No space left" in messages) and "no message"
+        )
 
     check("full output", answers, fault)
 
 
-def test_a_closed_pipe_ends_a_command_without_a_word(answers):
-    def fault(case, usual, code, said, told):
-        return (code != (141 if usual else case.code) or ("Error" in told and case.code == 0)) and "not quiet"
+def test_a_closed_pipe_ends_a_command_without_a_message(answers):
+    def fault(case, usual, code, output, messages):
+        return (code != (141 if usual else case.code) or ("Error" in messages and case.code == 0)) and "a message"
 
     check("closed pipe", answers, fault)
 
@@ -290,30 +304,30 @@ def test_a_closed_pipe_ends_a_command_without_a_word(answers):
     ("condition", "reasons"),
     [("full disk", ("File too large",)), ("read-only folder", ("Permission denied",))],
 )
-def test_a_file_that_cannot_be_written_is_named(answers, condition, reasons):
-    def fault(case, usual, code, said, told):
+def test_a_file_that_cannot_be_written_is_an_error_with_its_name(answers, condition, reasons):
+    def fault(case, usual, code, output, messages):
         if case.writes is None:
             return not as_usual(case, code) and "it writes no files"
-        named = case.writes in told and any(reason in told for reason in reasons)
-        return not (code == 2 and one_message(told) and named) and "not named"
+        named = case.writes in messages and any(reason in messages for reason in reasons)
+        return not (code == 2 and one_message(messages) and named) and "the file is not named"
 
     check(condition, answers, fault)
 
 
-def test_a_terminal_of_one_column_that_can_do_nothing(answers):
+def test_commands_work_on_a_dumb_terminal_of_one_column(answers):
     check("tiny terminal", answers, lambda case, _, code, *__: code != case.code and f"expected {case.code}")
 
 
-def test_without_a_home_and_on_an_ascii_terminal(answers):
-    def fault(case, usual, code, said, told):
+def test_commands_work_without_a_home_folder_and_on_an_ascii_terminal(answers):
+    def fault(case, usual, code, output, messages):
         if case.home:
-            return not (code == 2 and one_message(told) and "ZOO_CACHE" in told) and "nothing said of ZOO_CACHE"
+            return not (code == 2 and one_message(messages) and "ZOO_CACHE" in messages) and "ZOO_CACHE is not named"
         return not as_usual(case, code) and f"expected {case.code}"
 
     check(BARE, answers, fault)
 
 
-def test_the_walk_can_fail(answers):
+def test_the_check_can_fail(answers):
     with pytest.raises(AssertionError, match="a fault"):
         check("usual", answers, lambda *_: "a fault")
     assert not no_traceback("Traceback (most recent call last)")

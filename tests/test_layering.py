@@ -15,6 +15,9 @@ HEAVY = {"torch", "numpy", "einops", "av", "PIL", "matplotlib", "psutil"}
 OPTIONAL = {"mamba_ssm", "causal_conv1d", "flash_attn", "xformers", "torchvision", "triton", "submitit", "ray"}
 # The modules of bench that build a denoiser, inside functions: to measure one, and to plan one.
 REACHING = ("bench.sweep.workloads", "bench.sweep.training_step")
+# What the support layer imports from this project.  Its environment also reads the compiler's version from the ops.
+BELOW_SUPPORT = ("temporal_zoo._support", "temporal_zoo.errors")
+COMPILER = ("temporal_zoo._support.environment", "temporal_zoo.ops._native")
 LIGHT = [
     "temporal_zoo",
     "temporal_zoo._support.files",
@@ -111,6 +114,14 @@ def wrong_way(arrow):
         and not under(source, "diffusion.data", "diffusion.cli.data")
     ):
         return "other packages only read clips: they import diffusion.data and diffusion.data.clips"
+    if (
+        under(source, "temporal_zoo._support")
+        and top(target) in PACKAGES
+        and target != "temporal_zoo"
+        and not under(target, *BELOW_SUPPORT)
+        and (source, target) != COMPILER
+    ):
+        return "the support layer imports no other part of the project"
     across = top(source) != top(target) and top(target) in PACKAGES
     if across and any(part.startswith("_") and part != "_support" for part in target.split(".")):
         return "private modules belong to their package"
@@ -169,6 +180,8 @@ def test_no_import_points_the_wrong_way():
         ("diffusion.evaluation.clips", "from diffusion.data.build import is_cache"),
         ("diffusion.training.trainer", "def f():\n    from diffusion.data import readers"),
         ("bench.sweep.gate", "from temporal_zoo.ops import _dispatch"),
+        ("temporal_zoo._support.files", "def f():\n    from temporal_zoo.config import Config"),
+        ("temporal_zoo._support.files", "from temporal_zoo.ops import _native"),
         ("bench.sweep.runner", "from bench.analysis.curves import Curve"),
         ("temporal_zoo.ops.attention", "from temporal_zoo.mixers import attn"),
         ("temporal_zoo.ops.attention.sdpa", "from temporal_zoo.registry import get"),
@@ -233,7 +246,7 @@ def circles(edges):
 
 
 def room(module):
-    """The folder of a module below its package.  The numbers of the paper import nothing and are a room of their own."""
+    """The folder of a module in its package; the numbers of the paper, which import nothing, are a separate room."""
     return module if module == "bench.paper.facts" else ".".join(module.split(".")[:2])
 
 

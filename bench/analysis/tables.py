@@ -6,13 +6,13 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from bench.sweep.outcome import STATUS_WORDS, WIDE, Times
 from bench.sweep.repetitions import drift
 from bench.sweep.results import CaseResult
+from temporal_zoo._support import terminal
 from temporal_zoo._support.units import number, size
 
 from . import crossover, fit
@@ -31,10 +31,8 @@ class Sheet:
 
 def rich_table(sheet: Sheet) -> Table:
     """A sheet as a table for the terminal; all columns except the first are right-aligned."""
-    table = Table(title=sheet.title, title_justify="left", title_style="bold", caption=sheet.caption or None,
-                  caption_justify="left", box=box.SIMPLE_HEAD)  # fmt: skip
-    for index, name in enumerate(sheet.columns):
-        table.add_column(name, justify="right" if index else "left")
+    first, *others = sheet.columns
+    table = terminal.table(first, numbers=tuple(others), title=sheet.title, caption=sheet.caption or None)
     for row in sheet.rows:
         table.add_row(*map(Text, row))  # Text, so that brackets are not markup
     return table

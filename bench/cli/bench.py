@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
 from bench.sweep.case import DIM, DTYPES, LEVELS, MODES, ROWS, Case, expand, parse_lengths
 from temporal_zoo._support import terminal
@@ -141,23 +140,20 @@ def _cases(suite: str | None, axes: dict[str, Any]) -> tuple[list[Case], int]:
 
 def _run(runner: Runner) -> None:
     """Runs all waiting processes; prints each case's first result to standard error and shows the progress."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from bench.sweep.runner import announcement, summary
 
-    console, total = Console(stderr=True, highlight=False, soft_wrap=True), len(runner.cases)
+    console, total = terminal.messages(), len(runner.cases)
     click.echo(announcement(runner), err=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        with terminal.progress_bar(console, transient=True) as bar:
             task = bar.add_task("processes", total=len(runner.waiting))
             printed = 1
             for repetition, result in runner.run():
                 if repetition == 1:
                     index = runner.cases.index(result.case) + 1
-                    console.print(f"[{index}/{total}] {result.case}: {summary(result.outcome)}", markup=False)
+                    console.print(f"[{index}/{total}] {result.case}: {summary(result.outcome)}")
                 elif repetition > printed:
-                    console.print(f"Repetition {repetition} of {runner.options.repetitions}", markup=False)
+                    console.print(f"Repetition {repetition} of {runner.options.repetitions}")
                 printed = repetition
                 bar.advance(task)
     except KeyboardInterrupt:
@@ -226,14 +222,11 @@ def _kernels(
 
 
 def _print_kernels(rows: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
-
     from bench.kernels import report
 
     console = terminal.output(highlight=False)
     for table in report.tables(rows):
-        shown = Table(*table.columns, title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        shown = terminal.table(*table.columns, title=table.title)
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown, markup=False)

@@ -12,6 +12,7 @@ from bench.plan import devices
 from bench.sweep.case import DTYPES, MOST_PLANNED, check_pixels, parse_layers, parse_lengths
 from temporal_zoo._support import terminal
 from temporal_zoo._support.files import write_text
+from temporal_zoo._support.options import as_json
 from temporal_zoo.config import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command(
     short_help="Plans which mixers fit on a GPU, and at how many frames.",
-    epilog="Exit code 1: nothing fits, or a measured peak differs from its plan by more than 10 %.",
+    epilog="Exit code 1: no plan fits, or the error of a planned peak is above 10 %.",
 )
 @click.option("--gpu", default="a100-40gb", show_default=True,
               help="Name such as a100-80gb or h200, memory such as 24GiB, or cpu:16GiB.")  # fmt: skip
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/plan"), show_default=True,
               help="Folder for plan.json and plan.png.")  # fmt: skip
 @click.option("--verify", is_flag=True, help="Also measure every plan that fits; needs a GPU.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 def plan(
     gpu: str, layers: str, lengths: str, checkpointing: str, clips: int, size: int, preset: str, dtype: str,
     backends: tuple[str, ...], out: Path, verify: bool, as_json: bool,
@@ -50,8 +51,7 @@ def plan(
     """Plans the memory of training: which mixers fit on a device, at how many frames, with which checkpointing.
 
     The command counts the bytes of a training step of the whole denoiser, with AdamW and a moving average of the
-    weights, on the meta device; it needs no GPU.  The exit code is 1 if no plan fits, or if the error of a planned
-    peak is above 10 %.
+    weights, on the meta device; it needs no GPU.
     """
     mixers, frames, target = parse_layers(layers), parse_lengths(lengths, most=MOST_PLANNED), devices.device(gpu)
     check_pixels(clips, size)

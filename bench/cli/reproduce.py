@@ -11,6 +11,7 @@ import click
 from bench.paper.facts import ARXIV
 from temporal_zoo._support import terminal
 from temporal_zoo._support.files import write_text
+from temporal_zoo._support.options import as_json
 
 
 @click.command(
@@ -21,7 +22,7 @@ from temporal_zoo._support.files import write_text
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/reproduce"),
               show_default=True, help="Folder for the page, the plot and the numbers.")  # fmt: skip
 @click.option("--measure", is_flag=True, help="Also measure the control experiment; needs a GPU.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 def reproduce(paper: str, out: Path, measure: bool, as_json: bool) -> None:
     """Compares the sizes and the memory that a paper prints with our counts; needs no GPU.
 

@@ -12,11 +12,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from bench.analysis.tables import number, size
 from temporal_zoo._support import markdown
 from temporal_zoo._support.files import written_whole
 from temporal_zoo._support.record import Reading, RecordError
 from temporal_zoo._support.statistics import paired_ratio
+from temporal_zoo._support.units import number, size
 
 KernelRecord = Mapping[str, Any]
 

@@ -106,12 +106,14 @@ def account(step: FixedBatchStep, device: str, *, gradients_before: bool = True)
         step.pretend_a_step_was_taken()
     allocator = CachingAllocator()
     counter = ByteCounter(allocator)
-    parts = step.parts()
-    for tensors in parts.values():
+    sizes = {}
+    for name, tensors in step.parts().items():
         counter.add(tensors)
+        sizes[name] = sum(tensor.nbytes for tensor in tensors)
+    # The step releases the old gradients before backward; a reference to them here would keep them in the count.
+    del tensors
     with counter:
         step()
-    sizes = {name: sum(tensor.nbytes for tensor in tensors) for name, tensors in parts.items()}
     transient = counter.peak - stored - sum(size for name, size in sizes.items() if name != "batch")
     return Bytes(
         parameters=sizes["parameters"],

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.table import Table
 
-from bench.analysis.tables import number
+from temporal_zoo._support import terminal
+from temporal_zoo._support.units import number
 from temporal_zoo.ops import ops
 
 from .devices import GIB, Device
@@ -59,13 +59,14 @@ def sections(curves: Sequence[PlanCurve], device: Device) -> Iterator[Table | st
 
 
 def _peaks(curves: Sequence[PlanCurve]) -> Table:
-    table = _table("peak of a step, GiB")
-    table.caption = "x: does not fit; ~: fits only if torch's allocator reserves no unused memory"
-    table.add_column("mixer")
-    table.add_column("recomputed")
-    for plan in curves[0].plans:
-        table.add_column(f"{plan.setup.frames:,}\nframes", justify="right")
-    table.add_column("fits up to\nframes", justify="right")
+    frames = [f"{plan.setup.frames:,}\nframes" for plan in curves[0].plans]
+    table = terminal.table(
+        "mixer",
+        "recomputed",
+        numbers=(*frames, "fits up to\nframes"),
+        title="peak of a step, GiB",
+        caption="x: does not fit; ~: fits only if torch's allocator reserves no unused memory",
+    )
     for curve in curves:
         cells = [f"[{_STYLES[plan.fit]}]{number(plan.bytes.peak / GIB)}{_MARKS[plan.fit]}[/]" for plan in curve.plans]
         most = f"{MOST_FRAMES:,} or more" if curve.longest >= MOST_FRAMES else f"{curve.longest:,}"
@@ -75,12 +76,9 @@ def _peaks(curves: Sequence[PlanCurve]) -> Table:
 
 def _parts(curves: Sequence[PlanCurve]) -> Table:
     frames = curves[0].plans[-1].setup.frames
-    table = _table(f"parts of a step at {frames:,} frames, GiB")
     names = ("parameters", "gradients", "optimizer", "average", "stored", "transient", "peak", "reserved")
-    table.add_column("mixer")
-    table.add_column("recomputed")
-    for name in names:
-        table.add_column(name, justify="right")
+    title = f"parts of a step at {frames:,} frames, GiB"
+    table = terminal.table("mixer", "recomputed", numbers=names, title=title)
     for curve in curves:
         sizes = [getattr(curve.plans[-1].bytes, name) for name in names]
         cells = ("-" if size is None else number(size / GIB) for size in sizes)
@@ -109,7 +107,3 @@ def _unconfirmed(curves: Sequence[PlanCurve], device: str) -> list[str]:
         (op, backend) for curve in curves for op, backends in curve.plans[0].backends.items() for backend in backends
     }
     return [f"{op}={backend}" for op, backend in sorted(used) if ops()[op].confirmed(backend, device) is None]
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", caption_justify="left", box=box.SIMPLE_HEAD)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich import box
 from rich.table import Table
 
-from bench.analysis.tables import number
+from temporal_zoo._support import terminal
 from temporal_zoo._support.arithmetic import set_arithmetic
 from temporal_zoo._support.environment import environment
 from temporal_zoo._support.record import Session
 from temporal_zoo._support.stored_bytes import stored_bytes
+from temporal_zoo._support.units import number
 from temporal_zoo.errors import InvalidInput
 from temporal_zoo.ops import use_backend
 
@@ -107,19 +107,9 @@ def pins(plan: Plan) -> dict[str, str]:
 
 def table(checks: Sequence[VerifiedPlan]) -> Table:
     """Planned and measured peaks side by side."""
-    shown = Table(title="planned and measured, GiB", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for name in ("mixer", "recomputed", "frames"):
-        shown.add_column(name)
-    for name in (
-        "stored\nplanned",
-        "\nmeasured",
-        "peak\nplanned",
-        "\nmeasured",
-        "\nerror",
-        "reserved\nplanned",
-        "\nmeasured",
-    ):
-        shown.add_column(name, justify="right")
+    stored, reserved = ("stored\nplanned", "\nmeasured"), ("reserved\nplanned", "\nmeasured")
+    numbers = (*stored, "peak\nplanned", "\nmeasured", "\nerror", *reserved)
+    shown = terminal.table("mixer", "recomputed", "frames", numbers=numbers, title="planned and measured, GiB")
     for check in checks:
         planned, measured, setup = check.plan.bytes, check.measured, check.plan.setup
         sizes = [planned.stored, measured.stored, planned.peak, measured.peak, planned.reserved, measured.reserved]

@@ -15,7 +15,6 @@ import click
 
 from diffusion.ablations import AblationError, catalogue
 from diffusion.ablations.budget import Budget
-from diffusion.cli._progress import bar
 from temporal_zoo._support import terminal
 from temporal_zoo._support.environment import usable_cores
 
@@ -168,7 +167,7 @@ def _run(grid: Grid, start: Launch, workers: int, console: Console) -> int | Non
             console.print(f"{trial.name}: no match, {trial.costs['off_budget']:+.0%} from the budget")
     if not jobs:
         return None
-    with stoppable(interrupt=True) as stop, suppress(KeyboardInterrupt), bar(console) as progress:
+    with stoppable(interrupt=True) as stop, suppress(KeyboardInterrupt), terminal.progress_bar(console) as progress:
         total = progress.add_task("all trainings", total=sum(job.steps for job in jobs))
         tasks = {job.run: progress.add_task(job.name, total=job.steps, visible=False) for job in jobs}
         reached = dict.fromkeys(tasks, 0)

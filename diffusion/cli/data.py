@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from diffusion.data import DataConfig, DataError, Split, open_clips
 from diffusion.data.builtin import files_of
 from diffusion.data.names import printable
+from temporal_zoo._support import terminal, units
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
     from diffusion.data.inspect import Findings
 
 SHOWN = 10  # number of bad files and notes to print; bad_files.txt has all of them
@@ -47,7 +49,7 @@ def inspect(source: str, size: int) -> None:
         task = progress.add_task("decoding", total=None)
         for findings in inspect(path, size=size):
             progress.update(task, completed=findings.num_decoded, total=min(SAMPLE, findings.num_files))
-    console = Console()
+    console = terminal.output()
     console.print(_table(path, findings, size))
     _list(console, findings.bad, "cannot be decoded and are left out")
     _list(console, findings.notes, "are kept, with a note")
@@ -85,7 +87,7 @@ def build(source: str, size: int, out: Path | None, strict: bool) -> None:
             bad += [step.bad] if step.bad else []
             notes += step.notes
             progress.update(task, description=f"{frames:,} frames", completed=step.done, total=step.total)
-    console = Console(stderr=True)
+    console = terminal.messages()
     _list(console, bad, "cannot be decoded and are left out")
     _list(console, notes, "are kept, with a note")
     if warning := several_rates(video.fps for video in read_index(folder)[1]):
@@ -128,9 +130,9 @@ def preview(source: str, frames: int, stride: int, size: int, count: int, split:
 
 def _table(path: Path, findings: Findings, size: int) -> Table:
     about = "" if findings.complete else f" of the {findings.num_decoded} files decoded"
-    table = Table("", escape(printable(path)), title_justify="left", show_edge=False)
+    table = terminal.table("", escape(printable(path)))
     table.add_row("layout", escape(findings.layout))
-    table.add_row("files", f"{findings.num_files:,}, {_megabytes(findings.num_bytes)}")
+    table.add_row("files", f"{findings.num_files:,}, {units.size(findings.num_bytes)}")
     if others := _others(findings.others):
         table.add_row("not videos", others)
     if not findings.lengths:
@@ -146,7 +148,7 @@ def _table(path: Path, findings: Findings, size: int) -> Table:
     table.add_row("splits", ", ".join(f"{count:,} {split}" for split, count in splits.items()))
     usable = (f"{findings.usable(frames):,} for {frames} frames" for frames in (16, 64, 256))
     table.add_row("long enough", ", ".join(usable))
-    table.add_row(f"decoded at {size} x {size}", f"about {_megabytes(findings.cache_bytes(size))}")
+    table.add_row(f"decoded at {size} x {size}", f"about {units.size(findings.cache_bytes(size))}")
     if findings.seconds:
         seconds = findings.seconds * findings.num_files / findings.num_decoded
         table.add_row("time to decode", f"about {max(1, round(seconds)):,} s")
@@ -171,10 +173,5 @@ def _others(others: Counter[str]) -> str | None:
     return f"{others.total():,} ({kinds}{' and others' if len(others) > 5 else ''})"
 
 
-def _megabytes(size_bytes: float) -> str:
-    return f"{size_bytes / 2**20:,.1f} MB"
-
-
 def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return terminal.progress_bar(terminal.messages(), transient=True)

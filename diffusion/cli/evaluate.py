@@ -14,7 +14,6 @@ import click
 from rich.console import Console
 from rich.progress import TaskID
 
-from diffusion.cli._progress import LOG_SECONDS, bar
 from diffusion.data import DataConfig, Split, open_source
 from diffusion.evaluation.protocol import PRESETS, EvaluationProtocol, protocol
 from temporal_zoo._support import terminal
@@ -29,14 +28,14 @@ if TYPE_CHECKING:
 def _show(steps: Iterator[Progress], console: Console) -> None:
     """Runs the steps; shows a bar for each piece of work, or prints lines if the console is not a terminal."""
     last_line = 0.0
-    with bar(console) as progress:
+    with terminal.progress_bar(console) as progress:
         tasks: dict[str, TaskID] = {}
         for step in steps:
             is_new, now = step.work not in tasks, time.monotonic()
             if is_new:
                 tasks[step.work] = progress.add_task(step.work, total=step.total)
             progress.update(tasks[step.work], completed=step.done, total=step.total)
-            if not console.is_terminal and (is_new or now - last_line > LOG_SECONDS):
+            if not console.is_terminal and (is_new or now - last_line > terminal.LOG_SECONDS):
                 console.print(f"{step.work}: {step.done} of {step.total}")
                 last_line = now
 

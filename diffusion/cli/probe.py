@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffusion.cli._progress import bar
 from diffusion.probes import ProbeError
 from diffusion.probes.tasks import get, names, summary
 from temporal_zoo import registry
@@ -45,8 +44,7 @@ def probe(name, as_list, mixers, seeds, difficulty, noise, steps, sequences, out
     """Trains mixers on a small task whose best possible error is known, and compares their errors with it.
 
     Takes less than a minute for each mixer and seed on one core.  Run the command again to resume.  The folder contains
-    a page with figures of the task and the results (page.html, results.png), and a record of every training.  The exit
-    code is 1 when a mixer has an error below the best possible one: then the mixer or the probe is wrong.
+    a page with figures of the task and the results (page.html, results.png), and a record of every training.
     """
     if as_list:
         return _list(as_json)
@@ -133,7 +131,7 @@ def _run(experiment: Experiment, console: Console) -> int | None:
     pending = experiment.pending
     if done := len(experiment.trials) - len(pending):
         console.print(f"{done} of {len(experiment.trials)} trainings are on record from this code and machine")
-    with stoppable() as stop, bar(console) as progress:
+    with stoppable() as stop, terminal.progress_bar(console) as progress:
         task = progress.add_task("", total=sum(trial.steps for trial in pending))
         for trial, now in experiment.steps():
             progress.update(task, advance=1, description=f"{trial.mixer}, seed {trial.seed}")

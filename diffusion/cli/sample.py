@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffusion.cli._progress import bar
 from diffusion.config import MOST_FRAMES
 from temporal_zoo._support import terminal
 
@@ -75,7 +74,10 @@ def sample(run, count, frames, sampler, steps, seed, batch, neighbours, out, dev
     need("PIL.Image", "writing gif and png")
     path, torch_device = find(run), open_device(device)
     clips: list[Clip] = []
-    with explain_out_of_memory("fewer --frames, or a smaller --batch"), bar(terminal.messages()) as progress:
+    with (
+        explain_out_of_memory("fewer --frames, or a smaller --batch"),
+        terminal.progress_bar(terminal.messages()) as progress,
+    ):
         network, config, fps = load_network(path, torch_device)
         folder = out or (Path(run) / "clips" if Path(run).is_dir() else Path("clips"))
         folder.mkdir(parents=True, exist_ok=True)

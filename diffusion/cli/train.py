@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from diffusion.cli._progress import LOG_SECONDS, bar
 from diffusion.model.mixer_text import short
 from diffusion.presets import PRESETS, preset
 from temporal_zoo._support import terminal
@@ -118,15 +117,15 @@ def _opening(run: Run) -> str:
 
 
 def _shown(run: Run, console: Console) -> Iterator[tuple[StepRecord, float | None]]:
-    """Yields the steps and shows progress: a bar on a terminal, else a line every `LOG_SECONDS`."""
+    """Yields the steps and shows progress: a bar on a terminal, else a line every `terminal.LOG_SECONDS`."""
     smooth = last_line = None
-    with bar(console, "loss") as progress:
+    with terminal.progress_bar(console, "loss") as progress:
         task = progress.add_task("training", total=run.config.steps, completed=run.trainer.step, loss="")
         for step, test_loss in run.steps():
             smooth = step.loss if smooth is None else 0.95 * smooth + 0.05 * step.loss
             progress.update(task, completed=step.step, loss=f"loss {smooth:.4f}")
             now = time.monotonic()
-            if not console.is_terminal and (last_line is None or now - last_line > LOG_SECONDS):
+            if not console.is_terminal and (last_line is None or now - last_line > terminal.LOG_SECONDS):
                 console.print(f"step {step.step}/{run.config.steps}  loss {smooth:.4f}  {step.seconds:.2f} s/step")
                 last_line = now
             yield step, test_loss

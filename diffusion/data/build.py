@@ -31,6 +31,7 @@ from diffusion.data.layouts import search
 from diffusion.data.names import printable
 from diffusion.data.readers import Recording, UnreadableVideo, recordings
 from diffusion.data.readers.recording import no_frames
+from temporal_zoo._support import units
 from temporal_zoo._support.files import read_json, write_json, written_whole
 from temporal_zoo.errors import InvalidInput
 
@@ -262,6 +263,6 @@ def _check_space(folder: Path, needed_bytes: float) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes + _SPARE_BYTES:
         raise DataError(
-            f"{folder} needs about {needed_bytes / 2**20:.0f} MB more, and its disk has {free / 2**20:.0f} MB left; "
+            f"{folder} needs about {units.size(needed_bytes)} more, and its disk has {units.size(free)} left; "
             "free some space or choose another folder, then run the command again to resume"
         )

@@ -26,10 +26,10 @@ from diffusion.config import TrainConfig
 from diffusion.model import backbones
 from diffusion.model.mixer_text import short
 from diffusion.training import checkpoint, resume
+from diffusion.training.folder_lock import FolderLock
 from diffusion.training.trainer import StepRecord, Trainer
 from temporal_zoo._support.environment import environment
 from temporal_zoo._support.files import written_whole
-from temporal_zoo._support.folder_lock import FolderLock
 from temporal_zoo._support.record import Session
 from temporal_zoo._support.signals import Stop, stoppable
 from temporal_zoo.config import ConfigError

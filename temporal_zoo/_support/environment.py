@@ -78,13 +78,13 @@ def code() -> dict[str, Any]:
     """
     from temporal_zoo import __version__
 
-    found: dict[str, Any] = {"version": __version__, "sources": _source_digest(), "commit": None, "dirty": None}
+    facts: dict[str, Any] = {"version": __version__, "sources": _source_digest(), "commit": None, "dirty": None}
     # Our package may be installed inside the checkout of another project, which does not track our files.
     if _git("ls-files", "--error-unmatch", "temporal_zoo/__init__.py"):
-        found["commit"] = _git("rev-parse", "HEAD")
+        facts["commit"] = _git("rev-parse", "HEAD")
         changes = _git("status", "--porcelain", "--", *OURS, "pyproject.toml")
-        found["dirty"] = None if changes is None else bool(changes)
-    return found
+        facts["dirty"] = None if changes is None else bool(changes)
+    return facts
 
 
 def _git(*arguments: str) -> str | None:
@@ -121,19 +121,19 @@ def _can_change_a_result(path: Path) -> bool:
 def _devices() -> list[dict[str, Any]]:
     import torch
 
-    found = []
+    devices = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        facts = torch.cuda.get_device_properties(index)
-        capability = f"{facts.major}.{facts.minor}"
-        found.append({"name": facts.name, "capability": capability, "memory_bytes": facts.total_memory})
-    return found
+        properties = torch.cuda.get_device_properties(index)
+        capability = f"{properties.major}.{properties.minor}"
+        devices.append({"name": properties.name, "capability": capability, "memory_bytes": properties.total_memory})
+    return devices
 
 
 def _software() -> dict[str, Any]:
     import torch
 
     cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None
-    found = {
+    versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         # The instruction set of torch and of our compiled backends; ATEN_CPU_CAPABILITY can lower it.
@@ -144,10 +144,10 @@ def _software() -> dict[str, Any]:
     # Versions come from metadata, because importing optional packages takes time and can fail.
     for name in ("numpy", "einops", *(package.distribution for package in OPTIONAL)):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def _compiler() -> dict[str, Any]:

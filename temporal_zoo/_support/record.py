@@ -97,8 +97,8 @@ class Reading:
 
     def numbered(self, kind: str) -> list[tuple[int, dict[str, Any]]]:
         """The records of one kind with their line numbers."""
-        found = zip(self.lines, self.records, strict=True)
-        return [(number, record) for number, record in found if record["kind"] == kind]
+        pairs = zip(self.lines, self.records, strict=True)
+        return [(number, record) for number, record in pairs if record["kind"] == kind]
 
 
 def read(path: str | Path) -> Reading:

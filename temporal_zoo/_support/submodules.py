@@ -11,8 +11,8 @@ from pathlib import Path
 
 def names(package: str) -> list[str]:
     """The names of the package's modules, sorted, without those that begin with _; imports none of them."""
-    found = pkgutil.iter_modules(sys.modules[package].__path__)
-    return sorted(module.name for module in found if not module.name.startswith("_"))
+    modules = pkgutil.iter_modules(sys.modules[package].__path__)
+    return sorted(module.name for module in modules if not module.name.startswith("_"))
 
 
 def summary(package: str, name: str) -> str:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # Width of tables in files and pipes, which have none of their own.
 _WIDTH_OF_FILES = 160
 
+# Interval of the lines that a long command prints instead of a progress bar, if the console is not a terminal.
+LOG_SECONDS = 30
+
 # 128 + SIGPIPE: the exit code of a program whose reader closed the pipe.
 PIPE_CLOSED = 141
 _PLAIN_ERRORS = "temporal_zoo.plain"
@@ -82,14 +85,25 @@ def output(*, highlight: bool = True) -> Console:
     return console if console.is_terminal else Console(highlight=highlight, width=_WIDTH_OF_FILES)
 
 
-def table(*columns: str, title: str | None = None) -> Table:
-    """An empty table; its columns wrap long texts."""
+def table(*columns: str, numbers: tuple[str, ...] = (), title: str | None = None, caption: str | None = None) -> Table:
+    """An empty table that wraps long texts.
+
+    Args:
+        columns: names of the columns of texts, on the left.
+        numbers: names of the columns of numbers, on the right; they are right-aligned.
+        title: a line above the table.
+        caption: a line below the table.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    empty = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+    empty = Table(
+        box=SIMPLE_HEAD, title=title, title_style="bold", title_justify="left", caption=caption, caption_justify="left"
+    )
     for column in columns:
         empty.add_column(column, overflow="fold")
+    for column in numbers:
+        empty.add_column(column, overflow="fold", justify="right")
     return empty
 
 
@@ -109,6 +123,28 @@ def progress() -> Progress:
     from rich.progress import Progress
 
     return Progress(console=Console(stderr=True), transient=True)
+
+
+def progress_bar(console: Console, *fields: str, transient: bool = False) -> Progress:
+    """A progress bar with counts and times, if the console is a terminal.
+
+    Args:
+        fields: names of task fields whose text the bar shows beside the count, such as "loss".
+        transient: removes the bar at the end.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn(f"{{task.fields[{field}]}}") for field in fields]
+    columns += [TimeElapsedColumn(), TimeRemainingColumn()]
+    return Progress(*columns, console=console, transient=transient, disable=not console.is_terminal)
 
 
 def messages() -> Console:

@@ -11,7 +11,7 @@ def number(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """A number of bytes in B, KiB, MiB or GiB."""
+    """A number of bytes in B, KiB, MiB or GiB, with three significant digits."""
     for unit in ("B", "KiB", "MiB"):
         if abs(value) < 1024:
             return f"{number(value)} {unit}"

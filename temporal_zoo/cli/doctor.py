@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from temporal_zoo._support import terminal
+from temporal_zoo._support import terminal, units
 from temporal_zoo._support.options import as_json
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _print_report(report: dict[str, Any]) -> None:
     console.print(
         "error: largest difference from the float64 reference in values and gradients, relative to its maximum."
     )
-    console.print("confirmed by: torch (an operator of torch), our tests on CPUs, or a record of a GPU.")
+    console.print("confirmed by: torch (it runs operators of torch only), our tests on CPUs, or a record of a GPU.")
     console.print("auto: the backend that runs by default.  A backend without confirmation is the default only if the")
     console.print("reference is the only confirmed backend that can run.")
     for line in report["not_tried"]:
@@ -87,7 +87,7 @@ def _print_report(report: dict[str, Any]) -> None:
 def _machine_grid(environment: dict[str, Any]) -> Table:
     machine, code, grid = environment["machine"], environment["code"], terminal.grid()
     limit = machine["memory_limit_bytes"]
-    memory = _gib(machine["memory_bytes"]) + (f", limited to {_gib(limit)}" if limit else "")
+    memory = _memory(machine["memory_bytes"]) + (f", limited to {_memory(limit)}" if limit else "")
     commit = f", commit {code['commit'][:12]}{' with changes' if code['dirty'] else ''}" if code["commit"] else ""
     grid.add_row("temporal-zoo", f"{code['version']}, sources {code['sources']}{commit}")
     grid.add_row("system", machine["system"])
@@ -101,7 +101,7 @@ def _machine_grid(environment: dict[str, Any]) -> Table:
     grid.add_row("python", software["python"])
     grid.add_row("torch", f"{software['torch']}{cuda}, {environment['threads']['torch']} threads")
     for device in environment["devices"]:
-        facts = f"{device['name']}, capability {device['capability']}, {_gib(device['memory_bytes'])}"
+        facts = f"{device['name']}, capability {device['capability']}, {_memory(device['memory_bytes'])}"
         grid.add_row("CUDA device", facts)
     if not environment["devices"]:
         grid.add_row("CUDA device", "none")
@@ -118,5 +118,5 @@ def _first_line(text: str) -> str:
     return text.partition("\n")[0]
 
 
-def _gib(count: int | None) -> str:
-    return "unknown" if count is None else f"{count / 2**30:.1f} GiB"
+def _memory(count: int | None) -> str:
+    return "unknown" if count is None else units.size(count)

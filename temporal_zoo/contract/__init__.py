@@ -1,11 +1,11 @@
-"""The contract of a mixer, as plain functions that anybody can run over their own mixer:
+"""The contract of a mixer: functions that other projects can run on their mixers too.
 
     for check in CHECKS.values():
         check(lambda: MyMixer(16, MyMixer.Config()))
 
-A check takes `make`, a function without arguments that returns a new mixer (on the meta device when it is called within
-`torch.device("meta")`), and raises `ContractError` with a message that says what the failure would mean for an
-experiment.  Checks draw from a random state of their own and leave the caller's as it was.
+A check takes `make`, a function without arguments that returns a new mixer (on the meta device within
+`torch.device("meta")`).  It raises `ContractError`; the message says what the failure would mean for an experiment.
+Checks set the seed and restore the random state of the caller.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from collections.abc import Iterator
 import torch
 
 from temporal_zoo.contract import _building, _function, _inputs, _streaming, _tools, _training
-from temporal_zoo.contract._probe import Check, ContractError, Make
+from temporal_zoo.contract._common import Check, ContractError, Make
 
 __all__ = ["CHECKS", "ContractError", "outcomes"]
 
 
 def outcomes(make: Make) -> Iterator[tuple[str, str | None]]:
-    """Runs all checks and yields (name of the check, None or why it failed), also when the mixer itself raises."""
+    """Runs all checks and yields (name, None or the reason of the failure); an error of the mixer is a failure too."""
     for name, check in CHECKS.items():
         try:
             check(make)
         except ContractError as failure:
             yield name, str(failure)
-        except Exception as error:  # whatever a stranger's mixer raises is a result here
+        except Exception as error:  # a mixer of another project may raise any error
             yield name, f"{type(error).__name__}: {error}"
         else:
             yield name, None

@@ -1,6 +1,6 @@
-"""What other people's tools find: derivatives of every kind, layers that are replaced or watched, half precision.
+"""Checks with the tools of torch: derivatives of every kind, layers that are replaced or have hooks, half precision.
 
-A mixer may refuse a tool.  It then raises a `UserError` that says what works instead.
+A mixer may refuse a tool: it raises a `UserError` that says what works instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
 
-from temporal_zoo.contract._probe import SAME, ContractError, Make, awake, distance, ragged, require, same
+from temporal_zoo.contract._common import (
+    TOLERANCE,
+    ContractError,
+    Make,
+    ragged,
+    require,
+    require_same,
+    rms_error,
+    with_nonzero_weights,
+)
 from temporal_zoo.errors import UserError
 from temporal_zoo.interface import Mixer
 
@@ -22,23 +31,23 @@ T = TypeVar("T")
 
 STEP = 1e-6  # of finite differences in float64
 LAYERS = (nn.Linear, nn.Conv1d)
-SCALE = 1.5  # a replaced layer's output is multiplied by this
+SCALE = 1.5  # factor of the output of a replaced layer
 
 
 def check_forward_mode(make: Make) -> None:
-    """Forward-mode derivatives (`jvp`, dual numbers) are right, or refused in words; they are never zero instead."""
-    mixer = awake(make).double()
+    """Forward-mode derivatives (`jvp`, dual numbers) are correct or raise a UserError; they are never silently zero."""
+    mixer = with_nonzero_weights(make).double()
     x, v = torch.randn(2, 2, 5, mixer.dim, dtype=torch.float64)
     for frozen in (False, True):
         mixer.requires_grad_(not frozen)
-        wanted = _difference(mixer, x, v)
+        expected = _difference(mixer, x, v)
         for tool, tangent in (("torch.func.jvp", _by_jvp), ("a dual number", _by_dual_number)):
-            found = _offered(tool, tangent, mixer, x, v)
-            if found is not None:
+            result = _result(tool, tangent, mixer, x, v)
+            if result is not None:
                 state = "frozen" if frozen else "trainable"
-                same(
-                    found,
-                    wanted,
+                require_same(
+                    result,
+                    expected,
                     f"with {state} weights {tool} gives a wrong derivative: consistency models would train on it",
                 )
     parameters = {name: parameter.detach() for name, parameter in mixer.named_parameters()}
@@ -46,99 +55,106 @@ def check_forward_mode(make: Make) -> None:
 
 
 def check_gradients_of_tangents(make: Make) -> None:
-    """A loss of forward-mode derivatives (MeanFlow's) gives every weight its gradient, or is refused in words."""
-    mixer = awake(make).double()
+    """Gradients of a loss of forward-mode derivatives (as in MeanFlow) are correct, or raise a UserError."""
+    mixer = with_nonzero_weights(make).double()
     x, v, weights = torch.randn(3, 2, 5, mixer.dim, dtype=torch.float64)
 
-    def slopes(loss: Tensor) -> dict[str, Tensor]:
+    def gradients(loss: Tensor) -> dict[str, Tensor]:
         parameters = dict(mixer.named_parameters())
-        # The input is there for the mixer without parameters.
-        found = torch.autograd.grad(loss + 0 * x.sum(), [*parameters.values(), x], materialize_grads=True)
-        return dict(zip([*parameters, "the input"], found, strict=True))
+        # With the input there is a gradient for a mixer without parameters too.
+        values = torch.autograd.grad(loss + 0 * x.sum(), [*parameters.values(), x], materialize_grads=True)
+        return dict(zip([*parameters, "the input"], values, strict=True))
 
-    def trained() -> dict[str, Tensor]:
-        return slopes((_by_jvp(mixer, x, v) * weights).sum())
+    def gradients_of_jvp() -> dict[str, Tensor]:
+        return gradients((_by_jvp(mixer, x, v) * weights).sum())
 
     x.requires_grad_()
-    found = _offered("the gradient of a jvp", trained)
-    if found is not None:
-        ahead, behind = (slopes((mixer(x + step * v) * weights).sum()) for step in (STEP, -STEP))
-        for name, slope in found.items():
-            wanted = (ahead[name] - behind[name]) / (2 * STEP)
-            moved = float((slope - wanted).detach().abs().max() / ahead[name].detach().abs().max().clamp(min=1e-6))
-            require(moved < SAME, f"the gradient of a jvp is wrong for {name}: a loss of derivatives would misguide it")
+    results = _result("the gradient of a jvp", gradients_of_jvp)
+    if results is not None:
+        ahead, behind = (gradients((mixer(x + step * v) * weights).sum()) for step in (STEP, -STEP))
+        for name, gradient in results.items():
+            expected = (ahead[name] - behind[name]) / (2 * STEP)
+            error = float((gradient - expected).detach().abs().max() / ahead[name].detach().abs().max().clamp(min=1e-6))
+            require(
+                error < TOLERANCE,
+                f"the gradient of a jvp is wrong for {name}: a loss of derivatives would train it wrongly",
+            )
 
 
 def check_transforms(make: Make) -> None:
-    """`vmap`, `func.grad` and gradients per sample (`vmap` of `grad`) are right, or refused in words."""
-    mixer = awake(make)
+    """`vmap`, `func.grad` and gradients per sample (`vmap` of `grad`) are correct, or raise a UserError."""
+    mixer = with_nonzero_weights(make)
     x, weights = torch.randn(2, 3, 5, mixer.dim)
     parameters = {name: parameter.detach() for name, parameter in mixer.named_parameters()}
 
     def loss(parameters: dict[str, Tensor], x: Tensor, weights: Tensor) -> Tensor:
         return (functional_call(mixer, parameters, (x[None],)) * weights).sum()
 
-    many = _offered("vmap", vmap(mixer), torch.stack([x, weights]))
-    if many is not None:
-        same(many[1], mixer(weights), "vmap computes something else: ensembles and probes would be of another mixer")
-    wanted = [_slopes(mixer, x[row : row + 1], weights[row]) for row in range(len(x))]
-    slopes = grad(loss, argnums=(0, 1))
-    found = _offered("torch.func.grad", slopes, parameters, x[0], weights[0])
-    if found is not None:
-        _same_slopes(found[0], found[1], wanted[0], "torch.func.grad")
-    each = _offered("vmap of grad", vmap(slopes, (None, 0, 0)), parameters, x, weights)
+    batched = _result("vmap", vmap(mixer), torch.stack([x, weights]))
+    if batched is not None:
+        require_same(batched[1], mixer(weights), "vmap gives another output: ensembles would be of another mixer")
+    expected = [_gradients(mixer, x[row : row + 1], weights[row]) for row in range(len(x))]
+    gradient = grad(loss, argnums=(0, 1))
+    one = _result("torch.func.grad", gradient, parameters, x[0], weights[0])
+    if one is not None:
+        _require_same_gradients(one[0], one[1], expected[0], "torch.func.grad")
+    each = _result("vmap of grad", vmap(gradient, (None, 0, 0)), parameters, x, weights)
     if each is not None:
         for row in range(len(x)):
-            by_name = {name: slope[row] for name, slope in each[0].items()}
-            _same_slopes(by_name, each[1][row], wanted[row], f"vmap of grad, for sample {row},")
+            by_name = {name: values[row] for name, values in each[0].items()}
+            _require_same_gradients(by_name, each[1][row], expected[row], f"vmap of grad, for sample {row},")
 
 
 def check_second_derivatives(make: Make) -> None:
-    """A gradient of a gradient (a penalty, a Hessian times a vector) is right, or refused in words."""
-    mixer = awake(make).double()
+    """The gradient of a gradient (a gradient penalty, a Hessian times a vector) is correct, or raises a UserError."""
+    mixer = with_nonzero_weights(make).double()
     x, v = torch.randn(2, 2, 5, mixer.dim, dtype=torch.float64)
 
-    def slope(x: Tensor) -> Tensor:
+    def gradient(x: Tensor) -> Tensor:
         return torch.autograd.grad(mixer(x).square().sum(), x, create_graph=True)[0]
 
-    def curve(x: Tensor) -> Tensor:
-        return torch.autograd.grad((slope(x) * v).sum(), x)[0]
+    def hessian_times_v(x: Tensor) -> Tensor:
+        return torch.autograd.grad((gradient(x) * v).sum(), x)[0]
 
-    found = _offered("a second derivative", curve, x.requires_grad_())
-    if found is not None:
-        wanted = (slope(x + STEP * v) - slope(x - STEP * v)) / (2 * STEP)
-        same(found, wanted, "the second derivative is wrong: a gradient penalty would pull somewhere else")
+    result = _result("a second derivative", hessian_times_v, x.requires_grad_())
+    if result is not None:
+        expected = (gradient(x + STEP * v) - gradient(x - STEP * v)) / (2 * STEP)
+        require_same(result, expected, "the second derivative is wrong: a gradient penalty would have a wrong gradient")
 
 
 def check_replaced_layers(make: Make) -> None:
-    """A layer that is wrapped (LoRA, quantisation) is called, and the wrapper learns; or it is refused by its name."""
-    mixer = awake(make)
+    """The mixer calls a wrapper around a layer (LoRA) and trains it, or raises a UserError that names the layer."""
+    mixer = with_nonzero_weights(make)
     x, lengths = ragged(mixer)
     for name, layer in _layers(mixer):
-        wanted = _merged(mixer, layer, x, lengths)
+        expected = _merged(mixer, layer, x, lengths)
         parent, _, child = name.rpartition(".")
         wrapper = _Scaled(layer)
         setattr(mixer.get_submodule(parent), child, wrapper)
         try:
             y = mixer(x, lengths)
-            (slope,) = torch.autograd.grad(y.square().sum(), wrapper.scale, allow_unused=True)
+            (gradient,) = torch.autograd.grad(y.square().sum(), wrapper.scale, allow_unused=True)
         except UserError as refusal:
-            require(child in str(refusal), f"the refusal of a wrapped {name} does not name it: {refusal}")
+            require(child in str(refusal), f"the error about a wrapped {name} does not name it: {refusal}")
         else:
-            same(y, wanted, f"a wrapper around {name} is bypassed: an adapter would have no effect until it is merged")
-            learns = slope is not None and bool(slope.any())
+            require_same(
+                y,
+                expected,
+                f"a wrapper around {name} is not called: an adapter would have no effect until it is merged",
+            )
+            learns = gradient is not None and bool(gradient.any())
             require(learns, f"a wrapper around {name} gets no gradient: an adapter would never learn")
         finally:
             setattr(mixer.get_submodule(parent), child, layer)
 
 
 def check_hooks(make: Make) -> None:
-    """Hooks on a layer run, forward and backward, and what they return is used; pruning is made of them."""
-    mixer = awake(make)
+    """Forward and backward hooks on a layer run, and the mixer uses what they return; pruning needs this."""
+    mixer = with_nonzero_weights(make)
     x, lengths = ragged(mixer)
     x.requires_grad_()
     for name, layer in _layers(mixer):
-        wanted = _merged(mixer, layer, x, lengths)
+        expected = _merged(mixer, layer, x, lengths)
         ran: set[str] = set()
         hooks = [
             layer.register_forward_pre_hook(lambda *_, ran=ran: ran.add("forward pre-hook")),
@@ -151,26 +167,30 @@ def check_hooks(make: Make) -> None:
         finally:
             for hook in hooks:
                 hook.remove()
-        same(y, wanted, f"a forward hook on {name} changes nothing: pruning and probes would be of another mixer")
+        require_same(y, expected, f"a forward hook on {name} has no effect: pruning would have no effect")
         for kind in ("forward pre-hook", "full backward hook"):
-            require(kind in ran, f"a {kind} on {name} never runs: whatever relies on it would silently do nothing")
+            require(
+                kind in ran, f"a {kind} on {name} does not run: tools that need it would do nothing, without an error"
+            )
 
 
 def check_half_weights(make: Make) -> None:
-    """With its weights in bfloat16 it computes nearly the same, and keeps the dtype; or it is refused in words."""
-    mixer = awake(make)
+    """With weights in bfloat16 the output is bfloat16 and near that of float32, or the mixer raises a UserError."""
+    mixer = with_nonzero_weights(make)
     x = torch.randn(2, 7, mixer.dim)
     with torch.no_grad():
-        wanted = mixer(x)
-        found = _offered("bfloat16", mixer.bfloat16(), x.bfloat16())
-    if found is not None:
-        require(found.dtype == torch.bfloat16, f"with weights in bfloat16, bfloat16 became {found.dtype}")
-        moved = distance(found, wanted)
-        require(moved < 0.05, f"weights in bfloat16 move the output by {moved:.0%}: it would sample from another model")
+        expected = mixer(x)
+        result = _result("bfloat16", mixer.bfloat16(), x.bfloat16())
+    if result is not None:
+        require(result.dtype == torch.bfloat16, f"with weights in bfloat16, bfloat16 becomes {result.dtype}")
+        error = rms_error(result, expected)
+        require(
+            error < 0.05, f"weights in bfloat16 change the output by {error:.0%}: it would sample from another model"
+        )
 
 
 class _Scaled(nn.Module):
-    """A layer with a factor that learns behind it, made up as the layer itself: what adapters look like."""
+    """A layer times a trainable factor, with the attributes of the layer, as adapters have them."""
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -188,12 +208,12 @@ class _Scaled(nn.Module):
 
 
 def _layers(mixer: Mixer) -> Iterator[tuple[str, nn.Module]]:
-    """The layers that a tool may replace or watch, by name."""
+    """The layers that a tool may replace or add hooks to, with their names."""
     return ((name, layer) for name, layer in list(mixer.named_modules()) if isinstance(layer, LAYERS))
 
 
 def _merged(mixer: Mixer, layer: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
-    """What the mixer computes when the layer's own parameters are multiplied by `SCALE`."""
+    """The output of the mixer if the parameters of the layer are multiplied by `SCALE`."""
     with torch.no_grad():
         before = [parameter.clone() for parameter in layer.parameters()]
         for parameter in layer.parameters():
@@ -204,13 +224,13 @@ def _merged(mixer: Mixer, layer: nn.Module, x: Tensor, lengths: Tensor) -> Tenso
     return y
 
 
-def _offered(tool: str, attempt: Callable[..., T], *args: Any) -> T | None:
-    """What a tool finds; None where the mixer refuses it in words."""
+def _result(tool: str, function: Callable[..., T], *args: Any) -> T | None:
+    """The result of a tool; None if the mixer raises a `UserError`."""
     try:
         with warnings.catch_warnings():
-            # torch's own: it still scripts some of its formulas.
+            # torch scripts some of its own formulas and then warns about it.
             warnings.simplefilter("ignore", DeprecationWarning)
-            return attempt(*args)
+            return function(*args)
     except UserError:
         return None
     except Exception as error:
@@ -231,35 +251,37 @@ def _by_dual_number(mixer: Mixer, x: Tensor, v: Tensor) -> Tensor:
 
 
 def _difference(mixer: Mixer, x: Tensor, v: Tensor) -> Tensor:
-    """The derivative along v, by central differences."""
+    """The directional derivative along v, by central differences."""
     with torch.no_grad():
         return (mixer(x + STEP * v) - mixer(x - STEP * v)) / (2 * STEP)
 
 
 def _check_parameters(mixer: Mixer, x: Tensor, parameters: dict[str, Tensor]) -> None:
-    """The derivative along a direction of one parameter is the gradient times that direction."""
+    """Checks that the derivative along a direction of one parameter is the gradient times the direction."""
     weights = torch.randn_like(x)
-    slopes = _slopes(mixer.requires_grad_(), x, weights)
+    gradients = _gradients(mixer.requires_grad_(), x, weights)
     for name, parameter in parameters.items():
         direction = torch.randn_like(parameter)
 
         def run(value: Tensor, name: str = name) -> Tensor:
             return (functional_call(mixer, {**parameters, name: value}, (x,)) * weights).sum()
 
-        found = _offered("torch.func.jvp", jvp, run, (parameter,), (direction,))
-        if found is not None:
-            wanted = (slopes[name] * direction).sum()
-            same(found[1], wanted, f"torch.func.jvp gives a wrong derivative along {name}")
+        result = _result("torch.func.jvp", jvp, run, (parameter,), (direction,))
+        if result is not None:
+            expected = (gradients[name] * direction).sum()
+            require_same(result[1], expected, f"torch.func.jvp gives a wrong derivative along {name}")
 
 
-def _slopes(mixer: Mixer, x: Tensor, weights: Tensor) -> dict[str, Tensor]:
+def _gradients(mixer: Mixer, x: Tensor, weights: Tensor) -> dict[str, Tensor]:
     """Gradients of sum(weights * y) by name, by autograd."""
     x = x.detach().requires_grad_()
-    wanted = dict(mixer.named_parameters()) | {"the input": x}
-    found = torch.autograd.grad((mixer(x) * weights).sum(), list(wanted.values()), materialize_grads=True)
-    return dict(zip(wanted, found, strict=True))
+    inputs = dict(mixer.named_parameters()) | {"the input": x}
+    gradients = torch.autograd.grad((mixer(x) * weights).sum(), list(inputs.values()), materialize_grads=True)
+    return dict(zip(inputs, gradients, strict=True))
 
 
-def _same_slopes(by_name: dict[str, Tensor], of_input: Tensor, wanted: dict[str, Tensor], tool: str) -> None:
-    for name, slope in {**by_name, "the input": of_input[None]}.items():
-        same(slope, wanted[name], f"{tool} is wrong for {name}: it is not the gradient that training uses")
+def _require_same_gradients(
+    by_name: dict[str, Tensor], of_input: Tensor, expected: dict[str, Tensor], tool: str
+) -> None:
+    for name, gradient in {**by_name, "the input": of_input[None]}.items():
+        require_same(gradient, expected[name], f"{tool} is wrong for {name}: it is not the gradient that training uses")

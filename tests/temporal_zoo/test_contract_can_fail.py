@@ -1,4 +1,4 @@
-"""Each check of the contract refuses a stranger's mixer with the fault that it looks for, and says what that means."""
+"""Each check of the contract fails for a mixer with the bug that it looks for, and names the consequence."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from temporal_zoo.streaming import State, register_state
 
 
 class Sums(StatefulMixer):
-    """A mixer as somebody else might write one, unregistered: a linear map of the sum of all frames so far."""
+    """An unregistered mixer of another project: a linear map of the sum of all frames so far."""
 
     causal = True
     passes = (False,)
@@ -36,7 +36,7 @@ class Narrow(Sums):
         return super().mix(x, lengths)[..., :1]
 
 
-class FeelsPadding(Sums):
+class DependsOnPadding(Sums):
     causal = False
 
     def mix(self, x, lengths):
@@ -54,41 +54,41 @@ class MixesRows(Sums):
         return super().mix(x - x.mean(0), lengths)
 
 
-class Foresees(Sums):
+class SeesTheFuture(Sums):
     def mix(self, x, lengths):
         return self.map(x.flip(1).cumsum(1).flip(1))
 
 
-class ClaimsToForesee(Sums):
+class DeclaresNotCausal(Sums):
     causal = False
 
 
-class ClaimsToBeBlind(Sums):
+class DeclaresOrderBlind(Sums):
     order_blind = True
 
 
-class IsBlind(Sums):
+class IsOrderBlind(Sums):
     def mix(self, x, lengths):
         return self.map(x)
 
 
-class Wastes(Sums):
+class HasUnusedParameter(Sums):
     def __init__(self, dim, config, shared=None):
         super().__init__(dim, config, shared)
         self.unused = nn.Parameter(torch.ones(3))
 
 
-class Forgets(Sums):
+class IgnoresStates(Sums):
     def mix_chunk(self, x, state, *, reverse=False):
         return super().mix_chunk(x, None)
 
 
-class ForgetsHistory(Sums):
+class DetachesStates(Sums):
     def mix_chunk(self, x, state, *, reverse=False):
         return super().mix_chunk(x, None if state is None else state.detach())
 
 
-class StartsElsewhere(Sums):
+class StartsFromOnes(Sums):
     def init_state(self, rows, *, device=None, dtype=None):
         return torch.ones(rows, 1, self.dim)
 
@@ -122,12 +122,12 @@ class MixesStates(WithState):
         return y, Sum(sums)
 
 
-class Rough(Sums):
+class ChangesUnderAutocast(Sums):
     def mix(self, x, lengths):
         return super().mix(x, lengths) * (1.5 if torch.is_autocast_enabled("cpu") else 1)
 
 
-class Counts(Sums):
+class CountsCalls(Sums):
     calls = 0
 
     def mix(self, x, lengths):
@@ -135,7 +135,7 @@ class Counts(Sums):
         return super().mix(x, lengths) * self.calls
 
 
-class Breaks(Sums):
+class BreaksTheGraph(Sums):
     def mix(self, x, lengths):
         torch._dynamo.graph_break()
         return super().mix(x, lengths)
@@ -147,7 +147,7 @@ class TakesMemory(Sums):
         self.register_buffer("table", torch.zeros(3, device="cpu"))
 
 
-class LosesState(Sums):
+class HasStateOutsideTheStateDict(Sums):
     def __init__(self, dim, config, shared=None):
         super().__init__(dim, config, shared)
         self.scale = torch.rand(())
@@ -160,19 +160,19 @@ class DecaysByAnOldName(Sums):
     no_decay = ("map.old_name",)
 
 
-class Rolls(Sums):
+class IsRandom(Sums):
     def mix(self, x, lengths):
         return super().mix(x, lengths) + torch.rand_like(x)
 
 
-class Open(Sums):
-    """Without the door of `Mixer.forward`."""
+class Unchecked(Sums):
+    """Without the checks of `Mixer.forward`."""
 
     def forward(self, x, lengths=None):
         return self.mix(x, lengths)
 
 
-class OpenToFloat64(Open):
+class AcceptsFloat64(Unchecked):
     def mix(self, x, lengths):
         return super().mix(x.to(self.map.weight.dtype), lengths).to(x.dtype)
 
@@ -182,8 +182,8 @@ class NeedsRows(Sums):
         return super().mix(x, lengths).reshape(x.shape[0], -1, self.dim)
 
 
-class WidensShort(Sums):
-    """Ends in float32 whatever the weights are, behind an open door."""
+class ReturnsFloat32(Sums):
+    """Returns float32 for weights of any dtype."""
 
     def forward(self, x, lengths=None):
         if x.dtype != self.map.weight.dtype:
@@ -191,20 +191,20 @@ class WidensShort(Sums):
         return super().forward(x, lengths).float()
 
 
-class Endless(Sums):
+class AcceptsInfinity(Sums):
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
-        rate: float = option(0.5, "checked by itself")
+        rate: float = option(0.5, "checked here")
 
         def __post_init__(self):
             if not isinstance(self.rate, float):
                 raise ConfigError(f"Config.rate is {self.rate!r}")
 
 
-class Lenient(Sums):
+class AcceptsWrongTypes(Sums):
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
-        width: int = option(3, "never looked at")
+        width: int = option(3, "not checked")
 
         def __post_init__(self):
             pass
@@ -219,13 +219,13 @@ sums.register_fake(torch.empty_like)
 sums.register_autograd(lambda ctx, grad: grad.flip(1).cumsum(1).flip(1))
 
 
-class LosesTangents(Sums):
+class HasNoForwardMode(Sums):
     def mix(self, x, lengths):
         return self.map(sums(x))
 
 
 class Cube(torch.autograd.Function):
-    """x^3, of whose derivative torch knows no derivative."""
+    """x^3; torch cannot differentiate its derivative."""
 
     generate_vmap_rule = True
 
@@ -247,12 +247,12 @@ class Cube(torch.autograd.Function):
         return 3 * ctx.saved_tensors[0].detach() ** 2 * tangent
 
 
-class CurvesUnseen(Sums):
+class HasNoSecondDerivative(Sums):
     def mix(self, x, lengths):
         return self.map(Cube.apply(x.cumsum(1)))
 
 
-class ReadsWeights(Sums):
+class ReadsTheWeights(Sums):
     def mix(self, x, lengths):
         return nn.functional.linear(x.cumsum(1), self.map.weight, self.map.bias)
 
@@ -262,7 +262,7 @@ class SkipsHooks(Sums):
         return self.map.forward(x.cumsum(1))
 
 
-class DeclaresLate(Sums):
+class DeclaresInTheConstructor(Sums):
     causal = False
 
     def __init__(self, dim, config, shared=None):
@@ -270,67 +270,67 @@ class DeclaresLate(Sums):
         self.causal = True
 
 
-class OffInHalf(Sums):
+class ChangesInHalfPrecision(Sums):
     def mix(self, x, lengths):
         return super().mix(x, lengths) * (1.5 if self.map.weight.dtype == torch.bfloat16 else 1)
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_sound_mixer_passes(check):
+def test_a_correct_mixer_passes(check):
     CHECKS[check](lambda: Sums(8, Sums.Config()))
 
 
 @pytest.mark.parametrize(
-    ("check", "faulty", "says"),
+    ("check", "mixer", "message"),
     [
-        ("shapes", Narrow, "no residual can add it"),
-        ("padding_values", FeelsPadding, "depend on what else is in the batch"),
+        ("shapes", Narrow, "a residual cannot add it"),
+        ("padding_values", DependsOnPadding, "depend on the other clips of the batch"),
         ("padding_gradients", TrainsOnPadding, "padding a clip of 5 frames changes the gradient"),
         ("rows", MixesRows, "leak into each other"),
-        ("causality", Foresees, "trained on the answer"),
-        ("causality", ClaimsToForesee, "view of the future that it does not have"),
-        ("causality", IsBlind, "nothing would connect the frames"),
-        ("order", ClaimsToBeBlind, "it is no control"),
-        ("order", IsBlind, "cannot tell forwards from backwards"),
-        ("gradients", Wastes, "unused is never used"),
-        ("chunks", Forgets, "would have seams"),
-        ("steps", Forgets, "a live stream would drift"),
-        ("chunk_gradients", ForgetsHistory, "would ignore earlier frames"),
-        ("states", StartsElsewhere, "a frame that does not exist"),
+        ("causality", SeesTheFuture, "trained with the answer"),
+        ("causality", DeclaresNotCausal, "would treat it as bidirectional"),
+        ("causality", IsOrderBlind, "the mixer would not connect frames"),
+        ("order", DeclaresOrderBlind, "it is not a control"),
+        ("order", IsOrderBlind, "does not depend on the order of frames"),
+        ("gradients", HasUnusedParameter, "unused is never used"),
+        ("chunks", IgnoresStates, "would have seams between chunks"),
+        ("steps", IgnoresStates, "a live stream would drift"),
+        ("chunk_gradients", DetachesStates, "would ignore earlier frames"),
+        ("states", StartsFromOnes, "a frame that does not exist"),
         ("states", WithUnregisteredState, "not a registered pytree"),
-        ("states", MixesStates, "streams of one batch would be mixed up"),
-        ("autocast", Rough, "mixed precision would train another model"),
-        ("checkpointing", Counts, "saving memory would change the result"),
-        ("compile", Breaks, "cannot trace it in one graph"),
+        ("states", MixesStates, "the streams of a batch would be confused"),
+        ("autocast", ChangesUnderAutocast, "mixed precision would train another model"),
+        ("checkpointing", CountsCalls, "saving memory would change the result"),
+        ("compile", BreaksTheGraph, "cannot trace the mixer in one graph"),
         ("meta", TakesMemory, "table takes memory on the meta device"),
-        ("state", LosesState, "a checkpoint would not resume the run"),
-        ("state", DecaysByAnOldName, "map.old_name, which are no parameters"),
-        ("determinism", Rolls, "no sample could be reproduced"),
-        ("declarations", DeclaresLate, "the class declares causal = False and the mixer says True"),
-        ("options", Lenient, "a wrong width is accepted"),
-        ("lengths", Open, "one for three rows are accepted: a kernel could read and write outside"),
-        ("layout", Open, "another axis than time"),
-        ("dtypes", Open, "would depend on the mixer, or fails as RuntimeError"),
-        ("dtypes", OpenToFloat64, "weights of torch.float32 take an input of torch.float64"),
-        ("dtypes", WidensShort, "the output is torch.float32"),
-        ("zero_rows", NeedsRows, "a filter that leaves no clip would end the run"),
-        ("finite_options", Endless, "rate=nan is accepted"),
-        ("forward_mode", LosesTangents, "consistency models would train on it"),
-        ("gradients_of_tangents", CurvesUnseen, "a loss of derivatives would misguide it"),
-        ("transforms", LosesTangents, "a UserError would say what works instead"),
-        ("second_derivatives", CurvesUnseen, "a gradient penalty would pull somewhere else"),
-        ("replaced_layers", ReadsWeights, "an adapter would have no effect until it is merged"),
-        ("hooks", SkipsHooks, "a forward hook on map changes nothing"),
-        ("half_weights", OffInHalf, "it would sample from another model"),
+        ("state", HasStateOutsideTheStateDict, "a checkpoint would not resume the run"),
+        ("state", DecaysByAnOldName, "map.old_name, which are not parameters"),
+        ("determinism", IsRandom, "a seed would not reproduce its sample"),
+        ("declarations", DeclaresInTheConstructor, "the class declares causal = False, and the mixer has True"),
+        ("options", AcceptsWrongTypes, "a wrong width is accepted"),
+        ("lengths", Unchecked, "one for three rows are accepted: a kernel could read and write outside"),
+        ("layout", Unchecked, "an axis that is not time"),
+        ("dtypes", Unchecked, "would depend on the mixer .raises RuntimeError"),
+        ("dtypes", AcceptsFloat64, "float32 weights accept an input of torch.float64"),
+        ("dtypes", ReturnsFloat32, "the output is torch.float32"),
+        ("zero_rows", NeedsRows, "a filter that removes all clips would end the run"),
+        ("finite_options", AcceptsInfinity, "rate=nan is accepted"),
+        ("forward_mode", HasNoForwardMode, "consistency models would train on it"),
+        ("gradients_of_tangents", HasNoSecondDerivative, "a loss of derivatives would train it wrongly"),
+        ("transforms", HasNoForwardMode, "a UserError would say what works instead"),
+        ("second_derivatives", HasNoSecondDerivative, "a gradient penalty would have a wrong gradient"),
+        ("replaced_layers", ReadsTheWeights, "an adapter would have no effect until it is merged"),
+        ("hooks", SkipsHooks, "a forward hook on map has no effect"),
+        ("half_weights", ChangesInHalfPrecision, "it would sample from another model"),
     ],
 )
-def test_a_fault_is_refused(check, faulty, says):
-    with pytest.raises(ContractError, match=says):
-        CHECKS[check](lambda: faulty(8, faulty.Config()))
+def test_a_mixer_with_a_bug_fails(check, mixer, message):
+    with pytest.raises(ContractError, match=message):
+        CHECKS[check](lambda: mixer(8, mixer.Config()))
 
 
 class Refuses(Sums):
-    """It cannot do what tools ask, and says so."""
+    """Refuses all tools with a message."""
 
     def mix(self, x, lengths):
         if type(self.map) is not nn.Linear:
@@ -345,23 +345,23 @@ class Refuses(Sums):
 @pytest.mark.parametrize(
     "check", ["forward_mode", "gradients_of_tangents", "transforms", "replaced_layers", "half_weights"]
 )
-def test_a_refusal_in_words_is_accepted(check):
+def test_a_user_error_passes(check):
     CHECKS[check](lambda: Refuses(8, Refuses.Config()))
 
 
-def test_outcomes_go_on_after_a_failure_and_an_error():
+def test_outcomes_continue_after_a_failure_and_an_error():
     def make():
-        raise RuntimeError("no weights today")
+        raise RuntimeError("no weights")
 
-    assert dict(outcomes(make)) == dict.fromkeys(CHECKS, "RuntimeError: no weights today")
-    assert [name for name, failure in outcomes(lambda: Forgets(8, Forgets.Config())) if failure] == [
+    assert dict(outcomes(make)) == dict.fromkeys(CHECKS, "RuntimeError: no weights")
+    assert [name for name, failure in outcomes(lambda: IgnoresStates(8, IgnoresStates.Config())) if failure] == [
         "chunks",
         "chunk_gradients",
         "steps",
     ]
 
 
-def test_checks_leave_the_callers_random_state_alone():
+def test_checks_restore_the_random_state_of_the_caller():
     before = torch.get_rng_state()
     CHECKS["rows"](lambda: Sums(8, Sums.Config()))
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,6 +1,6 @@
-"""Classic mistakes, planted into the shipped code one at a time: the shipped contract must catch each of them.
+"""Planted bugs: the contract must fail for each of these typical mistakes in the code of the mixers and ops.
 
-A bug replaces a piece of a function's source, and whoever imported the function runs it so until the test ends.
+A test replaces a part of the source of a function, for all modules that imported the function, until the test ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Bug:
 
 BUGS = [
     Bug(
-        what="flip forgotten: bimamba's backward direction runs forwards",
+        what="no flip: the backward direction of bimamba runs forwards",
         function="mixers.bimamba:BiMamba._ways",
         old="reverse=True",
         new="reverse=False",
@@ -41,7 +41,7 @@ BUGS = [
         caught_by=("causality", "chunks"),
     ),
     Bug(
-        what="flip forgotten: the scan's operator loses the direction",
+        what="no flip: the operator of the scan ignores the direction",
         function="ops.selective_scan._operator:_directions",
         old="reverse=backwards",
         new="reverse=False",
@@ -50,7 +50,7 @@ BUGS = [
         pinned={"selective_scan": "torch"},
     ),
     Bug(
-        what="flip forgotten: the reference scan visits frames in time order",
+        what="no flip: the reference scan runs in time order only",
         function="ops.selective_scan.reference:_sweep",
         old="reversed(steps) if direction.reverse else steps",
         new="steps",
@@ -59,7 +59,7 @@ BUGS = [
         pinned={"selective_scan": "reference"},
     ),
     Bug(
-        what="flip forgotten: s4d's backward direction runs forwards",
+        what="no flip: the backward direction of s4d runs forwards",
         function="mixers._diagonal:run",
         old="reverse=backward",
         new="reverse=False",
@@ -76,7 +76,7 @@ BUGS = [
         pinned={"diagonal_ssm": "chunked"},
     ),
     Bug(
-        what="diagonal state off by one: a chunk reads the state that came in without its first decay",
+        what="diagonal state off by one: a chunk reads its initial state without the first decay",
         function="ops.diagonal_ssm.chunked:_Way.make",
         old="2 * c.unsqueeze(-1) * table[..., 1:]",
         new="2 * c.unsqueeze(-1) * table[..., :-1]",
@@ -85,7 +85,7 @@ BUGS = [
         pinned={"diagonal_ssm": "chunked"},
     ),
     Bug(
-        what="diagonal state off by one: the reference decays what has just come in",
+        what="diagonal state off by one: the reference decays the input of the same frame",
         function="ops.diagonal_ssm.reference:run",
         old="a * h + inputs[:, t, :, None]",
         new="a * (h + inputs[:, t, :, None])",
@@ -93,7 +93,7 @@ BUGS = [
         caught_by=("backends",),
     ),
     Bug(
-        what="padding enters the backward scan: the selective layer keeps the lengths from the convolution",
+        what="padding in the backward scan: the convolution of the selective layer gets no lengths",
         function="ops.selective_block._operator:_Layer.convolution",
         old="[], lengths, reverse",
         new="[], None, reverse",
@@ -101,7 +101,7 @@ BUGS = [
         caught_by=("padding_values", "padding_gradients"),
     ),
     Bug(
-        what="padding multiplied by zero instead of filled",
+        what="padding multiplied by zero, not filled with zero",
         function="interface:Mixer.forward",
         old="self.mix(x.masked_fill(padding, 0), lengths)",
         new="self.mix(x * ~padding, lengths)",
@@ -109,7 +109,7 @@ BUGS = [
         caught_by=("padding_gradients",),
     ),
     Bug(
-        what="door left open: the range of lengths is not checked",
+        what="missing check: the range of lengths",
         function="ops._lengths:check_lengths",
         old="1 <= least <= most <= frames",
         new="least <= most",
@@ -118,7 +118,7 @@ BUGS = [
         pinned={"diagonal_ssm": "toeplitz"},
     ),
     Bug(
-        what="door left open: one length for all rows",
+        what="missing check: one length for all rows",
         function="ops._lengths:check_lengths",
         old="lengths.shape != (rows,) or ",
         new="",
@@ -126,7 +126,7 @@ BUGS = [
         caught_by=("lengths",),
     ),
     Bug(
-        what="door left open: lengths of any dtype",
+        what="missing check: the dtype of lengths",
         function="ops._lengths:check_lengths",
         old="lengths.dtype != torch.int64 or ",
         new="",
@@ -134,7 +134,7 @@ BUGS = [
         caught_by=("lengths",),
     ),
     Bug(
-        what="door left open: rows of zero frames",
+        what="missing check: rows of zero frames",
         function="ops._lengths:check_lengths",
         old="frames == 0",
         new="frames < 0",
@@ -142,7 +142,7 @@ BUGS = [
         caught_by=("layout",),
     ),
     Bug(
-        what="door left open: another layout",
+        what="missing check: the layout",
         function="interface:Mixer._check_layout",
         old="x.ndim == 3 and x.shape[2] == self.dim",
         new="x.ndim == 3",
@@ -150,7 +150,7 @@ BUGS = [
         caught_by=("layout",),
     ),
     Bug(
-        what="door left open: weights of another dtype",
+        what="missing check: the dtype of the weights",
         function="interface:Mixer._check_dtype",
         old="weight.dtype != x.dtype",
         new="weight.dtype is None",
@@ -158,7 +158,7 @@ BUGS = [
         caught_by=("dtypes",),
     ),
     Bug(
-        what="no rows: their largest is asked for",
+        what="zero rows: a maximum over the rows",
         function="mixers._selective:run",
         old="selective_block(x,",
         new="selective_block(x + 0 * x.amax(0),",
@@ -174,7 +174,7 @@ BUGS = [
         caught_by=("padding_values", "padding_gradients"),
     ),
     Bug(
-        what="mask on the wrong axis: in the blocked backend",
+        what="mask on the wrong axis, in the blocked backend",
         function="ops.attention.blocked:_logits",
         old="[:, None, None, :]",
         new="[:, None, :, None]",
@@ -183,7 +183,7 @@ BUGS = [
         pinned={"attention": "blocked"},
     ),
     Bug(
-        what="gradient of the gate forgets what is gated",
+        what="the gradient of the gate lacks the factor that the gate multiplies",
         function="ops.selective_block._operator:_backward_block",
         old="silu_backward(dgated.mul_(total), z)",
         new="silu_backward(dgated, z)",
@@ -191,7 +191,7 @@ BUGS = [
         caught_by=("backends",),
     ),
     Bug(
-        what="gradients of B and C trade places on their way to the projection",
+        what="the gradients of B and C are exchanged",
         function="ops.selective_block._operator:_backward_block",
         old="[dsteps, d.B, d.C]",
         new="[dsteps, d.C, d.B]",
@@ -199,7 +199,7 @@ BUGS = [
         caught_by=("backends",),
     ),
     Bug(
-        what="gradient through the projections takes the place of the scan's",
+        what="the gradient through the projections lacks the gradient of the scan",
         function="ops.selective_block._operator:_backward_block",
         old="du.add_(d.u)",
         new="du",
@@ -207,7 +207,7 @@ BUGS = [
         caught_by=("backends",),
     ),
     Bug(
-        what="dt bias dropped by the mixer",
+        what="no dt bias in the mixer",
         function="mixers._selective:Way.branch",
         old="dt_bias=core.dt_proj.bias",
         new="dt_bias=torch.zeros_like(core.dt_proj.bias)",
@@ -215,7 +215,7 @@ BUGS = [
         caught_by=("gradients",),
     ),
     Bug(
-        what="dt bias dropped by a backend",
+        what="no dt bias in a backend",
         function="ops.selective_scan._sweep:Sweep.read",
         old="dt + self.dt_bias",
         new="dt",
@@ -223,7 +223,7 @@ BUGS = [
         caught_by=("backends",),
     ),
     Bug(
-        what="dt bias dropped by the reference",
+        what="no dt bias in the reference",
         function="ops.selective_scan.reference:_sweep",
         old="dt + direction.dt_bias.to(dtype)",
         new="dt",
@@ -232,7 +232,7 @@ BUGS = [
         pinned={"selective_scan": "reference"},
     ),
     Bug(
-        what="gradients stop at the borders of chunks: mamba's",
+        what="gradients stop between chunks: mamba",
         function="mixers._selective:run_chunk",
         old="(state.memory,)",
         new="(state.memory.detach(),)",
@@ -240,7 +240,7 @@ BUGS = [
         caught_by=("chunk_gradients",),
     ),
     Bug(
-        what="carried state ignored: the scan's",
+        what="state ignored: the scan",
         function="mixers._selective:run_chunk",
         old="initial=memory",
         new="initial=None",
@@ -248,7 +248,7 @@ BUGS = [
         caught_by=("chunks",),
     ),
     Bug(
-        what="carried state ignored: the convolution's",
+        what="state ignored: the convolution",
         function="mixers._selective:run_chunk",
         old="way.convolved(a, inputs, None)",
         new="way.convolved(a, None, None)",
@@ -256,7 +256,7 @@ BUGS = [
         caught_by=("chunks",),
     ),
     Bug(
-        what="carried state ignored by a backend",
+        what="state ignored: a backend",
         function="ops.selective_scan._operator:_all_or_none",
         old="_new_state(direction) if state is None else state",
         new="_new_state(direction)",
@@ -265,7 +265,7 @@ BUGS = [
         pinned={"selective_scan": "torch"},
     ),
     Bug(
-        what="carried state ignored: s4d's",
+        what="state ignored: s4d",
         function="mixers._diagonal:run_chunk",
         old="initial=(initial,)",
         new="initial=None",
@@ -273,7 +273,7 @@ BUGS = [
         caught_by=("chunks",),
     ),
     Bug(
-        what="bias of the projection added by both sweeps",
+        what="both sweeps add the bias of the projection",
         function="mixers.bimamba:BiMamba.mix_chunk",
         old="None if reverse else self.out_proj.bias",
         new="self.out_proj.bias",
@@ -281,7 +281,7 @@ BUGS = [
         caught_by=("chunks",),
     ),
     Bug(
-        what="the causal convolution looks ahead",
+        what="the causal convolution uses later frames",
         function="ops.causal_conv.reference:surround",
         old="torch.cat([start, x], dim=1)",
         new="torch.cat([x, start], dim=1)",
@@ -290,7 +290,7 @@ BUGS = [
         pinned={"causal_conv": "reference"},
     ),
     Bug(
-        what="rotary time stands still",
+        what="the rotary positions are all zero",
         function="mixers._heads:apply_rotary",
         old="torch.arange(x.shape[1]",
         new="torch.zeros(x.shape[1]",
@@ -298,7 +298,7 @@ BUGS = [
         caught_by=("order",),
     ),
     Bug(
-        what="ops run their fast backends under forward mode",
+        what="ops run fast backends in forward mode",
         function="ops._transforms:why_not",
         old="name = active()",
         new="name = None",
@@ -322,7 +322,7 @@ BUGS = [
         caught_by=("forward_mode",),
     ),
     Bug(
-        what="torch's glu, which cannot be differentiated in reverse behind forward mode",
+        what="torch's glu, which has no backward pass through forward mode",
         function="mixers.s4d:_glu",
         old="_transforms.active() is None",
         new="True",
@@ -330,7 +330,7 @@ BUGS = [
         caught_by=("gradients_of_tangents",),
     ),
     Bug(
-        what="a wrapped projection is read past, in the selective layer",
+        what="a wrapper around a projection is not called, in the selective layer",
         function="mixers._layers:_is_plain",
         old="type(layer) not in (nn.Linear, nn.Conv1d)",
         new="False",
@@ -338,7 +338,7 @@ BUGS = [
         caught_by=("replaced_layers",),
     ),
     Bug(
-        what="a wrapped projection is read past, in attention",
+        what="a wrapper around a projection is not called, in attention",
         function="mixers._layers:_is_plain",
         old="type(layer) not in (nn.Linear, nn.Conv1d)",
         new="False",
@@ -346,7 +346,7 @@ BUGS = [
         caught_by=("replaced_layers",),
     ),
     Bug(
-        what="a hooked layer is read past",
+        what="a layer with hooks is not called",
         function="mixers._layers:_hooked",
         old="layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks",
         new="False",
@@ -354,7 +354,7 @@ BUGS = [
         caught_by=("hooks",),
     ),
     Bug(
-        what="the mean of the directions is forgotten where layers are called",
+        what="no mean of the directions if layers are called",
         function="mixers._selective:run",
         old="y if scale == 1 else y * scale",
         new="y",
@@ -362,7 +362,7 @@ BUGS = [
         caught_by=("replaced_layers", "hooks"),
     ),
     Bug(
-        what="flip forgotten: a convolution that is called looks back in both directions",
+        what="no flip: a convolution that is called runs in time order in both directions",
         function="mixers._selective:Way._in_order",
         old="x.flip(1) if self.reverse else x",
         new="x",
@@ -370,7 +370,7 @@ BUGS = [
         caught_by=("replaced_layers", "hooks"),
     ),
     Bug(
-        what="the bias of the step sizes is added twice where their projection is called",
+        what="the bias of the step sizes is added twice if their projection is called",
         function="mixers._selective:SelectiveCore.direction",
         old="(layer(steps), None)",
         new="(layer(steps), layer.bias)",
@@ -452,7 +452,7 @@ BUGS_OF_OPS = [
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.what)
-def test_the_contract_catches(bug, monkeypatch):
+def test_the_contract_fails_for(bug, monkeypatch):
     with use_backend(**bug.pinned):
         for name in bug.caught_by:
             CHECKS[name](lambda: build(bug.spec, 8))
@@ -472,17 +472,17 @@ def test_the_comparison_with_the_reference_catches(bug, monkeypatch):
 
 
 def plant(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
-    function = found(bug.function)
+    function = find(bug.function)
     source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(bug.old) == 1, f"{bug.function} has changed: plant this bug anew"
+    assert source.count(bug.old) == 1, f"{bug.function} has changed: update `old` and `new` of this bug"
     scope: dict[str, Callable] = {}
     exec(source.replace(bug.old, bug.new), function.__globals__, scope)
     planted = scope[function.__name__]
     monkeypatch.setattr(function, "__code__", getattr(planted, "__func__", planted).__code__)
 
 
-def found(function: str) -> Callable:
-    """What "module:Class.method" below `temporal_zoo` names, as a plain function."""
+def find(function: str) -> Callable:
+    """The plain function of "module:Class.method" in `temporal_zoo`."""
     module, _, path = function.partition(":")
     value = import_module(f"temporal_zoo.{module}")
     for name in path.split("."):

@@ -1,4 +1,4 @@
-"""docs/works-with.md says what works with what: every cell of its table is tried here, and every refusal is quoted."""
+"""Tests every cell of the table in docs/works-with.md; the page quotes every refusal."""
 
 import copy
 import importlib.util
@@ -23,7 +23,7 @@ TOOLS = {}
 
 
 def tool(name):
-    """Names a function of (mixer, x) that gives what the tool computes, and what it should."""
+    """Registers a function of (mixer, x) that returns the result of a tool and the expected result."""
 
     def add(function):
         TOOLS[name] = function
@@ -42,13 +42,13 @@ def along(function, x):
         return (function(x + 1e-6 * direction(x)) - function(x - 1e-6 * direction(x))) / 2e-6
 
 
-def slope(mixer, x):
+def gradient(mixer, x):
     x = x.detach().requires_grad_()
     return torch.autograd.grad(mixer(x).square().sum(), x)[0]
 
 
 def changed(mixer, change):
-    """A copy of the mixer with `change` done to all of its layers."""
+    """A copy of the mixer; `change` was applied to all of its layers."""
     mixer = copy.deepcopy(mixer)
     for name, layer in list(mixer.named_modules()):
         if isinstance(layer, LAYERS):
@@ -83,13 +83,13 @@ def by_dual_numbers(mixer, x):
 def by_gradients_of_tangents(mixer, x):
     x.requires_grad_()
     tangent = jvp(mixer, (x,), (direction(x),))[1]
-    # For the control the tangent does not depend on x.
-    found = torch.autograd.grad(tangent.square().sum() / 2 + 0 * x.sum(), x)[0]
-    weights, slopes = tangent.detach(), []
+    # The tangent of the control does not depend on x.
+    result = torch.autograd.grad(tangent.square().sum() / 2 + 0 * x.sum(), x)[0]
+    weights, gradients = tangent.detach(), []
     for step in (1e-6, -1e-6):
         at = (x + step * direction(x)).detach().requires_grad_()
-        slopes.append(torch.autograd.grad((mixer(at) * weights).sum(), at)[0])
-    return found, (slopes[0] - slopes[1]) / 2e-6
+        gradients.append(torch.autograd.grad((mixer(at) * weights).sum(), at)[0])
+    return result, (gradients[0] - gradients[1]) / 2e-6
 
 
 @tool("`torch.func.vmap`")
@@ -99,7 +99,7 @@ def by_vmap(mixer, x):
 
 @tool("`torch.func.grad`")
 def by_grad(mixer, x):
-    return grad(lambda x: mixer(x).square().sum())(x), slope(mixer, x)
+    return grad(lambda x: mixer(x).square().sum())(x), gradient(mixer, x)
 
 
 @tool("gradients per sample (`vmap` of `grad`)")
@@ -111,10 +111,10 @@ def by_gradients_per_sample(mixer, x):
 
     by_name, of_input = vmap(grad(loss, argnums=(0, 1)), (None, 0))(parameters, x)
     together = (
-        slope(mixer, x),
+        gradient(mixer, x),
         *torch.autograd.grad(mixer(x).square().sum() + 0 * x.requires_grad_().sum(), [*mixer.parameters(), x]),
     )
-    return flat([of_input, *(slopes.sum(0) for slopes in by_name.values())]), flat(together[:-1])
+    return flat([of_input, *(gradients.sum(0) for gradients in by_name.values())]), flat(together[:-1])
 
 
 def flat(tensors):
@@ -129,45 +129,45 @@ def by_jacrev(mixer, x):
 @tool("`torch.func.hessian`")
 def by_hessian(mixer, x):
     curves = hessian(lambda x: mixer(x).square().sum())(x)
-    return torch.einsum("rtcijk,ijk->rtc", curves, direction(x)), by_differences_of_slopes(mixer, x)
+    return torch.einsum("rtcijk,ijk->rtc", curves, direction(x)), by_differences_of_gradients(mixer, x)
 
 
-def by_differences_of_slopes(mixer, x):
-    return (slope(mixer, x + 1e-6 * direction(x)) - slope(mixer, x - 1e-6 * direction(x))) / 2e-6
+def by_differences_of_gradients(mixer, x):
+    return (gradient(mixer, x + 1e-6 * direction(x)) - gradient(mixer, x - 1e-6 * direction(x))) / 2e-6
 
 
 @tool("second derivatives (`create_graph=True`)")
 def by_second_derivatives(mixer, x):
     x.requires_grad_()
     (first,) = torch.autograd.grad(mixer(x).square().sum(), x, create_graph=True)
-    return torch.autograd.grad((first * direction(x)).sum(), x)[0], by_differences_of_slopes(mixer, x)
+    return torch.autograd.grad((first * direction(x)).sum(), x)[0], by_differences_of_gradients(mixer, x)
 
 
 @tool("many gradients at once (`is_grads_batched=True`)")
 def by_batched_gradients(mixer, x):
     x.requires_grad_()
     y = mixer(x) * 1
-    found = torch.autograd.grad(y, x, torch.stack([y.detach(), 2 * y.detach()]), is_grads_batched=True)[0]
-    return 2 * found[1], 2 * slope(mixer, x)
+    result = torch.autograd.grad(y, x, torch.stack([y.detach(), 2 * y.detach()]), is_grads_batched=True)[0]
+    return 2 * result[1], 2 * gradient(mixer, x)
 
 
 @tool("many gradients at once (`vmap` of `torch.autograd.grad`)")
 def by_vmapped_gradients(mixer, x):
     x.requires_grad_()
     y = mixer(x) * 1
-    found = vmap(lambda dy: torch.autograd.grad(y, x, dy)[0])(torch.stack([y.detach(), 2 * y.detach()]))
-    return found[1], slope(mixer, x)
+    result = vmap(lambda dy: torch.autograd.grad(y, x, dy)[0])(torch.stack([y.detach(), 2 * y.detach()]))
+    return result[1], gradient(mixer, x)
 
 
 @tool("activation checkpointing")
 def by_checkpointing(mixer, x):
-    return slope(lambda x: torch.utils.checkpoint.checkpoint(mixer, x, use_reentrant=False), x), slope(mixer, x)
+    return gradient(lambda x: torch.utils.checkpoint.checkpoint(mixer, x, use_reentrant=False), x), gradient(mixer, x)
 
 
 @tool("`torch.compile` (inductor)")
 def by_compile(mixer, x):
     torch.compiler.reset()
-    return slope(torch.compile(mixer, fullgraph=True), x), slope(mixer, x)
+    return gradient(torch.compile(mixer, fullgraph=True), x), gradient(mixer, x)
 
 
 @tool("`torch.export`")
@@ -200,7 +200,7 @@ def by_quantisation(mixer, x):
     mixer, x = mixer.float(), x.float()
     quantised = torch.ao.quantization.quantize_dynamic(mixer, {nn.Linear})
     assert not any(type(layer) is nn.Linear for layer in quantised.modules())
-    # Eight bits: a hundredth of the largest value, and a few layers of it.
+    # Eight bits: an error of 1/100 of the largest value in each of a few layers.
     return (quantised(x) - mixer(x)) / 50, torch.zeros_like(x)
 
 
@@ -259,15 +259,15 @@ def by_float16(mixer, x):
 
 
 def near(mixer, x, dtype):
-    wanted = mixer.float()(x.float())
-    found = mixer.to(dtype)(x.to(dtype))
-    assert found.dtype == dtype
-    # Eight bits of mantissa, and a few layers of them.
-    return (found.float() - wanted) / 50, torch.zeros_like(wanted)
+    expected = mixer.float()(x.float())
+    result = mixer.to(dtype)(x.to(dtype))
+    assert result.dtype == dtype
+    # Eight bits of mantissa, in each of a few layers.
+    return (result.float() - expected) / 50, torch.zeros_like(expected)
 
 
 def cells():
-    """(tool, mixer) -> what the table says."""
+    """(tool, mixer) -> the text of the cell."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("|")]
     header = next(row for row in rows if row[0] == "tool" and len(row) > 3)
     mixers = [cell.strip("`") for cell in header[1:]]
@@ -276,7 +276,7 @@ def cells():
 
 
 def refusals():
-    """The sentences that the page quotes."""
+    """The refusals that the page quotes."""
     return re.findall(r"^> (.+)$", PAGE, re.MULTILINE)
 
 
@@ -290,17 +290,17 @@ def backends(mixer, x):
 
 
 def outcome(name, spec):
-    """What happens: "yes", "reference" where a faster backend runs otherwise, or the sentence of a refusal."""
+    """The outcome: "yes", "reference" if the tool makes ops use the reference, or the text of the refusal."""
     torch.manual_seed(0)
     mixer, x = build(spec, 8).double(), torch.randn(2, 3, 8, dtype=torch.float64)
     usual = backends(mixer, x)
     try:
         with tracing() as ran, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, which deprecates some of these tools
-            found, wanted = TOOLS[name](mixer, x)
+            warnings.simplefilter("ignore")  # torch deprecates some of these tools
+            result, expected = TOOLS[name](mixer, x)
     except UserError as refusal:
         return str(refusal)
-    worst = (found - wanted).abs().max() / wanted.abs().max().clamp(min=1)
+    worst = (result - expected).abs().max() / expected.abs().max().clamp(min=1)
     assert worst < 1e-3, f"{name} is off by {worst:.1e} with {spec}"
     return "reference" if "reference" in {backend for each in ran.values() for backend in each} - usual else "yes"
 
@@ -313,21 +313,21 @@ def test_the_table_has_every_tool_and_every_mixer():
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if "inductor" in name else ()) for name in TOOLS]
 )
-def test_a_cell_is_true(name, spec):
+def test_a_cell_is_correct(name, spec):
     if "onnx" in name and not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
         pytest.skip("onnx and onnxruntime are not installed")
     if "quantisation" in name and not {"fbgemm", "x86", "qnnpack"} & set(torch.backends.quantized.supported_engines):
         pytest.skip("torch has no engine for quantised layers on this machine")
-    happened = outcome(name, spec)
-    if happened in ("yes", "reference"):
-        assert CELLS[name, spec] == happened
+    result = outcome(name, spec)
+    if result in ("yes", "reference"):
+        assert CELLS[name, spec] == result
     else:
         assert CELLS[name, spec] == "refused"
-        assert happened in refusals()
+        assert result in refusals()
 
 
 @pytest.mark.parametrize("spec", ["flash", "s4d", "mamba", "bimamba", "linattn", "gatedlin"])
-def test_pinned_references_do_what_the_refusal_promises(spec):
+def test_second_derivatives_work_with_the_reference_as_the_refusal_says(spec):
     linear = ["linear_attention"]
     pins = {"flash": ["attention"], "s4d": ["diagonal_ssm"], "linattn": linear, "gatedlin": linear}.get(
         spec, ["causal_conv", "selective_scan"]

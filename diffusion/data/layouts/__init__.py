@@ -12,7 +12,6 @@ underscore are shared parts.
 
 from __future__ import annotations
 
-import pkgutil
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,14 +19,14 @@ from types import ModuleType
 from diffusion.data import DataError
 from diffusion.data.files import READABLE, Listing
 from diffusion.data.names import natural, printable
+from temporal_zoo._support import submodules
 
 _GENERAL = ("train_test", "folder", "file")  # match many sources, and so they are tried after all others, in this order
 
 
 def names() -> list[str]:
     """The names of all layouts, in the order in which they are tried; imports none of them."""
-    everything = {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
-    return [*sorted(everything - set(_GENERAL)), *_GENERAL]
+    return [*(name for name in submodules.names(__name__) if name not in _GENERAL), *_GENERAL]
 
 
 def layout_of(path: Path) -> ModuleType:

@@ -10,13 +10,12 @@ where `argument` is the text after the colon (empty without a colon) and `weight
 
 from __future__ import annotations
 
-import ast
-import pkgutil
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from diffusion.evaluation import EvaluationError
+from temporal_zoo._support import submodules
 from temporal_zoo.config import nearest
 
 if TYPE_CHECKING:
@@ -44,13 +43,12 @@ class Extractor(Protocol):
 
 def names() -> list[str]:
     """The names of all extractors; imports none of them."""
-    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    return submodules.names(__name__)
 
 
 def summary(name: str) -> str:
     """The first line of an extractor's docstring; does not import it."""
-    text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    return submodules.summary(__name__, name)
 
 
 def open_extractor(text: str, weights: Path | None, device: torch.device) -> Extractor:

@@ -5,18 +5,18 @@ Files whose names begin with an underscore hold shared parts.
 
 from __future__ import annotations
 
-import pkgutil
 from importlib import import_module
 
 from diffusion.config import ModelConfig
 from diffusion.model.backbone import Backbone
+from temporal_zoo._support import submodules
 from temporal_zoo.config import ConfigError, nearest
 from temporal_zoo.spec import MixerSpec
 
 
 def names() -> list[str]:
     """The names of all backbones; imports none of them."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return submodules.names(__name__)
 
 
 def get(name: str) -> type[Backbone]:

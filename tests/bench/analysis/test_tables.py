@@ -12,7 +12,6 @@ from bench.analysis.curves import STORED, TIME, growth, panels
 from bench.sweep.case import Case, expand
 from bench.sweep.outcome import Memory, Outcome, Times
 from bench.sweep.results import CaseResult
-from temporal_zoo._support import units
 
 MIB = 2**20
 
@@ -141,16 +140,3 @@ def test_the_plot_is_a_png_even_if_no_bytes_are_stored(results, tmp_path):
     axes = Figure().subplots()
     plot._draw(axes, panels(none), STORED, {"identity": ("C1", "o")})
     assert [line.get_label() for line in axes.lines] == ["identity: nothing"]
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"), [(0, "0"), (0.012345, "0.0123"), (1.5, "1.50"), (99.95, "100"), (1234.5, "1,234")]
-)
-def test_numbers(value, shown):
-    assert units.number(value) == shown
-
-
-def test_sizes():
-    assert [units.size(n) for n in (0, 512, 1536, -3 * MIB, 2.5 * 2**30)] == [
-        "0 B", "512 B", "1.50 KiB", "-3.00 MiB", "2.50 GiB"
-    ]  # fmt: skip

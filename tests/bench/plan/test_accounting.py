@@ -1,12 +1,15 @@
 """The bytes of a training step on the meta device."""
 
+import weakref
+
 import pytest
 import torch
 
-from bench.plan.accounting import ByteCounter
+from bench.plan.accounting import ByteCounter, account
 from bench.plan.allocator import CachingAllocator
 from bench.plan.devices import device
 from bench.plan.plan import CHECKPOINTING, Planner
+from bench.sweep.training_step import training_step
 from temporal_zoo.config import ConfigError
 
 
@@ -33,6 +36,23 @@ def test_parts_of_a_step(planner, tiny):
     assert plan.fit == "yes"
     assert plan.backends["selective_scan"] == ["triton"]
     assert Planner(device("cpu:4GiB")).plan(tiny).bytes.reserved is None
+
+
+def test_old_gradients_do_not_count_during_backward():
+    step = training_step("paper-57.5M", "width=8", "size=8", clips=1, frames=2, device=torch.device("meta"))
+    alive = []
+    call = step.step._backward
+
+    def backward(value):
+        alive.append(old())
+        return call(value)
+
+    step.pretend_a_step_was_taken()
+    old = weakref.ref(next(step.network.parameters()).grad.untyped_storage())
+    step.pretend_a_step_was_taken = lambda: None
+    step.step._backward = backward
+    account(step, "cpu")
+    assert alive == [None]
 
 
 @pytest.mark.parametrize("mixer", ["attn", "bimamba"])

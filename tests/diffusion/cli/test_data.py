@@ -1,5 +1,6 @@
 """`zoo data`: run as a user runs it, on tiny inputs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,9 +43,7 @@ def run(*words: object) -> Result:
 def test_inspect_reports_the_videos_and_the_training_command(source):
     result = run("inspect", source, "--size", 8)
     assert result.exit_code == 0, result.output
-    facts = {
-        line.split("│")[0].strip(): line.split("│")[1].strip() for line in result.stdout.splitlines() if "│" in line
-    }
+    facts = dict(re.findall(r"^ +(\S+(?: \S+)*)  +(\S.*?) *$", result.stdout, re.MULTILINE))
     assert facts["files"].startswith("13, ")
     assert facts["videos"] == "12"
     assert facts["frames"] == "20 to 31, median 26"

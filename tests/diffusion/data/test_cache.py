@@ -334,7 +334,7 @@ def test_grey_videos_get_three_channels_if_others_have_three(source, config):
 def test_too_little_disk_space_is_an_error_before_decoding(source, tmp_path, monkeypatch):
     usage = building.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(building.shutil, "disk_usage", lambda path: usage._replace(free=2**20))
-    with pytest.raises(DataError, match="its disk has 1 MB left; free some space"):
+    with pytest.raises(DataError, match=r"its disk has 1\.00 MiB left; free some space"):
         list(build(source, tmp_path / "cache", size=8))
 
 

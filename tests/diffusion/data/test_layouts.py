@@ -1,5 +1,6 @@
 """Layouts: a new one is a file in `diffusion/data/layouts/`, and every command finds its videos."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_without_the_file_the_folder_has_another_layout(source):
 
 def test_inspect_names_a_new_layout_and_its_splits(source, toy):
     out = run("data", "inspect", source, "--size", 8).stdout
-    facts = {line.split("│")[0].strip(): line.split("│")[1].strip() for line in out.splitlines() if "│" in line}
+    facts = dict(re.findall(r"^ +(\S+(?: \S+)*)  +(\S.*?) *$", out, re.MULTILINE))
     assert facts["layout"] == "toy: A file videos.txt that lists the videos and their splits."
     assert facts["splits"] == "4 train, 2 test"
 

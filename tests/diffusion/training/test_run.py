@@ -18,7 +18,6 @@ from diffusion.training.run import Run
 from diffusion.training.trainer import Trainer
 from temporal_zoo._support.packages import MissingPackage
 from temporal_zoo._support.record import Session, read
-from temporal_zoo._support.signals import stoppable
 from temporal_zoo.config import ConfigError
 
 CPU = torch.device("cpu")
@@ -435,14 +434,3 @@ def test_signals_end_a_run_with_a_checkpoint(small, tmp_path, monkeypatch, name,
         signal.signal(number, usual)
     assert ([step.step for step, _ in steps], run.stopped_by) == ([1], number)
     assert checkpoint.load(tmp_path / "checkpoint.pt")["step"] == 1
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
-def test_nohup_is_respected():
-    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stoppable() as stop:
-            signal.raise_signal(signal.SIGHUP)
-        assert stop.signal is None
-    finally:
-        signal.signal(signal.SIGHUP, usual)

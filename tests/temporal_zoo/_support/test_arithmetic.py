@@ -1,4 +1,4 @@
-"""The arithmetic of torch: one setting for training and bench, recorded, without warnings of any version of torch."""
+"""The arithmetic settings of torch: equal for training and bench, recorded, without warnings."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from temporal_zoo._support import arithmetic as module
 from temporal_zoo._support.arithmetic import arithmetic, set_arithmetic
 from temporal_zoo._support.environment import environment
 
-STATED = {
+SETTINGS = {
     "float32_matmul": "highest",
     "tf32_matmul": False,
     "tf32_cudnn": False,
@@ -29,39 +29,39 @@ def _restored():
     torch.use_deterministic_algorithms(before["deterministic_algorithms"])
 
 
-def test_settings_are_stated_whatever_they_were():
+def test_set_arithmetic_overrides_all_settings():
     torch.set_float32_matmul_precision("medium")
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(True)
-    assert arithmetic() != STATED
+    assert arithmetic() != SETTINGS
     set_arithmetic()
-    assert arithmetic() == STATED
+    assert arithmetic() == SETTINGS
     set_arithmetic()
-    assert arithmetic() == STATED
+    assert arithmetic() == SETTINGS
 
 
-def test_the_record_of_an_environment_holds_them_and_its_id_depends_on_them():
+def test_the_environment_has_the_settings_and_its_id_depends_on_them():
     set_arithmetic()
     first = environment()
-    assert first["arithmetic"] == STATED
+    assert first["arithmetic"] == SETTINGS
     torch.backends.cudnn.benchmark = True
     assert environment()["arithmetic"]["cudnn_benchmark"] is True
     assert environment()["id"] != first["id"]
 
 
-def test_a_command_that_opens_a_device_sets_them():
+def test_opening_a_device_sets_them():
     from diffusion.device import open_device
 
     torch.backends.cudnn.benchmark = True
     open_device("cpu")
-    assert arithmetic() == STATED
+    assert arithmetic() == SETTINGS
 
 
 def test_a_process_of_the_bench_sets_them():
     from bench.sweep import subprocess
     from bench.sweep.case import expand
 
-    found, _ = subprocess.examine(expand(layers="identity", lengths="4", level="mixer", mode="forward"))
-    assert found["arithmetic"] == STATED
+    facts, _ = subprocess.examine(expand(layers="identity", lengths="4", level="mixer", mode="forward"))
+    assert facts["arithmetic"] == SETTINGS

@@ -9,7 +9,7 @@ GIB = 2**30
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """Writes files below a folder that stands for the root of the machine."""
+    """Writes files to a folder that replaces the root folder."""
     monkeypatch.setattr(control_group, "ROOT", tmp_path)
 
     def write(**files):
@@ -20,16 +20,16 @@ def tree(tmp_path, monkeypatch):
 
     def group(folder, limit, used, stat="", version=2):
         names = {2: ("memory.max", "memory.current"), 1: ("memory.limit_in_bytes", "memory.usage_in_bytes")}[version]
-        place = tmp_path / {2: "sys/fs/cgroup", 1: "sys/fs/cgroup/memory"}[version] / folder
-        place.mkdir(parents=True, exist_ok=True)
+        path = tmp_path / {2: "sys/fs/cgroup", 1: "sys/fs/cgroup/memory"}[version] / folder
+        path.mkdir(parents=True, exist_ok=True)
         for name, value in zip((*names, "memory.stat"), (limit, used, stat), strict=True):
-            (place / name).write_text(f"{value}\n")
+            (path / name).write_text(f"{value}\n")
 
     write.group = group
     return write
 
 
-def test_without_control_groups_nothing_limits(tree):
+def test_without_control_groups_there_is_no_limit(tree):
     assert (control_group.limit_bytes(), control_group.available_bytes()) == (None, None)
 
 
@@ -40,7 +40,7 @@ def test_files_in_the_cache_count_as_free(tree):
     assert control_group.available_bytes() == 6 * GIB
 
 
-def test_the_own_group_counts_and_all_its_parents(tree):
+def test_the_limits_of_the_group_and_all_its_parents_count(tree):
     tree(proc__self__cgroup="0::/jobs/17")
     tree.group("jobs/17", 8 * GIB, GIB)
     assert (control_group.limit_bytes(), control_group.available_bytes()) == (8 * GIB, 7 * GIB)
@@ -57,39 +57,39 @@ def test_no_limit_in_either_version(tree):
     assert (control_group.limit_bytes(), control_group.available_bytes()) == (None, None)
 
 
-def test_the_first_version_counts_its_own_field(tree):
+def test_version_1_has_another_name_for_inactive_files(tree):
     tree(proc__self__cgroup="11:cpu:/b\n4:cpu,memory:/a\n0::/")
     tree.group("a", 4 * GIB, 3 * GIB, f"inactive_file 1\ntotal_inactive_file {GIB}", version=1)
     tree.group("b", GIB, GIB, version=1)
     assert (control_group.limit_bytes(), control_group.available_bytes()) == (4 * GIB, 2 * GIB)
 
 
-@pytest.mark.parametrize("place", ["/docker/5f0c", "/../../elsewhere"])
-def test_in_a_container_whose_path_is_the_hosts_the_mounted_root_counts(tree, place):
-    tree(proc__self__cgroup=f"0::{place}")
+@pytest.mark.parametrize("path", ["/docker/5f0c", "/../../elsewhere"])
+def test_a_path_of_the_host_that_is_not_mounted_means_the_root_group(tree, path):
+    tree(proc__self__cgroup=f"0::{path}")
     tree.group("", 2 * GIB, GIB)
     assert (control_group.limit_bytes(), control_group.available_bytes()) == (2 * GIB, GIB)
 
 
-def test_where_proc_is_hidden_the_roots_are_read(tree):
+def test_without_proc_the_root_groups_are_read(tree):
     tree.group("", 3 * GIB, GIB, version=1)
     assert control_group.available_bytes() == 2 * GIB
 
 
 @pytest.mark.parametrize(("limit", "used", "stat"), [(GIB, "", ""), (GIB, "?", "\n \nx"), (GIB, 2 * GIB, "")])
-def test_unreadable_numbers_never_fail(tree, limit, used, stat):
-    tree(proc__self__cgroup="0::/\nrubbish\n")
+def test_files_without_numbers_raise_no_error(tree, limit, used, stat):
+    tree(proc__self__cgroup="0::/\nnot a group\n")
     tree.group("", limit, used, stat)
     assert control_group.available_bytes() in (0, GIB)
 
 
-def test_more_cache_than_use_never_lifts_the_limit(tree):
+def test_available_memory_is_never_above_the_limit(tree):
     tree(proc__self__cgroup="0::/")
     tree.group("", GIB, 1000, f"inactive_file {GIB}")
     assert control_group.available_bytes() == GIB
 
 
-def test_the_bench_and_the_environment_see_them(tree):
+def test_the_bench_and_the_environment_use_the_limits(tree):
     from bench.sweep import host_memory
     from temporal_zoo._support.environment import machine
 

@@ -1,4 +1,4 @@
-"""The environment: complete, plain, reproducible; it names the code that runs."""
+"""The environment of a measurement: plain values, reproducible, with the version of the code."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from temporal_zoo._support.environment import code, digest, environment
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A small git checkout that stands for ours."""
+    """A small git checkout in place of ours."""
     for name in module.OURS:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"# {name}\n")
@@ -33,34 +33,34 @@ def git(folder, *arguments):
     return done.stdout.strip()
 
 
-def test_it_is_plain_and_the_same_twice():
+def test_it_holds_plain_values_and_is_equal_twice():
     first = environment()
     assert json.loads(json.dumps(first)) == first == environment()
     assert first["id"] == digest({name: value for name, value in first.items() if name != "id"})
 
 
-def test_it_tells_machine_software_and_threads():
-    told = environment()
-    assert told["machine"]["usable_cores"] >= 1
-    assert told["machine"]["memory_bytes"] > 2**28
-    assert told["software"]["torch"] == torch.__version__
-    assert told["threads"]["torch"] == torch.get_num_threads()
-    assert len(told["devices"]) == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+def test_it_has_machine_software_threads_and_devices():
+    facts = environment()
+    assert facts["machine"]["usable_cores"] >= 1
+    assert facts["machine"]["memory_bytes"] > 2**28
+    assert facts["software"]["torch"] == torch.__version__
+    assert facts["threads"]["torch"] == torch.get_num_threads()
+    assert len(facts["devices"]) == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 
-def test_the_id_changes_with_what_can_change_a_result(monkeypatch):
+def test_the_id_changes_with_a_setting_that_can_change_a_result(monkeypatch):
     before = environment()["id"]
     monkeypatch.setenv("ZOO_BACKEND", "attention=reference")
     assert environment()["id"] != before
 
 
-def test_a_digest_names_a_value_in_any_order_of_keys():
+def test_a_digest_does_not_depend_on_the_order_of_keys():
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
     assert len(digest(None)) == 16
 
 
-def test_a_clean_checkout_tells_its_commit(checkout):
+def test_a_clean_checkout_has_its_commit(checkout):
     assert code()["commit"] == git(checkout, "rev-parse", "HEAD")
     assert code()["dirty"] is False
 
@@ -88,11 +88,11 @@ def test_a_moved_file_changes_the_digest_of_the_sources(checkout):
 
 def test_a_checkout_of_another_project_gives_no_commit(checkout):
     git(checkout, "rm", "-r", "-q", "--cached", "temporal_zoo")
-    git(checkout, "commit", "-q", "-m", "they ignore their virtual environment")
+    git(checkout, "commit", "-q", "-m", "without our package")
     assert (code()["commit"], code()["dirty"]) == (None, None)
 
 
-def test_without_git_the_sources_still_name_the_code(checkout, monkeypatch):
+def test_without_git_the_code_has_the_digest_of_the_sources(checkout, monkeypatch):
     expected = code()["sources"]
     shutil.rmtree(checkout / ".git")
     assert (code()["commit"], code()["sources"]) == (None, expected)
@@ -124,7 +124,7 @@ def test_one_byte_of_any_kind_of_file_changes_the_digest(checkout, name):
     assert code()["sources"] != before
 
 
-def test_the_digest_knows_where_one_file_ends(checkout):
+def test_the_digest_depends_on_the_ends_of_files(checkout):
     digests = set()
     for first, second in ((b"ab", b"c"), (b"a", b"bc"), (b"", b"abc")):
         (checkout / "bench" / "x.bin").write_bytes(first)
@@ -135,7 +135,7 @@ def test_the_digest_knows_where_one_file_ends(checkout):
 
 
 @pytest.mark.parametrize("name", ["bench/__pycache__/case.cpython-311.pyc", "bench/.case.py.swp", "bench/.idea/x.xml"])
-def test_what_python_and_editors_leave_does_not_change_the_digest(checkout, name):
+def test_files_of_python_and_editors_do_not_change_the_digest(checkout, name):
     before = code()["sources"]
     path = checkout / name
     path.parent.mkdir(exist_ok=True)
@@ -146,7 +146,7 @@ def test_what_python_and_editors_leave_does_not_change_the_digest(checkout, name
 
 
 @pytest.mark.skipif(not (module.ROOT / ".git").exists(), reason="needs a checkout")
-def test_every_file_of_the_packages_is_covered():
+def test_the_digest_covers_every_tracked_file_of_the_packages():
     tracked = git(module.ROOT, "ls-files", *module.OURS).splitlines()
     missed = [name for name in tracked if not module._can_change_a_result(module.ROOT / name)]
     assert not missed
@@ -166,7 +166,7 @@ def test_the_compiler_is_recorded_with_its_flags(monkeypatch):
     assert environment()["compiler"]["path"] is None
 
 
-def test_a_setting_that_is_not_utf8_has_an_id(monkeypatch):
+def test_an_environment_with_a_setting_that_is_not_utf8_has_an_id(monkeypatch):
     monkeypatch.setenv("ZOO_BACKEND", "\udcff")
     assert len(environment()["id"]) == 16
 

@@ -24,12 +24,12 @@ def test_environment_variables_choose_the_cache_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["ZOO_CACHE", "XDG_CACHE_HOME"])
 def test_a_tilde_means_the_home_folder(tmp_path, monkeypatch, name):
-    monkeypatch.setenv(name, "~/kept")
-    assert tmp_path / "home" / "kept" in (cache_folder(), cache_folder().parent)
+    monkeypatch.setenv(name, "~/cache")
+    assert tmp_path / "home" / "cache" in (cache_folder(), cache_folder().parent)
 
 
 def test_a_home_folder_that_does_not_exist_is_an_error(monkeypatch):
-    monkeypatch.setenv("ZOO_CACHE", "~no-such-user-here/kept")
+    monkeypatch.setenv("ZOO_CACHE", "~no-such-user-here/cache")
     with pytest.raises(InvalidInput, match="ZOO_CACHE"):
         cache_folder()
 

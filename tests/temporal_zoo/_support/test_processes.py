@@ -82,16 +82,16 @@ def test_a_child_ends_with_its_parent(tmp_path, platform):
     assert killed(tmp_path, PARENT.format(child=child))
 
 
-def test_a_child_whose_parent_is_gone_ends_at_once():
+def test_a_child_whose_parent_has_ended_ends_at_once():
     source = CHILD.format(platform=sys.platform, parent=2**22 + 1)
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, b"")
 
 
-def test_processes_that_plan_end_with_the_one_that_asks(tmp_path):
+def test_the_processes_of_a_plan_end_with_their_parent(tmp_path):
     assert killed(tmp_path, POOL)
 
 
 @pytest.mark.parametrize("forks", [False, True])
-def test_the_process_that_measures_ends_with_the_bench(tmp_path, forks):
+def test_the_worker_of_the_bench_ends_with_its_parent(tmp_path, forks):
     assert killed(tmp_path, WORKER.format(forks=forks))

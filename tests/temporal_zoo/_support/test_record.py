@@ -23,7 +23,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_session_begins_with_its_environment_and_the_rest_refers_to_it(path):
+def test_a_session_begins_with_its_environment_and_records_have_its_id(path):
     session = Session(path, ENVIRONMENT)
     session.write("measurement", {"case": {"mixer": "bimamba"}, "outcome": "ok"})
     first, second = lines(path)
@@ -40,13 +40,13 @@ def test_a_session_begins_with_its_environment_and_the_rest_refers_to_it(path):
 def test_sessions_append(path):
     for number in range(3):
         Session(path, {"id": f"e{number}"}).write("step", {"number": number})
-    found = read(path)
-    assert list(found.environments) == ["e0", "e1", "e2"]
-    assert [(r["environment"], r["number"]) for r in found.of("step")] == [("e0", 0), ("e1", 1), ("e2", 2)]
-    assert not found.damaged
+    reading = read(path)
+    assert list(reading.environments) == ["e0", "e1", "e2"]
+    assert [(r["environment"], r["number"]) for r in reading.of("step")] == [("e0", 0), ("e1", 1), ("e2", 2)]
+    assert not reading.damaged
 
 
-def test_text_survives_in_any_script(path):
+def test_texts_in_any_script_are_read_as_written(path):
     Session(path, ENVIRONMENT).write("note", {"text": "π\n\u2028 ü"})
     assert read(path).of("note")[0]["text"] == "π\n\u2028 ü"
 
@@ -58,22 +58,22 @@ def test_a_truncated_last_line_is_reported_and_skipped(path, caplog, cut):
     session.write("step", {"number": "ü" * 10})
     path.write_bytes(path.read_bytes()[:-cut])
     with caplog.at_level(logging.WARNING, logger="temporal_zoo.record"):
-        found = read(path)
-    # Without its end of line only, the record is whole.
-    whole = cut == 1
-    assert len(found.of("step")) == 1 + whole
-    assert [number for number, _ in found.damaged] == ([] if whole else [3])
-    assert [":3 is damaged" in message for message in caplog.messages] == ([] if whole else [True])
+        reading = read(path)
+    # If only the end of line is missing, the record is complete.
+    complete = cut == 1
+    assert len(reading.of("step")) == 1 + complete
+    assert [number for number, _ in reading.damaged] == ([] if complete else [3])
+    assert [":3 is damaged" in message for message in caplog.messages] == ([] if complete else [True])
 
 
-def test_the_next_session_does_not_lose_its_first_line_to_the_damage(path):
+def test_a_session_after_a_damaged_line_loses_no_record(path):
     Session(path, ENVIRONMENT).write("step", {"number": 0})
     path.write_bytes(path.read_bytes()[:-10])
     Session(path, {"id": "next"}).write("step", {"number": 1})
-    found = read(path)
-    assert list(found.environments) == ["a91f", "next"]
-    assert [r["number"] for r in found.of("step")] == [1]
-    assert len(found.damaged) == 1
+    reading = read(path)
+    assert list(reading.environments) == ["a91f", "next"]
+    assert [r["number"] for r in reading.of("step")] == [1]
+    assert len(reading.damaged) == 1
 
 
 def test_every_record_is_one_write_at_the_end_of_the_file(path, monkeypatch):
@@ -85,7 +85,7 @@ def test_every_record_is_one_write_at_the_end_of_the_file(path, monkeypatch):
     assert b"".join(writes) == path.read_bytes()
 
 
-def test_processes_may_write_at_the_same_time(path):
+def test_processes_can_write_at_the_same_time(path):
     code = (
         "import sys; from temporal_zoo._support.record import Session;"
         "session = Session(sys.argv[1], {'id': sys.argv[2]});"
@@ -93,13 +93,13 @@ def test_processes_may_write_at_the_same_time(path):
     )
     running = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "abc"]
     assert [process.wait() for process in running] == [0, 0, 0]
-    found = read(path)
-    assert not found.damaged
+    reading = read(path)
+    assert not reading.damaged
     for name in "abc":
-        assert [r["number"] for r in found.of("step") if r["environment"] == name] == list(range(40))
+        assert [r["number"] for r in reading.of("step") if r["environment"] == name] == list(range(40))
 
 
-def test_a_disk_that_is_full_is_an_error(path, monkeypatch):
+def test_an_incomplete_write_is_an_error(path, monkeypatch):
     session = Session(path, ENVIRONMENT)
     write = os.write
     monkeypatch.setattr(record.os, "write", lambda descriptor, data: write(descriptor, data[:5]))
@@ -108,7 +108,7 @@ def test_a_disk_that_is_full_is_an_error(path, monkeypatch):
 
 
 @pytest.mark.parametrize("fields", [{"loss": float("nan")}, {"loss": float("inf")}, {"x": object()}])
-def test_what_is_not_plain_and_finite_is_refused_before_anything_is_written(path, fields):
+def test_a_record_with_other_values_than_json_has_is_an_error_and_not_written(path, fields):
     session = Session(path, ENVIRONMENT)
     before = path.read_bytes()
     with pytest.raises(RecordError, match="a step record must hold finite values that JSON can hold"):
@@ -117,12 +117,12 @@ def test_what_is_not_plain_and_finite_is_refused_before_anything_is_written(path
 
 
 @pytest.mark.parametrize("name", ["schema", "kind", "environment", "time"])
-def test_the_fields_of_the_head_cannot_be_overwritten(path, name):
+def test_a_record_with_a_reserved_name_is_an_error(path, name):
     with pytest.raises(RecordError, match=name):
-        Session(path, ENVIRONMENT).write("step", {name: "mine"})
+        Session(path, ENVIRONMENT).write("step", {name: "another"})
 
 
-def test_a_newer_schema_is_refused(path):
+def test_a_newer_schema_is_an_error(path):
     Session(path, ENVIRONMENT)
     with path.open("a") as file:
         file.write(json.dumps({"schema": SCHEMA + 1, "kind": "step"}) + "\n")
@@ -131,7 +131,7 @@ def test_a_newer_schema_is_refused(path):
 
 
 @pytest.mark.parametrize("text", ["hello\n", "[1, 2]\n3\n", '{"kind": "step"}\n', "\x00\x01"])
-def test_another_kind_of_file_is_refused(tmp_path, text):
+def test_a_file_without_records_is_an_error(tmp_path, text):
     path = tmp_path / "other.txt"
     path.write_text(text)
     with pytest.raises(RecordError, match="is not a file of records"):
@@ -144,7 +144,7 @@ def test_an_empty_file_holds_no_records(tmp_path):
     assert read(path).records == ()
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_at_once(tmp_path):
+def test_a_session_in_a_file_instead_of_a_folder_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         Session(tmp_path / "file" / "records.jsonl", ENVIRONMENT)

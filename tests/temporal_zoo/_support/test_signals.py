@@ -22,3 +22,13 @@ def test_any_signal_raises_keyboard_interrupt_where_the_caller_wants_it(number):
     with stoppable(interrupt=True) as stop, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(number)
     assert stop.signal == number
+
+
+def test_under_nohup_the_program_still_ignores_sighup():
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.signal is None
+    finally:
+        signal.signal(signal.SIGHUP, usual)

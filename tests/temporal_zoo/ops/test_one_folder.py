@@ -135,11 +135,12 @@ class Scaled(Mixer):
 COMMANDS = """
 import json, sys
 from click.testing import CliRunner
-from temporal_zoo.cli import examine
+from temporal_zoo.cli import doctor_report
 from temporal_zoo.cli.main import zoo
 # Packages and other ops are tested elsewhere.
-examine.OPTIONAL = ()
-examine._TRIALS = examine._TRIALS.replace("in trials():", "in [key for key in trials() if key[0] == 'scaling']:")
+doctor_report.OPTIONAL = ()
+one_op = "in [key for key in trials() if key[0] == 'scaling']:"
+doctor_report._TRIALS = doctor_report._TRIALS.replace("in trials():", one_op)
 for arguments in sys.argv[1:]:
     result = CliRunner().invoke(zoo, arguments.split(), catch_exceptions=False)
     print(json.dumps({"arguments": arguments, "code": result.exit_code, "output": result.stdout + result.stderr}))
