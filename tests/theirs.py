@@ -242,7 +242,7 @@ class OfficialNetwork(nn.Module):
 
     def __init__(self, temporal, dim, multipliers, heads):
         super().__init__()
-        self.dim, self.table_used = dim, isinstance(temporal(dim), TheirAttention)
+        self.dim, self.table_used = dim, type(temporal(dim)) is TheirAttention
         self.time_rel_pos_bias = nn.Module()
         self.time_rel_pos_bias.relative_attention_bias = nn.Embedding(32, heads)
         widths, time = [dim, *(dim * m for m in multipliers)], 32 * dim
