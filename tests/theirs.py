@@ -162,6 +162,15 @@ class TheirAttention(nn.Module):
         return self.to_out((logits.softmax(-1) @ v).transpose(-2, -3).flatten(-2))
 
 
+class TheirLinearAttention(TheirAttention):
+    """Linear attention: rotary time, then a softmax of queries over features and one of keys over frames."""
+
+    def forward(self, x):
+        q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for each in self.to_qkv(x).chunk(3, -1))
+        q, k = self.rotate(q).softmax(-1) * q.shape[-1] ** -0.5, self.rotate(k).softmax(-2)
+        return self.to_out((q @ (k.mT @ v)).transpose(-2, -3).flatten(-2))
+
+
 def bias(table, frames):
     """T5's buckets: 16 for each direction, 8 of them exact, the rest logarithmic up to a distance of 32."""
     out = torch.empty(table.shape[1], frames, frames)
@@ -265,7 +274,7 @@ class OfficialNetwork(nn.Module):
 
     def __init__(self, temporal, dim, multipliers, heads):
         super().__init__()
-        self.dim, self.table_used = dim, isinstance(temporal(dim), TheirAttention)
+        self.dim, self.table_used = dim, type(temporal(dim)) is TheirAttention
         self.time_rel_pos_bias = nn.Module()
         self.time_rel_pos_bias.relative_attention_bias = nn.Embedding(32, heads)
         widths, time = [dim, *(dim * m for m in multipliers)], 32 * dim

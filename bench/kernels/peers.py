@@ -62,7 +62,7 @@ def of(subject: str, folder: Path | None) -> list[Implementation]:
         return [_vim(folder)]
     if subject == "s4d":
         return [_s4d(folder)]
-    return {"attention": [_FLASH], "causal_conv": [_CONV1D]}.get(subject, [])
+    return {"attention": [_FLASH], "causal_conv": [_CONV1D], "linear_attention": [_PRODUCTS, _FLASH]}.get(subject, [])
 
 
 def check(folder: Path) -> dict[str, str]:
@@ -260,6 +260,12 @@ def _conv1d(inputs: Inputs) -> Outputs:
     return F.silu(forward), F.silu(back)
 
 
-# Attention at equal width also shows the scale beside the scan.
+def _products(inputs: Inputs) -> Tensor:
+    sums = inputs["norm_q"] @ inputs["norm_k"].sum(2)[..., None]
+    return inputs["q"] @ (inputs["k"].mT @ inputs["v"]) / (sums + 1e-8)
+
+
+# Attention at equal width also shows the scale beside the scan and linear attention.
 _FLASH = Implementation("SDPA flash, equal width", "plain", "attention", _flash, "torch", swapped=True)
+_PRODUCTS = Implementation("torch matmul", "plain", "linear_attention", _products, "torch", swapped=True)
 _CONV1D = Implementation("torch conv1d", "plain", "causal_conv", _conv1d, "torch", swapped=True)

@@ -19,6 +19,7 @@ from temporal_zoo.mixers.bimamba import BiMamba
 from temporal_zoo.ops import ops, use_backend
 from temporal_zoo.ops.attention import attention
 from temporal_zoo.ops.causal_conv import Filter, causal_conv
+from temporal_zoo.ops.linear_attention import linear_attention
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
 from temporal_zoo.registry import build
 
@@ -193,6 +194,11 @@ def _draw_attention(size: SubjectSize) -> Inputs:
     return {name: torch.randn(size.rows, size.frames, heads, size.width // heads) for name in "qkv"}
 
 
+def _draw_linear_attention(size: SubjectSize) -> Inputs:
+    inputs = _draw_attention(size)
+    return inputs | {"norm_q": inputs["q"].relu(), "norm_k": inputs["k"].relu()}
+
+
 def _draw_mixer(text: str, size: SubjectSize, dim: int) -> Inputs:
     return {"x": torch.randn(size.rows, size.frames, dim), **dict(_module(text, dim).named_parameters())}
 
@@ -256,6 +262,15 @@ SUBJECTS = {
         f"softmax attention, heads of {_HEAD} features",
         _draw_attention,
         lambda inputs: (attention(inputs["q"], inputs["k"], inputs["v"]),),
+        total_frames=16384,
+    ),
+    "linear_attention": Subject(
+        "linear_attention",
+        f"linear attention, normalised, heads of {_HEAD} features",
+        _draw_linear_attention,
+        lambda inputs: (
+            linear_attention(inputs["q"], inputs["k"], inputs["v"], norm_q=inputs["norm_q"], norm_k=inputs["norm_k"]),
+        ),
         total_frames=16384,
     ),
 }

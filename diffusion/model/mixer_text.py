@@ -22,8 +22,10 @@ SILENT = {
     "bigs": {"core": "s4d", "state": "16", "width": "0"},
     "conv": {"width": "7"},
     "flash": {"heads": "8", "features": "64", "rotary": "yes", "relative_bias": "no"},
+    "gatedlin": {"heads": "8", "features": "64", "rotary": "yes", "numerator": "relu"},
     "gss": {"core": "s4d", "state": "16", "width": "0"},
     "identity": {},
+    "linattn": {"heads": "8", "features": "64", "rotary": "yes"},
     "mamba": {
         "state": "16", "conv": "4", "expand": "2", "dt_rank": "inner", "projection_bias": "yes", "core": "s6",
     },

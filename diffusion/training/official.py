@@ -67,7 +67,7 @@ def is_network(state: Mapping[str, Any]) -> bool:
 
 
 def convert_network(
-    state: Mapping[str, Any], *, size: int, frames: int, steps: int | None = None
+    state: Mapping[str, Any], *, size: int, frames: int, steps: int | None = None, attention: str = "softmax"
 ) -> tuple[TrainConfig, dict[str, Tensor], list[str]]:
     """A network as a configuration and weights of ours.
 
@@ -76,6 +76,7 @@ def convert_network(
         size: height and width of its clips in pixels, which the state dict does not hold.
         frames: frames of its clips, which the state dict does not hold.
         steps: noise levels; needed where the state dict has no `betas`.
+        attention: "softmax", or "linear" for a network with linear temporal attention ("l-attn").
 
     Returns:
         the configuration, the weights, and the names that were left out.
@@ -95,7 +96,11 @@ def convert_network(
     for slot, module, prefix in slots:
         attends = f"{prefix}to_qkv.weight" in theirs
         layer = from_official(
-            theirs, heads=heads if attends else None, relative_bias=table if attends else None, prefix=prefix
+            theirs,
+            heads=heads if attends else None,
+            relative_bias=table if attends else None,
+            attention=attention,
+            prefix=prefix,
         )
         specs[slot] = str(layer.spec)
         dropped += [f"{prefix}{name}" for name in layer.dropped]

@@ -5,7 +5,7 @@
 
     from_mamba_ssm   the layer of mamba_ssm (arXiv 2312.00752)             -> mamba
     from_vim         the bidirectional "v2" layer of Vim (arXiv 2401.09417) -> bimamba
-    from_official    the temporal layers of arXiv 2403.07711's own code     -> attn, s4d, mamba, bimamba
+    from_official    the temporal layers of arXiv 2403.07711's own code     -> attn, linattn, s4d, mamba, bimamba
     from_s4          the minimal S4D layer of state-spaces/s4 (2206.11893)  -> s4d
     from_lucidrains  temporal attention of video-diffusion-pytorch          -> attn
 

@@ -7,6 +7,7 @@ core.  The state dict shows which class and which number it belongs to.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -22,14 +23,20 @@ from temporal_zoo.convert._converted import (
 )
 from temporal_zoo.convert.lucidrains import from_lucidrains
 from temporal_zoo.convert.s4 import direction
+from temporal_zoo.spec import MixerSpec
 
 _SOURCE = "a temporal layer of the code of arXiv 2403.07711"
 
 
 def from_official(
-    state: Mapping[str, Any], *, heads: int | None = None, relative_bias: Tensor | None = None, prefix: str = ""
+    state: Mapping[str, Any],
+    *,
+    heads: int | None = None,
+    relative_bias: Tensor | None = None,
+    attention: str = "softmax",
+    prefix: str = "",
 ) -> Converted:
-    """Converts a temporal layer to `attn`, `s4d`, `gss`, `bigs`, `mamba` or `bimamba`.
+    """Converts a temporal layer to `attn`, `linattn`, `s4d`, `gss`, `bigs`, `mamba` or `bimamba`.
 
     Args:
         state: the state dict of the layer, or one that holds it.
@@ -37,16 +44,24 @@ def from_official(
             paper); None for other layers.
         relative_bias: the table of the network's bias by distance, (32, heads), for an attention layer; it lies outside
             of the layer (`time_rel_pos_bias.relative_attention_bias.weight`).
+        attention: "softmax", or "linear" for a layer of linear attention ("l-attn"), whose tensors have the same names;
+            it ignores `relative_bias`.
         prefix: beginning of the names of the layer, such as "init_temporal_layer.fn.fn.fn.".
 
     Raises:
-        ConversionError: there is no such layer, `heads` is missing, or no mixer of ours computes this layer.
+        ConversionError: there is no such layer, `heads` is missing, `attention` is another word, or no mixer of ours
+            computes this layer.
     """
+    if attention not in ("softmax", "linear"):
+        raise ConversionError(f"unknown attention {attention!r}; choose from softmax, linear")
     names = {name.removeprefix(prefix) for name in state if name.startswith(prefix)}
     if "to_qkv.weight" in names:
         if heads is None:
             raise ConversionError("this is an attention layer: give its number of heads, which the file does not hold")
-        return from_lucidrains(state, heads=heads, relative_bias=relative_bias, prefix=prefix)
+        if attention == "softmax":
+            return from_lucidrains(state, heads=heads, relative_bias=relative_bias, prefix=prefix)
+        linear = from_lucidrains(state, heads=heads, relative_bias=None, prefix=prefix)
+        return replace(linear, spec=MixerSpec("linattn", linear.spec.options))
     core = "s6" if any(name.startswith("s6.") for name in names) else "s4d"
     first = "s6.A_log" if core == "s6" else "s4d.kernel.C"
     layer, dropped = layer_of(state, prefix, source=_SOURCE, needs=(first,))

@@ -15,6 +15,7 @@ import pytest
 
 from temporal_zoo import build, use_backend
 from temporal_zoo.contract import CHECKS, ContractError
+from temporal_zoo.ops import agreement
 
 
 @dataclass(frozen=True)
@@ -521,6 +522,77 @@ BUGS = [
         spec="bigs",
         caught_by=("padding_values",),
     ),
+    Bug(
+        what="the weight of a frame is forgotten in the gradient of its value",
+        function="ops.linear_attention.torch:backward",
+        old="_scaled(du, bw)",
+        new="du",
+        spec="gatedlin",
+        caught_by=("backends",),
+        pinned={"linear_attention": "torch"},
+    ),
+    Bug(
+        what="the gradient through the denominator has the wrong sign",
+        function="ops.linear_attention.torch:backward",
+        old="slope = -(g",
+        new="slope = (g",
+        spec="gatedlin",
+        caught_by=("backends",),
+        pinned={"linear_attention": "torch"},
+    ),
+    Bug(
+        what="the state of linear attention is transposed: keys and values changed places",
+        function="ops.linear_attention.torch:_mixed",
+        old="q @ (k.mT @ u)",
+        new="q @ (u.mT @ k)",
+        spec="linattn:features=2",
+        caught_by=("backends",),
+        pinned={"linear_attention": "torch"},
+    ),
+    Bug(
+        what="padded keys take part in the softmax over frames",
+        function="mixers.linattn:LinAttn.mix",
+        old='fill_padding(k, lengths, float("-inf"))',
+        new="k",
+        spec="linattn",
+        caught_by=("padding_values", "padding_gradients"),
+    ),
+    Bug(
+        what="the root mean square of queries and keys is taken over frames",
+        function="mixers.gatedlin:_rms_normed",
+        old="mean(-1, keepdim=True)",
+        new="mean(1, keepdim=True)",
+        spec="gatedlin",
+        caught_by=("padding_values", "padding_gradients"),
+    ),
+]
+# Bugs that the layers around an op hide; the comparison of `zoo doctor` catches them.
+# `spec` is the op; `caught_by` lists its backends that differ from the reference.
+BUGS_OF_OPS = [
+    Bug(
+        what="padding enters the sums of linear attention",
+        function="ops.linear_attention.torch:_real",
+        old="fill_padding(x[rows], real)",
+        new="x[rows]",
+        spec="linear_attention",
+        caught_by=("torch",),
+    ),
+    Bug(
+        what="padded keys of the denominator get a gradient",
+        function="ops.linear_attention.torch:backward",
+        old="fill_padding(dnk, lengths)",
+        new="dnk",
+        spec="linear_attention",
+        caught_by=("torch",),
+    ),
+    Bug(
+        what="the denominator of linear attention does not sum over keys",
+        function="ops.linear_attention.torch:_denominator",
+        old="norm_k.sum(1, keepdim=True)",
+        new="norm_k",
+        spec="linear_attention",
+        caught_by=("torch",),
+    ),
 ]
 
 
@@ -533,6 +605,15 @@ def test_the_contract_fails_for(bug, monkeypatch):
         for name in bug.caught_by:
             with pytest.raises(ContractError):
                 CHECKS[name](lambda: build(bug.spec, 8))
+
+
+@pytest.mark.parametrize("bug", BUGS_OF_OPS, ids=lambda bug: bug.what)
+def test_the_comparison_with_the_reference_catches(bug, monkeypatch):
+    for backend in bug.caught_by:
+        assert agreement.try_backend(bug.spec, backend, "cpu")["agrees"]
+    plant(bug, monkeypatch)
+    for backend in bug.caught_by:
+        assert not agreement.try_backend(bug.spec, backend, "cpu")["agrees"]
 
 
 def plant(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ BIMAMBA = {name: get(name) for name in names()}["bimamba"].mixer
         ("attn:heads=1000000000:relative_bias=yes", 16),
         ("s4d:state=1000000000000", 16),
         ("s4d:mlp=1000000000000", 16),
+        ("linattn:heads=1000000000", 16),
+        ("gatedlin:features=1000000000", 16),
         ("mamba", 10**9),
         ("attn", 2**31),
         ("identity", 10**12),

@@ -326,8 +326,11 @@ def test_a_cell_is_correct(name, spec):
         assert result in refusals()
 
 
-@pytest.mark.parametrize("spec", ["flash", "s4d", "mamba", "bimamba"])
+@pytest.mark.parametrize("spec", ["flash", "s4d", "mamba", "bimamba", "linattn", "gatedlin"])
 def test_second_derivatives_work_with_the_reference_as_the_refusal_says(spec):
-    pins = {"flash": ["attention"], "s4d": ["diagonal_ssm"]}.get(spec, ["causal_conv", "selective_scan"])
+    linear = ["linear_attention"]
+    pins = {"flash": ["attention"], "s4d": ["diagonal_ssm"], "linattn": linear, "gatedlin": linear}.get(
+        spec, ["causal_conv", "selective_scan"]
+    )
     with use_backend(**dict.fromkeys(pins, "reference")):
         assert outcome("second derivatives (`create_graph=True`)", spec) == "yes"

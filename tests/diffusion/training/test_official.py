@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from diffusion.model.backbones import build_network
+from diffusion.presets import preset
 from diffusion.process.process import Process
 from diffusion.training.official import convert_network
 from temporal_zoo.cli.main import zoo
@@ -21,6 +22,7 @@ LAYERS = {
     "bigs": lambda dim: published.OfficialGSS(True, "s6", 24, dim),
     "gss": lambda dim: published.OfficialGSS(False, "s4d", 3 * dim, dim),
     "attn": lambda dim: published.TheirAttention(HEADS, 40, torch.zeros(32, HEADS), dim),
+    "linattn": lambda dim: published.TheirLinearAttention(HEADS, 40, dim=dim),
     "bimamba": lambda dim: published.OfficialMamba(True, dim),
     "mamba": lambda dim: published.OfficialMamba(False, dim),
     "s4d": lambda dim: published.OfficialS4D(True, 0, dim),
@@ -48,7 +50,10 @@ def network():
 @pytest.mark.parametrize("layer", LAYERS)
 def test_it_computes_the_same(network, layer):
     theirs = network(layer)
-    config, weights, dropped = convert_network(theirs.state_dict(), size=SIZE, frames=FRAMES, steps=8)
+    attention = "linear" if layer == "linattn" else "softmax"
+    config, weights, dropped = convert_network(
+        theirs.state_dict(), size=SIZE, frames=FRAMES, steps=8, attention=attention
+    )
     ours = build_network(config.model).double()
     ours.load_state_dict(weights)
     x, level = torch.randn(2, 3, FRAMES, SIZE, SIZE), torch.tensor([1, 6])
@@ -58,6 +63,14 @@ def test_it_computes_the_same(network, layer):
     assert (table in dropped) == (layer != "attn")
     parameters = sum(p.numel() for n, p in theirs.named_parameters() if n not in dropped)
     assert sum(p.numel() for p in ours.parameters()) == parameters
+
+
+def test_the_network_with_linear_attention_has_the_parameters_of_the_papers_code():
+    model = preset("paper-56.3M").model.replace(mixer="linattn")
+    with torch.device("meta"):
+        network = build_network(model)
+    # The paper's code also counts 16 rotary frequencies, which are constants, and a bias table of 32 x 8, never used.
+    assert sum(parameter.numel() for parameter in network.parameters()) == 56_279_827 - 16 - 32 * 8
 
 
 def trained(theirs, steps=8):

@@ -69,6 +69,15 @@ def test_the_official_attention_layer(features):
     agree(converted, theirs)
 
 
+@pytest.mark.parametrize("features", [8, 40])
+def test_the_official_linear_attention_layer(features):
+    theirs = published.TheirLinearAttention(2, features)
+    converted = from_official(theirs.state_dict(), heads=2, attention="linear", relative_bias=torch.randn(32, 2))
+    assert converted.spec.name == "linattn"
+    assert converted.dropped == ("rotary_emb.freqs",)
+    agree(converted, theirs)
+
+
 def test_lucidrains_attention_within_a_network():
     theirs = published.TheirAttention(3, 8)
     network = {f"downs.0.3.fn.fn.fn.{name}": tensor for name, tensor in theirs.state_dict().items()}
@@ -125,6 +134,10 @@ def without(state, *names):
         (lambda: from_vim(mamba_state() | {"A_b_log": torch.zeros(16, 3)}, merge="mean"), '"v1" layer of Vim'),
         (lambda: from_vim(mamba_state(backward=True), merge="half"), "choose mean"),
         (lambda: from_official(published.TheirAttention(2, 8).state_dict()), "give its number of heads"),
+        (
+            lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=2, attention="cosine"),
+            "unknown attention 'cosine'; choose from softmax, linear",
+        ),
         (lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=3), "16 is not a multiple of 3"),
         (
             lambda: from_official(without(published.OfficialGSS(True, "s4d", 24).state_dict(), "fc_rev1.bias")),
