@@ -33,7 +33,7 @@ class GatedLin(Mixer):
         y_i = out_proj( sigmoid(gate x_i) * o_i / rms(o_i) ), rms per head
 
     The rotary embedding is in the numerator only, so that the denominator is a sum of terms that are not negative
-    (arXiv 2509.24695, section 3; weight, norm and gate as in SANA-Video 2, arXiv 2607.21553).  The released code of
+    (arXiv 2509.24695; weight, norm and gate as in SANA-Video 2, arXiv 2607.21553).  The released code of
     SANA-Video 2 takes q and k without ReLU in the numerator; the flavour `sana2` does so.  There o can exceed the range
     of float16 where no feature of a query is above zero, which happens with few features; bfloat16 has the range.  The
     parameters are those of that code where heads x features is the width: 20,898 at width 64 with heads=2:features=32.

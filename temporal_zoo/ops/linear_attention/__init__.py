@@ -28,7 +28,7 @@ def linear_attention(
     y[i] = (sum_j w[j] v[j] k[j]^T) q[i] / (sum_j norm_k[j] . norm_q[i] + eps)   (arXiv 2006.16236, eq. 5)
 
     Without `norm_q` and `norm_k` there is no denominator.  The denominator has features of its own, because a rotary
-    embedding belongs in the numerator only: rotated features may have a negative sum (arXiv 2509.24695, section 3).
+    embedding belongs in the numerator only: rotated features may have a negative sum (arXiv 2509.24695).
 
     Args:
         q, k: (rows, frames, heads, features), one float dtype.  Sums are in float32 (float64 for float64 inputs), under
