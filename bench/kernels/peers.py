@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, linalg, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -62,7 +62,12 @@ def of(subject: str, folder: Path | None) -> list[Implementation]:
         return [_vim(folder)]
     if subject == "s4d":
         return [_s4d(folder)]
-    return {"attention": [_FLASH], "causal_conv": [_CONV1D], "linear_attention": [_PRODUCTS, _FLASH]}.get(subject, [])
+    return {
+        "attention": [_FLASH],
+        "causal_conv": [_CONV1D],
+        "linear_attention": [_PRODUCTS, _FLASH],
+        "ridge_attention": [_SOLVE, _FLASH],
+    }.get(subject, [])
 
 
 def check(folder: Path) -> dict[str, str]:
@@ -260,6 +265,13 @@ def _conv1d(inputs: Inputs) -> Outputs:
     return F.silu(forward), F.silu(back)
 
 
+def _solve(inputs: Inputs) -> Tensor:
+    q, k = (x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() for x in (inputs["q"], inputs["k"]))
+    weighted = inputs["beta"][..., None] * k
+    fit = linalg.solve(weighted.mT @ k + inputs["ridge"].diag_embed(), weighted.mT @ inputs["v"])
+    return q @ fit
+
+
 def _products(inputs: Inputs) -> Tensor:
     sums = inputs["norm_q"] @ inputs["norm_k"].sum(2)[..., None]
     return inputs["q"] @ (inputs["k"].mT @ inputs["v"]) / (sums + 1e-8)
@@ -267,5 +279,6 @@ def _products(inputs: Inputs) -> Tensor:
 
 # Attention at equal width also shows the scale beside the scan and linear attention.
 _FLASH = Implementation("SDPA flash, equal width", "plain", "attention", _flash, "torch", swapped=True)
+_SOLVE = Implementation("torch.linalg.solve", "plain", "ridge_attention", _solve, "torch", swapped=True)
 _PRODUCTS = Implementation("torch matmul", "plain", "linear_attention", _products, "torch", swapped=True)
 _CONV1D = Implementation("torch conv1d", "plain", "causal_conv", _conv1d, "torch", swapped=True)

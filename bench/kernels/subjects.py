@@ -20,6 +20,7 @@ from temporal_zoo.ops import ops, use_backend
 from temporal_zoo.ops.attention import attention
 from temporal_zoo.ops.causal_conv import Filter, causal_conv
 from temporal_zoo.ops.linear_attention import linear_attention
+from temporal_zoo.ops.ridge_attention import ridge_attention
 from temporal_zoo.ops.selective_scan import Direction, selective_scan
 from temporal_zoo.registry import build
 
@@ -194,6 +195,13 @@ def _draw_attention(size: SubjectSize) -> Inputs:
     return {name: torch.randn(size.rows, size.frames, heads, size.width // heads) for name in "qkv"}
 
 
+def _draw_ridge_attention(size: SubjectSize) -> Inputs:
+    inputs = _draw_attention(size)
+    rows, frames, heads, features = inputs["q"].shape
+    weights = {"beta": torch.rand(rows, frames, heads), "ridge": 0.25 + torch.rand(heads, features)}
+    return inputs | weights
+
+
 def _draw_linear_attention(size: SubjectSize) -> Inputs:
     inputs = _draw_attention(size)
     return inputs | {"norm_q": inputs["q"].relu(), "norm_k": inputs["k"].relu()}
@@ -262,6 +270,13 @@ SUBJECTS = {
         f"softmax attention, heads of {_HEAD} features",
         _draw_attention,
         lambda inputs: (attention(inputs["q"], inputs["k"], inputs["v"]),),
+        total_frames=16384,
+    ),
+    "ridge_attention": Subject(
+        "ridge_attention",
+        f"ridge attention, heads of {_HEAD} features",
+        _draw_ridge_attention,
+        lambda inputs: (ridge_attention(*(inputs[name] for name in ("q", "k", "v", "beta", "ridge"))),),
         total_frames=16384,
     ),
     "linear_attention": Subject(

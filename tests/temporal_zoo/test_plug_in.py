@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -87,7 +88,7 @@ def installed(third_party):
 
 @pytest.mark.parametrize("way", ["one_file", "installed"])
 def test_a_mixer_is_found_checked_measured_planned_trained_and_documented(zoo_process, request, way):
-    code = COMMANDS.replace("GENERATE", repr(str(ROOT / "docs" / "generate.py")))
+    code = COMMANDS.replace("GENERATE", repr(str(Path(__file__).parents[2] / "docs" / "generate.py")))
     done = zoo_process(*QUESTIONS, path=request.getfixturevalue(way), code=code)
     assert done.returncode == 0, done.stderr
     for question in QUESTIONS:

@@ -35,7 +35,7 @@ def selective_scan_ref(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta
 @pytest.mark.parametrize("subject", subjects.SUBJECTS)
 def test_restated_and_plain_peers_agree_with_our_reference(without_packages, subject):
     others = [each for each in suite.implementations(subject, None) if each.role in ("restated", "plain")]
-    plain = ("causal_conv", "attention", "linear_attention")
+    plain = ("causal_conv", "attention", "linear_attention", "ridge_attention")
     assert {each.role for each in others} >= ({"plain"} if subject in plain else {"restated"})
     for each in others:
         outcome = suite.gate(each, TINY)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 
@@ -117,14 +118,20 @@ def test_a_new_process_imports_no_torch_before_it_can_receive_signals():
     assert done.stdout.strip() == "set()"
 
 
-def test_the_last_line_of_a_crash_is_its_reason(grid, monkeypatch):
+CRASH = """
+import os
+def crash(job, errors, sender):
+    errors.write_text("first\\nthe last line\\n")
+    os._exit(3)
+"""
+
+
+def test_the_last_line_of_a_crash_is_its_reason(grid, monkeypatch, tmp_path):
+    # The new process imports the function by its name, which modules of tests do not have everywhere.
+    (tmp_path / "module_of_a_crash.py").write_text(CRASH)
+    monkeypatch.syspath_prepend(tmp_path)
     job = grid().jobs()[0]
-    monkeypatch.setattr(local, "_work", _crash)
+    monkeypatch.setattr(local, "_work", import_module("module_of_a_crash").crash)
     ((_, reason),) = local.launch([job], 1, lambda *_: None)
     assert reason == "its process ended with exit code 3: the last line"
     assert grid().failures() == {job.name: reason}
-
-
-def _crash(job, errors, sender):
-    errors.write_text("first\nthe last line\n")
-    os._exit(3)
