@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from temporal_zoo._support.files import written_whole
 from temporal_zoo._support.packages import need
 from temporal_zoo.config import nearest
 from temporal_zoo.convert import ConversionError, Converted
+from temporal_zoo.errors import UserError
 
 _LISTED = 6  # dropped names in the report
 
@@ -38,7 +40,7 @@ def convert_file(path: Path, source: str, key: str | None, assignments: Sequence
     state = _state_dict(_read(path), key, path)
     given = dict(_assignment(text) for text in assignments)
     if source == "official" and "prefix" not in given and is_network(state):
-        fps = _number("fps", given.pop("fps", None))
+        fps = _frame_rate(given.pop("fps", None))
         config, weights, dropped = convert_network(state, **_keywords(convert_network, given, state))
         checkpoint.save(out, {"config": config.to_dict(), "step": 0, "fps": fps, "average": weights})
         size = sum(tensor.numel() for tensor in weights.values())
@@ -56,18 +58,21 @@ def convert_file(path: Path, source: str, key: str | None, assignments: Sequence
 
 
 def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return need("safetensors.torch", "reading .safetensors").load_file(str(path))
     with path.open("rb") as file:
         try:
+            if path.suffix == ".safetensors":
+                return need("safetensors.torch", f"reading {path.name}").load(file.read())
             return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise ConversionError(
                 f"{path} holds more than tensors and plain values, and reading it could run code of its author; save "
                 "its state dict alone with torch.save in the project that wrote it"
             ) from error
-        except (RuntimeError, EOFError, ValueError) as error:
-            raise ConversionError(f"{path} is not a file of torch.save: {str(error).partition(chr(10))[0]}") from error
+        except (MemoryError, UserError):
+            raise
+        except Exception as error:  # a torn or foreign file fails in as many ways as there are formats
+            reason = str(error).partition("\n")[0] or "the file ends too soon"
+            raise ConversionError(f"{path} cannot be read as weights: {reason}") from error
 
 
 def _state_dict(content: Any, key: str | None, path: Path) -> Mapping[str, Any]:
@@ -108,24 +113,34 @@ def _keywords(function: Callable[..., Any], given: Mapping[str, str], state: Map
         raise ConversionError(
             f"the file does not say {_list(missing)}; give {' '.join(f'--set {m}=...' for m in missing)}"
         )
-    return {name: _value(name, text, state) for name, text in given.items()}
+    numbers = {name for name, p in known.items() if "int" in str(p.annotation)}
+    return {name: _value(name, text, state, name in numbers) for name, text in given.items()}
 
 
-def _value(name: str, text: str, state: Mapping[str, Any]) -> Any:
+def _value(name: str, text: str, state: Mapping[str, Any], is_number: bool) -> Any:
     if name == "relative_bias":
         if text == "none":
             return None
         if not isinstance(state.get(text), Tensor):
             raise ConversionError(f"the file has no tensor {text!r}{nearest(text, state)}; name one, or write none")
         return state[text]
-    return int(text) if text.isdecimal() else text
+    if not is_number:
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise ConversionError(f"{name} is {text!r}; it must be a whole number above zero, such as --set {name}=8")
+    return int(text)
 
 
-def _number(name: str, text: str | None) -> float:
+def _frame_rate(text: str | None) -> float:
+    if text is None:
+        raise ConversionError("the file does not say fps; give --set fps=10, frames per second")
     try:
-        return float(text or "")
+        fps = float(text)
     except ValueError:
-        raise ConversionError(f"the file does not say {name}; give --set {name}=10, a number") from None
+        fps = math.nan
+    if not 0 < fps < math.inf:
+        raise ConversionError(f"fps is {text!r}; it must be a number above zero, such as --set fps=10")
+    return fps
 
 
 def _list(names: Any) -> str:

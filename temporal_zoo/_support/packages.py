@@ -117,6 +117,12 @@ OPTIONAL = (
         probe="import matplotlib.figure; matplotlib.figure.Figure()",
     ),
     Package(
+        module="safetensors",
+        distribution="safetensors",
+        purpose="reading weights of other projects",
+        extra="convert",
+    ),
+    Package(
         module="submitit",
         distribution="submitit",
         purpose="ablations on a SLURM cluster",

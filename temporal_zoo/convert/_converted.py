@@ -107,7 +107,7 @@ def converted(
 
 def multiple(whole: int, part: int, what: str) -> int:
     """whole / part.  Raises: ConversionError when it is no whole number."""
-    if part < 1 or whole % part:
+    if not isinstance(part, int) or part < 1 or whole % part:
         raise ConversionError(f"{what}: {whole} is not a multiple of {part}")
     return whole // part
 

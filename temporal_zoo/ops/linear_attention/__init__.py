@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from temporal_zoo.errors import InvalidInput
@@ -50,8 +52,8 @@ def linear_attention(
         raise InvalidInput(f"q is {tuple(q.shape)} of {q.dtype}; it must be floats (rows, frames, heads, features)")
     if (norm_q is None) != (norm_k is None):
         raise InvalidInput("only one of norm_q and norm_k is given; the denominator needs both")
-    if eps <= 0:
-        raise InvalidInput(f"eps is {eps}; it must be positive")
+    if not 0 < eps < math.inf:
+        raise InvalidInput(f"eps is {eps}; it must be positive and finite")
     _check("k", k, q, q.shape)
     _check("v", v, q, (*q.shape[:3], v.shape[-1]))
     if weights is not None:

@@ -1,6 +1,7 @@
 """`zoo convert` for layers: the file that it writes, and the messages about missing values."""
 
 import pickle
+import sys
 
 import pytest
 import torch
@@ -54,6 +55,44 @@ def test_a_message_names_what_is_missing(vim, tmp_path, words, message):
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())
     assert not (tmp_path / "mixer.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "sets", "message"),
+    [
+        ("lucidrains", ("heads=many", "relative_bias=none"), "heads is 'many'; it must be a whole number above zero"),
+        ("lucidrains", ("heads=0", "relative_bias=none"), "heads is '0'; it must be a whole number above zero"),
+        ("lucidrains", ("heads=-2", "relative_bias=none"), "heads is '-2'"),
+        ("lucidrains", ("heads=2", "relative_bias=table"), "no tensor 'table'"),
+        ("mamba_ssm", ("prefix=8",), "there is no in_proj.weight"),
+        ("vim", ("merge=9",), "merge is '9'; choose mean"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_message(tmp_path, source, sets, message):
+    torch.save({"to_qkv.weight": torch.zeros(12, 8), "to_out.weight": torch.zeros(8, 4)}, tmp_path / "layer.pt")
+    words = [word for each in sets for word in ("--set", each)]
+    done = run(tmp_path / "layer.pt", "--from", source, *words, "--out", tmp_path / "mixer.pt")
+    assert done.exit_code == 2, done.output
+    assert message in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("name", ["cut.pt", "text.pt", "cut.safetensors"])
+def test_a_damaged_file_is_one_message(tmp_path, name):
+    if name.endswith("safetensors"):
+        pytest.importorskip("safetensors")
+    torch.save({"weight": torch.zeros(50)}, tmp_path / "whole.pt")
+    content = (tmp_path / "whole.pt").read_bytes()
+    (tmp_path / name).write_bytes(b"no weights" if name == "text.pt" else content[:200])
+    done = run(tmp_path / name, "--from", "mamba_ssm", "--out", tmp_path / "mixer.pt")
+    assert done.exit_code == 2, done.output
+
+
+def test_safetensors_that_is_not_installed_is_one_message(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    (tmp_path / "layer.safetensors").write_bytes(b"")
+    done = run(tmp_path / "layer.safetensors", "--from", "mamba_ssm", "--out", tmp_path / "mixer.pt")
+    assert done.exit_code == 2, done.output
+    assert 'pip install "temporal-zoo[convert]"' in done.output
 
 
 def test_a_file_with_code_in_it_is_refused(tmp_path):

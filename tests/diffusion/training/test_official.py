@@ -96,6 +96,8 @@ def test_the_command_makes_a_checkpoint_that_can_be_sampled(network, tmp_path):
     done = run(*words, "--set", "fps=10")
     assert done.exit_code == 0, done.output
     assert "a network of" in done.output
+    for fps in ("nan", "0", "-3", "soon"):
+        assert f"fps is '{fps}'" in run(*words, "--set", f"fps={fps}").output
     drawn = run("sample", out, "--count", 1, "--steps", 2, "--out", tmp_path / "clips")
     assert drawn.exit_code == 0, drawn.output
 
