@@ -67,7 +67,7 @@ def is_network(state: Mapping[str, Any]) -> bool:
 
 
 def convert_network(
-    state: Mapping[str, Any], *, size: int, frames: int, steps: int | None = None, attention: str = "softmax"
+    state: Mapping[str, Any], *, size: int, frames: int, steps: int | None = None, attention: str | None = None
 ) -> tuple[TrainConfig, dict[str, Tensor], list[str]]:
     """A network as a configuration and weights of ours.
 
@@ -76,7 +76,8 @@ def convert_network(
         size: height and width of its clips in pixels, which the state dict does not hold.
         frames: frames of its clips, which the state dict does not hold.
         steps: noise levels; needed where the state dict has no `betas`.
-        attention: "softmax", or "linear" for a network with linear temporal attention ("l-attn").
+        attention: "softmax", or "linear" for linear temporal attention ("l-attn"), which the state dict of a network
+            with attention does not say.
 
     Returns:
         the configuration, the weights, and the names that were left out.

@@ -25,6 +25,7 @@ from temporal_zoo.convert.lucidrains import from_lucidrains
 from temporal_zoo.convert.s4 import direction
 from temporal_zoo.spec import MixerSpec
 
+_TABLE = "time_rel_pos_bias.relative_attention_bias.weight"
 _SOURCE = "a temporal layer of the code of arXiv 2403.07711"
 
 
@@ -33,7 +34,7 @@ def from_official(
     *,
     heads: int | None = None,
     relative_bias: Tensor | None = None,
-    attention: str = "softmax",
+    attention: str | None = None,
     prefix: str = "",
 ) -> Converted:
     """Converts a temporal layer to `attn`, `linattn`, `s4d`, `gss`, `bigs`, `mamba` or `bimamba`.
@@ -42,22 +43,28 @@ def from_official(
         state: the state dict of the layer, or one that holds it.
         heads: number of heads of an attention layer, which no state dict says (an eighth of the base width in the
             paper); None for other layers.
-        relative_bias: the table of the network's bias by distance, (32, heads), for an attention layer; it lies outside
-            of the layer (`time_rel_pos_bias.relative_attention_bias.weight`).
-        attention: "softmax", or "linear" for a layer of linear attention ("l-attn"), whose tensors have the same names;
-            it ignores `relative_bias`.
+        attention: "softmax", or "linear" for a layer of linear attention ("l-attn"), whose tensors have the same names
+            and shapes; None for other layers.
+        relative_bias: the table of the network's bias by distance, (32, heads), for softmax attention; it lies outside
+            of the layer (`time_rel_pos_bias.relative_attention_bias.weight`).  Other layers never use it.
         prefix: beginning of the names of the layer, such as "init_temporal_layer.fn.fn.fn.".
 
     Raises:
-        ConversionError: there is no such layer, `heads` is missing, `attention` is another word, or no mixer of ours
-            computes this layer.
+        ConversionError: there is no such layer, a keyword of attention layers is missing or another word, or no mixer of
+            ours computes this layer.
     """
-    if attention not in ("softmax", "linear"):
+    if attention not in (None, "softmax", "linear"):
         raise ConversionError(f"unknown attention {attention!r}; choose from softmax, linear")
     names = {name.removeprefix(prefix) for name in state if name.startswith(prefix)}
     if "to_qkv.weight" in names:
-        if heads is None:
-            raise ConversionError("this is an attention layer: give its number of heads, which the file does not hold")
+        if heads is None or attention is None:
+            raise ConversionError(
+                "this is an attention layer: give heads and attention (softmax or linear), which the file does not say"
+            )
+        if attention == "softmax" and relative_bias is None:
+            raise ConversionError(
+                f"softmax attention of that code has a bias by distance: give relative_bias, {_TABLE}"
+            )
         if attention == "softmax":
             return from_lucidrains(state, heads=heads, relative_bias=relative_bias, prefix=prefix)
         linear = from_lucidrains(state, heads=heads, relative_bias=None, prefix=prefix)

@@ -50,7 +50,7 @@ def network():
 @pytest.mark.parametrize("layer", LAYERS)
 def test_it_computes_the_same(network, layer):
     theirs = network(layer)
-    attention = "linear" if layer == "linattn" else "softmax"
+    attention = {"linattn": "linear", "attn": "softmax"}.get(layer)
     config, weights, dropped = convert_network(
         theirs.state_dict(), size=SIZE, frames=FRAMES, steps=8, attention=attention
     )
@@ -115,6 +115,11 @@ def test_the_command_makes_a_checkpoint_that_can_be_sampled(network, tmp_path):
 def test_another_network_is_refused(network, change, message):
     with pytest.raises(ConversionError, match=message):
         convert_network(change(network("mamba").state_dict()), size=SIZE, frames=FRAMES, steps=8)
+
+
+def test_the_kind_of_attention_is_asked_for(network):
+    with pytest.raises(ConversionError, match=r"give heads and attention \(softmax or linear\)"):
+        convert_network(network("attn").state_dict(), size=SIZE, frames=FRAMES, steps=8)
 
 
 def test_the_number_of_noise_levels_is_asked_for(network):

@@ -64,7 +64,7 @@ def test_the_official_s4d_layers(both, mlp):
 def test_the_official_attention_layer(features):
     table = torch.randn(32, 2)
     theirs = published.TheirAttention(2, features, table)
-    converted = from_official(theirs.state_dict(), heads=2, relative_bias=table)
+    converted = from_official(theirs.state_dict(), heads=2, attention="softmax", relative_bias=table)
     assert converted.dropped == ("rotary_emb.freqs",)
     agree(converted, theirs)
 
@@ -133,12 +133,23 @@ def without(state, *names):
         (lambda: from_vim(mamba_state(), merge="mean"), "use from_mamba_ssm"),
         (lambda: from_vim(mamba_state() | {"A_b_log": torch.zeros(16, 3)}, merge="mean"), '"v1" layer of Vim'),
         (lambda: from_vim(mamba_state(backward=True), merge="half"), "choose mean"),
-        (lambda: from_official(published.TheirAttention(2, 8).state_dict()), "give its number of heads"),
+        (lambda: from_official(published.TheirAttention(2, 8).state_dict(), attention="linear"), "give heads and"),
+        (
+            lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=2),
+            r"attention \(softmax or linear\)",
+        ),
+        (
+            lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=2, attention="softmax"),
+            "give relative_bias, time_rel_pos_bias",
+        ),
         (
             lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=2, attention="cosine"),
             "unknown attention 'cosine'; choose from softmax, linear",
         ),
-        (lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=3), "16 is not a multiple of 3"),
+        (
+            lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=3, attention="linear"),
+            "16 is not a multiple of 3",
+        ),
         (
             lambda: from_official(without(published.OfficialGSS(True, "s4d", 24).state_dict(), "fc_rev1.bias")),
             r"cannot become bigs:state=6: it lacks branch_b\.before\.bias",
