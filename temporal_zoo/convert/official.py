@@ -50,8 +50,8 @@ def from_official(
         prefix: beginning of the names of the layer, such as "init_temporal_layer.fn.fn.fn.".
 
     Raises:
-        ConversionError: there is no such layer, a keyword of attention layers is missing or another word, or no mixer of
-            ours computes this layer.
+        ConversionError: there is no such layer, a keyword of attention layers is missing or unknown, or no mixer
+            of ours computes this layer.
     """
     if attention not in (None, "softmax", "linear"):
         raise ConversionError(f"unknown attention {attention!r}; choose from softmax, linear")

@@ -111,6 +111,10 @@ def test_mamba_ssm_and_vim_tell_their_options_by_their_shapes():
     assert vim.mixer()(torch.randn(2, 5, DIM)).shape == (2, 5, DIM)
 
 
+def attention_state():
+    return published.TheirAttention(2, 8).state_dict()
+
+
 def without(state, *names):
     return {name: tensor for name, tensor in state.items() if name not in names}
 
@@ -133,21 +137,21 @@ def without(state, *names):
         (lambda: from_vim(mamba_state(), merge="mean"), "use from_mamba_ssm"),
         (lambda: from_vim(mamba_state() | {"A_b_log": torch.zeros(16, 3)}, merge="mean"), '"v1" layer of Vim'),
         (lambda: from_vim(mamba_state(backward=True), merge="half"), "choose mean"),
-        (lambda: from_official(published.TheirAttention(2, 8).state_dict(), attention="linear"), "give heads and"),
+        (lambda: from_official(attention_state(), attention="linear"), "give heads and"),
         (
-            lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=2),
+            lambda: from_official(attention_state(), heads=2),
             r"attention \(softmax or linear\)",
         ),
         (
-            lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=2, attention="softmax"),
+            lambda: from_official(attention_state(), heads=2, attention="softmax"),
             "give relative_bias, time_rel_pos_bias",
         ),
         (
-            lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=2, attention="cosine"),
+            lambda: from_official(attention_state(), heads=2, attention="cosine"),
             "unknown attention 'cosine'; choose from softmax, linear",
         ),
         (
-            lambda: from_official(published.TheirAttention(2, 8).state_dict(), heads=3, attention="linear"),
+            lambda: from_official(attention_state(), heads=3, attention="linear"),
             "16 is not a multiple of 3",
         ),
         (
@@ -158,9 +162,7 @@ def without(state, *names):
         (lambda: from_s4({"kernel.inv_dt": torch.zeros(1)}, discretisation="zoh"), "full S4 block"),
         (lambda: from_s4(published.S4DCore(8, 2, True).state_dict(), discretisation="euler"), "choose zoh"),
         (
-            lambda: from_lucidrains(
-                published.TheirAttention(2, 8).state_dict(), heads=2, relative_bias=torch.zeros(2, 32)
-            ),
+            lambda: from_lucidrains(attention_state(), heads=2, relative_bias=torch.zeros(2, 32)),
             r"not \(32, 2\)",
         ),
     ],
